@@ -1,0 +1,1 @@
+"""Observers: they watch a machine through its probes and never change it."""

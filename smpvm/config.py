@@ -1,0 +1,134 @@
+"""Every size and sysctl of a machine, validated, with units.
+
+Sizes are in pages (PAGE_SIZE bytes each) and times in ticks (``hz`` of them a kernel second) unless
+a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+PAGE_SIZE = 4096
+PAGE_SHIFT = 12
+BLIST_MAX_ALLOC = 32
+"""Pages in the largest cluster that the swap pager allocates and the page-out daemon writes."""
+
+
+class ConfigError(ValueError):
+    """A configuration that no machine can have; the text is one line: what, where, allowed."""
+
+
+@dataclass
+class Sysctl:
+    """The tunables of vm_pageout.c, with the seed's defaults (vm_pageout.c:120-193).
+
+    They may change while a machine runs; 0 in a ``pageout_stats`` field means "chosen at boot".
+    """
+
+    anonmem_decline: int = 1
+    filemem_decline: int = 2
+    page_free_hysteresis: int = 16
+    max_launder: int = 4096
+    pageout_stats_max: int = 0
+    pageout_full_stats_interval: int = 0  # seconds
+    pageout_stats_interval: int = 0  # seconds
+    pageout_stats_free_max: int = 0
+    pageout_algorithm: int = 0
+    swap_enabled: int = 1
+    swap_idle_enabled: int = 0
+    defer_swapspace_pageouts: int = 0
+    disable_swapspace_pageouts: int = 0
+    page_max_wired: int = 0  # pages; 0: a third of the free pages at boot
+
+
+SYSCTL_RANGE: dict[str, tuple[int, int]] = {
+    "anonmem_decline": (0, 64),
+    "filemem_decline": (0, 64),
+    "page_free_hysteresis": (0, 1 << 20),
+    "max_launder": (0, 1 << 20),
+    "pageout_stats_max": (0, 1 << 20),
+    "pageout_full_stats_interval": (0, 3600),
+    "pageout_stats_interval": (0, 3600),
+    "pageout_stats_free_max": (0, 1 << 20),
+    "pageout_algorithm": (0, 1),
+    "swap_enabled": (0, 1),
+    "swap_idle_enabled": (0, 1),
+    "defer_swapspace_pageouts": (0, 1),
+    "disable_swapspace_pageouts": (0, 1),
+    "page_max_wired": (0, 1 << 30),
+}
+
+
+@dataclass
+class DiskConfig:
+    """A model of one device: time for each request, how many at once, how often it fails."""
+
+    latency: int = 1
+    """Ticks from start to completion of one request."""
+    queue_depth: int = 8
+    """Requests in service at once."""
+    error_rate: float = 0.0
+    """Chance that a request fails, 0..1, drawn from the machine's seed."""
+
+
+@dataclass
+class Config:
+    """One machine."""
+
+    pages: int = 1024
+    """Physical pages given to the VM."""
+    swap_pages: int = 4096
+    ncpus: int = 2
+    pq_l2_size: int = 16
+    """Page colours, a power of two 1..256; the kernel's PQ_L2_SIZE is 256."""
+    spin_pool: int = 8192
+    """Pool spinlocks that pages hash to; 1 provokes aliasing."""
+    hz: int = 100
+    tick_scale: float = 0.05
+    """Host seconds in a kernel second, native mode."""
+    seed: int = 0
+    swap_disk: DiskConfig = field(default_factory=DiskConfig)
+    file_disk: DiskConfig = field(default_factory=DiskConfig)
+    sysctl: Sysctl = field(default_factory=Sysctl)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    @property
+    def pq_set_assoc(self) -> int:
+        """PQ_SET_ASSOC: the first window of the colour search, never wider than the colours."""
+        return min(16, self.pq_l2_size)
+
+    def validate(self) -> None:
+        """Raises ConfigError for the first field out of range."""
+        n = self.pq_l2_size
+        if n & (n - 1) or not 1 <= n <= 256:
+            raise ConfigError(f"pq_l2_size: {n} is not a power of two from 1 to 256")
+        for name, low, high in (
+            ("pages", 64, 1 << 24),
+            ("swap_pages", 0, 1 << 24),
+            ("ncpus", 1, 256),
+            ("spin_pool", 1, 1 << 20),
+            ("hz", 1, 100_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
+
+    def with_sysctl(self, **values: Any) -> Config:
+        """A copy with some sysctls set; raises ConfigError for an unknown name or a bad value."""
+        for name, value in values.items():
+            check_sysctl(name, value)
+        return replace(self, sysctl=replace(self.sysctl, **values))
+
+
+def check_sysctl(name: str, value: int) -> None:
+    """Raises ConfigError unless *name* is a sysctl and *value* lies in its range."""
+    if name not in SYSCTL_RANGE:
+        raise ConfigError(
+            f"sysctl {name}: unknown; known are {', '.join(f.name for f in fields(Sysctl))}"
+        )
+    low, high = SYSCTL_RANGE[name]
+    if not low <= value <= high:
+        raise ConfigError(f"sysctl {name}: {value} is out of range, allowed {low} to {high}")

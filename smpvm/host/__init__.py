@@ -1,0 +1,1 @@
+"""How Python carries a kernel thread: the carriers, and what may be watched."""

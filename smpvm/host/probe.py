@@ -1,0 +1,225 @@
+"""What may be watched: one method for each kind of event.
+
+An *observer* is a subclass of ``Probe`` that overrides the methods it wants.  ``Probes`` gathers a
+machine's observers into one object with an attribute for each event: ``None`` when nobody listens,
+so that an unwatched event costs one attribute load at its site::
+
+    if (f := k.probe.wakeup) is not None:
+        f(td, ident, sleepers)
+
+Everywhere *td* is the kernel thread that acts.  An observer never changes what it watches, and
+reads shared fields with ``peek``.  In native mode methods are called from many host threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Event = Callable[..., None] | None
+
+
+class Probe:
+    """Every event, doing nothing.  *lock* is a Spinlock, Token or Lock (lockmgr) object."""
+
+    # -- threads
+    def thread_spawn(self, td: Any, child: Any) -> None:
+        """*td* made *child* runnable (happens-before edge)."""
+
+    def thread_start(self, td: Any) -> None:
+        """The first thing *td* does."""
+
+    def thread_exit(self, td: Any) -> None:
+        """The last thing *td* does; it should hold nothing."""
+
+    def thread_join(self, td: Any, child: Any) -> None:
+        """*td* saw that *child* has ended (happens-before edge)."""
+
+    # -- locks.  mode: "excl" or "shared"
+    def lock_want(self, td: Any, lock: Any, mode: str) -> None:
+        """Before a blocking acquire, contended or not."""
+
+    def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
+        """The acquire has to wait; *timo* ticks end the wait (0: nothing does)."""
+
+    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+        """The lock is held now; *tried*: by a try (NOWAIT), which adds no order edge."""
+
+    def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
+        """A try or a timed acquire gave up (ends a ``lock_block``)."""
+
+    def lock_release(self, td: Any, lock: Any, mode: str) -> None:
+        """Just before the lock is released."""
+
+    def lock_converted(self, td: Any, lock: Any, mode: str) -> None:
+        """Upgrade or downgrade done: held in *mode* now."""
+
+    def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
+        """*td* blocks: all its tokens (outermost first) are given up, not released."""
+
+    def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
+        """*td* has all of them again."""
+
+    # -- sleep and wakeup
+    def sleep_interlock(self, td: Any, ident: Any) -> None:
+        """tsleep_interlock: from here on a wakeup on *ident* is not missed."""
+
+    def sleep(
+        self, td: Any, ident: Any, wmesg: str, timo: int, cond: Callable[[], bool] | None
+    ) -> None:
+        """*td* goes to sleep.  *cond* tells whether what it waits for has already come true."""
+
+    def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
+        """*td* runs again."""
+
+    def wakeup(self, td: Any, ident: Any, sleepers: Sequence[Any]) -> None:
+        """wakeup(ident) found *sleepers* (threads)."""
+
+    # -- memory
+    def read(self, td: Any, obj: Any, field: str) -> None:
+        """A plain read of a shared field, before it."""
+
+    def write(self, td: Any, obj: Any, field: str, new: Any) -> None:
+        """A plain write of a shared field, before it (``peek`` gives the old value)."""
+
+    def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
+        """An atomic operation on a shared field took it from *old* to *new* (maybe the same)."""
+
+    # -- pages
+    def page_busied(self, td: Any, m: Any) -> None:
+        """*td* owns the hard busy bit of *m* now."""
+
+    def page_unbusied(self, td: Any, m: Any) -> None:
+        """Just before the hard busy bit of *m* is cleared."""
+
+    def page_block(self, td: Any, m: Any, also_soft: bool) -> None:
+        """*td* is going to sleep until *m* is not busy (and not soft-busy, with *also_soft*)."""
+
+    def io_start(self, td: Any, m: Any) -> None:
+        """One soft-busy reference more on *m*."""
+
+    def io_finish(self, td: Any, m: Any) -> None:
+        """One soft-busy reference less on *m*."""
+
+    def page_hold(self, td: Any, m: Any, delta: int) -> None:
+        """hold_count of *m* changed by *delta*."""
+
+    def page_wire(self, td: Any, m: Any, delta: int) -> None:
+        """wire_count of *m* changed by *delta*."""
+
+    def page_alloc(self, td: Any, m: Any) -> None:
+        """*m* came off the free or cache queue for a new use."""
+
+    def page_free(self, td: Any, m: Any) -> None:
+        """*m* is about to go to the free or hold queue."""
+
+    # -- queues; q is a PageQueue, called with its spinlock held
+    def queue_insert(self, td: Any, q: Any, m: Any, at_head: bool) -> None:
+        """*m* (a page or a marker) joins *q*."""
+
+    def queue_remove(self, td: Any, q: Any, m: Any) -> None:
+        """*m* (a page or a marker) leaves *q*."""
+
+    def queue_requeue(self, td: Any, q: Any, m: Any) -> None:
+        """*m* moves to the tail of *q*, where it already is."""
+
+    def marker_hop(self, td: Any, q: Any, marker: Any, m: Any) -> None:
+        """A scan moves *marker* from before *m* to just behind it."""
+
+    def scan_begin(self, td: Any, q: Any, marker: Any, maxscan: int) -> None:
+        """A marker scan of *q* begins; it will take at most *maxscan* steps."""
+
+    def scan_end(self, td: Any, q: Any, marker: Any, why: str) -> None:
+        """The scan ends: "queue" (end of queue), "maxscan", "target" or "stop" (enough memory)."""
+
+    # -- paging_in_progress and I/O
+    def pip_add(self, td: Any, obj: Any, n: int) -> None:
+        """paging_in_progress of object *obj* went up by *n*."""
+
+    def pip_wakeup(self, td: Any, obj: Any, n: int) -> None:
+        """paging_in_progress of object *obj* went down by *n*."""
+
+    def pip_block(self, td: Any, obj: Any) -> None:
+        """*td* is going to sleep until paging_in_progress of *obj* is zero."""
+
+    def io_submit(self, td: Any, io: Any) -> None:
+        """An I/O request was handed to its device (happens-before edge to io_complete)."""
+
+    def io_complete(self, td: Any, io: Any) -> None:
+        """The device thread took *io* to completion."""
+
+    # -- the rest
+    def call(self, td: Any, what: str, **facts: Any) -> None:
+        """A call that leaves the model's core (vget, put_pages, killproc, kprintf, ...)."""
+
+    def panic(self, td: Any, code: str, message: str) -> None:
+        """A kernel assertion failed; a Panic is about to be raised."""
+
+
+EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_"))
+
+
+def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+    def fan(*args: Any, **facts: Any) -> None:
+        for call in calls:
+            call(*args, **facts)
+
+    return fan
+
+
+class Probes:
+    """One attribute for each event: None, one observer's method, or a fan-out over several."""
+
+    __slots__ = (*EVENTS, "observers")
+
+    thread_spawn: Event
+    thread_start: Event
+    thread_exit: Event
+    thread_join: Event
+    lock_want: Event
+    lock_block: Event
+    lock_acquired: Event
+    lock_failed: Event
+    lock_release: Event
+    lock_converted: Event
+    token_drop: Event
+    token_regain: Event
+    sleep_interlock: Event
+    sleep: Event
+    sleep_done: Event
+    wakeup: Event
+    read: Event
+    write: Event
+    atomic: Event
+    page_busied: Event
+    page_unbusied: Event
+    page_block: Event
+    io_start: Event
+    io_finish: Event
+    page_hold: Event
+    page_wire: Event
+    page_alloc: Event
+    page_free: Event
+    queue_insert: Event
+    queue_remove: Event
+    queue_requeue: Event
+    marker_hop: Event
+    scan_begin: Event
+    scan_end: Event
+    pip_add: Event
+    pip_wakeup: Event
+    pip_block: Event
+    io_submit: Event
+    io_complete: Event
+    call: Event
+    panic: Event
+
+    def __init__(self, observers: Sequence[Probe] = ()) -> None:
+        self.observers = tuple(observers)
+        for name in EVENTS:
+            calls = tuple(
+                getattr(o, name)
+                for o in observers
+                if getattr(type(o), name) is not getattr(Probe, name)
+            )
+            setattr(self, name, None if not calls else calls[0] if len(calls) == 1 else _fan(calls))

@@ -1,0 +1,1 @@
+"""DragonFly's sys/kern: atomics, locks, sleep and wakeup, threads, processes, vnodes."""

@@ -1,0 +1,104 @@
+"""Atomic memory operations (machine/atomic.h): the only place for read-modify-write of a field.
+
+``x.flags |= b`` is two accesses on any Python; everything that the kernel does with an atomic
+instruction goes through here.  One host lock guards them all: it is never held across anything
+that can wait, and no operation needs two.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from smpvm.host.carrier import ATOMIC
+from smpvm.kern.shared import peek, poke
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+
+
+class Atomics:
+    """The bare operations.  *obj*.*field* is an int; values wrap where the caller masks."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def set_int(self, obj: Any, field: str, bits: int) -> None:
+        """atomic_set_int: or *bits* in."""
+        with self.lock:
+            setattr(obj, field, getattr(obj, field) | bits)
+
+    def clear_int(self, obj: Any, field: str, bits: int) -> None:
+        """atomic_clear_int: and *bits* out."""
+        with self.lock:
+            setattr(obj, field, getattr(obj, field) & ~bits)
+
+    def add_int(self, obj: Any, field: str, n: int) -> None:
+        """atomic_add_int."""
+        with self.lock:
+            setattr(obj, field, getattr(obj, field) + n)
+
+    def fetchadd_int(self, obj: Any, field: str, n: int) -> int:
+        """atomic_fetchadd_int: returns the value before the addition."""
+        with self.lock:
+            old: int = getattr(obj, field)
+            setattr(obj, field, old + n)
+            return old
+
+    def cmpset_int(self, obj: Any, field: str, old: int, new: int) -> bool:
+        """atomic_cmpset_int: store *new* if the field is *old*; returns whether it did."""
+        with self.lock:
+            if getattr(obj, field) != old:
+                return False
+            setattr(obj, field, new)
+            return True
+
+    def swap_int(self, obj: Any, field: str, new: int) -> int:
+        """atomic_swap_int: store *new*, return what was there."""
+        with self.lock:
+            old: int = getattr(obj, field)
+            setattr(obj, field, new)
+            return old
+
+
+class ProbedAtomics(Atomics):
+    """The same, each with its schedule point before it and its event after it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self._k = kernel
+
+    def _rmw(self, obj: Any, field: str, op: Any) -> Any:
+        k = self._k
+        if (p := k.point) is not None:
+            p(ATOMIC, obj, field)
+        with self.lock:
+            old = peek(obj, field)
+            new = op(old)
+            if new is not None:
+                poke(obj, field, new)
+        if (f := k.probe.atomic) is not None:
+            f(k.curthread(), obj, field, old, old if new is None else new)
+        if k.point is not None and new is not None:
+            k.carrier.touched(obj)
+        return old
+
+    def set_int(self, obj: Any, field: str, bits: int) -> None:
+        self._rmw(obj, field, lambda v: v | bits)
+
+    def clear_int(self, obj: Any, field: str, bits: int) -> None:
+        self._rmw(obj, field, lambda v: v & ~bits)
+
+    def add_int(self, obj: Any, field: str, n: int) -> None:
+        self._rmw(obj, field, lambda v: v + n)
+
+    def fetchadd_int(self, obj: Any, field: str, n: int) -> int:
+        old: int = self._rmw(obj, field, lambda v: v + n)
+        return old
+
+    def cmpset_int(self, obj: Any, field: str, old: int, new: int) -> bool:
+        return bool(self._rmw(obj, field, lambda v: new if v == old else None) == old)
+
+    def swap_int(self, obj: Any, field: str, new: int) -> int:
+        old: int = self._rmw(obj, field, lambda v: new)
+        return old

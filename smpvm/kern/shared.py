@@ -1,0 +1,88 @@
+"""Shared fields: declared once, on the class that owns them.
+
+A field is *shared* when more than one thread reads or writes it outside a host-level lock.  The
+decorator records the names; ``instrumented`` derives, from the same source, the class whose fields
+are properties that tell a hook before every access.  Kernel code writes ``m.act_count`` for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type)
+
+
+class Hook:
+    """What an instrumented object calls before each access to a shared field."""
+
+    __slots__ = ("read", "write")
+
+    def __init__(
+        self, read: Callable[[Any, str], None], write: Callable[[Any, str, Any], None]
+    ) -> None:
+        self.read = read
+        self.write = write
+
+
+SILENT = Hook(lambda obj, field: None, lambda obj, field, new: None)
+"""The hook of an object still under construction: nobody else can see it yet."""
+
+
+def shared(*fields: str, benign: Mapping[str, str] | None = None) -> Callable[[C], C]:
+    """Declare *fields* (slots of the class) as shared.
+
+    *benign* maps a field to the source's own reason why unordered accesses to it are accepted;
+    the race checker counts those instead of reporting them.
+    """
+
+    def declare(cls: C) -> C:
+        inherited: tuple[str, ...] = getattr(cls, "__shared__", ())
+        cls.__shared__ = inherited + fields  # type: ignore[attr-defined]
+        cls.__benign__ = {**getattr(cls, "__benign__", {}), **(benign or {})}  # type: ignore[attr-defined]
+        return cls
+
+    return declare
+
+
+def _property(name: str, slot: Any) -> property:
+    get0, set0 = slot.__get__, slot.__set__
+
+    def get(self: Any) -> Any:
+        self._hook.read(self, name)
+        return get0(self)
+
+    def set_(self: Any, value: Any) -> None:
+        self._hook.write(self, name, value)
+        set0(self, value)
+
+    return property(get, set_)
+
+
+@cache
+def instrumented(cls: type) -> type:
+    """The subclass of *cls* whose shared fields call ``self._hook`` before each access."""
+    body: dict[str, Any] = {
+        name: _property(name, getattr(cls, name)) for name in getattr(cls, "__shared__", ())
+    }
+    body["__slots__"] = ("_hook",)
+    body["__bare__"] = cls
+    body["__doc__"] = cls.__doc__
+    body["__module__"] = cls.__module__
+    return type(cls.__name__, (cls,), body)
+
+
+def peek(obj: Any, field: str) -> Any:
+    """The value of a shared field, read behind the hook's back (checkers, audits, atomics)."""
+    bare = getattr(type(obj), "__bare__", None)
+    return getattr(obj, field) if bare is None else getattr(bare, field).__get__(obj)
+
+
+def poke(obj: Any, field: str, value: Any) -> None:
+    """Set a shared field without telling the hook: for loaders and for kern/atomic only."""
+    bare = getattr(type(obj), "__bare__", None)
+    if bare is None:
+        setattr(obj, field, value)
+    else:
+        getattr(bare, field).__set__(obj, value)

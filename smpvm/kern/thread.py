@@ -1,0 +1,78 @@
+"""A kernel thread (struct thread) and what goes wrong in one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from smpvm.host.carrier import Carried
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+    from smpvm.kern.spinlock import Spinlock
+    from smpvm.kern.token import TokRef
+
+TDF_SYSTHREAD = 0x1
+"""The thread may dig deeper into the free reserve (the page-out daemon sets it for itself)."""
+
+
+class Panic(Exception):
+    """The kernel stopped itself: a KASSERT, KKASSERT or panic, or a NULL it followed.
+
+    *code* is a short stable name (``cache-dirty``), *kind* is ``"panic"`` or ``"fault"``.
+    """
+
+    def __init__(self, code: str, message: str = "", kind: str = "panic") -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+        self.message = message
+        self.kind = kind
+
+
+class Misuse(Panic):
+    """A primitive was used against its contract: sleep with a spinlock, recursion, ..."""
+
+
+class Thread(Carried):
+    """struct thread: who runs, what it holds, and its CPU's share of the counters.
+
+    ``spins`` are the spinlocks held, oldest first; ``toks`` the token references, oldest first;
+    ``cnt`` stands for the per-CPU gd_cnt: only the owner writes it, sums are taken at rest.
+    """
+
+    __slots__ = (
+        "cnt",
+        "cpu",
+        "flags",
+        "locks",
+        "observed",
+        "proc",
+        "quiet",
+        "role",
+        "spins",
+        "toks",
+        "wmesg",
+        "wchan",
+    )
+
+    def __init__(
+        self, tid: int, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0
+    ) -> None:
+        super().__init__(tid, name, main)
+        self.role = role or name
+        self.cpu = cpu
+        self.flags = 0
+        self.proc: Proc | None = None
+        self.spins: list[Spinlock] = []
+        self.toks: list[TokRef] = []
+        self.locks: list[Any] = []  # lockmgr locks held, for reports and misuse checks
+        self.wmesg = ""
+        self.wchan: Any = None
+        self.quiet = 0  # > 0: reads are a checker's, not the model's
+        self.cnt: defaultdict[str, int] = defaultdict(int)
+        self.observed: Any = None  # for observers: per-thread state, keyed by them
+
+    def hit(self, what: str) -> None:
+        """Count one pass through a function or a branch (gd_cnt, and the coverage table)."""
+        self.cnt[what] += 1

@@ -1,0 +1,1 @@
+"""Findings and runs as people read them."""

@@ -1,0 +1,1 @@
+"""DragonFly's sys/vm: pages, queues, objects, maps, faults, the page-out daemon, pagers."""

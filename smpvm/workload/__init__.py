@@ -1,0 +1,1 @@
+"""What processes do: synthetic mixes and recorded page-reference traces."""
