@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 VM_PROT_NONE: Final = 0
 VM_PROT_READ: Final = 1
@@ -56,7 +56,7 @@ class QueueNumbers:
     L2_SIZE: int
     SET_ASSOC: int
 
-    NONE: Final = 0
+    NONE: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         n = self.L2_SIZE

@@ -85,7 +85,7 @@ class VmGlobals:
 class Idents:
     """The variables whose addresses are slept on."""
 
-    __slots__ = ("vm_daemon_needed", "vm_pageout_pages_needed", "vm_pages_needed", "v_free_count")
+    __slots__ = ("v_free_count", "vm_daemon_needed", "vm_pageout_pages_needed", "vm_pages_needed")
 
     def __init__(self) -> None:
         self.vm_pages_needed = Ident("vm_pages_needed")
