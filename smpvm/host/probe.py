@@ -22,6 +22,9 @@ Event = Callable[..., None] | None
 class Probe:
     """Every event, doing nothing.  *lock* is a Spinlock, Token or Lock (lockmgr) object."""
 
+    def attach(self, kernel: Any) -> None:
+        """Not an event: the kernel whose observer this is, told once, at the end of its making."""
+
     # -- threads
     def thread_spawn(self, td: Any, child: Any) -> None:
         """*td* made *child* runnable (happens-before edge)."""
@@ -92,6 +95,9 @@ class Probe:
     def page_unbusied(self, td: Any, m: Any) -> None:
         """Just before the hard busy bit of *m* is cleared."""
 
+    def page_want(self, td: Any, m: Any, also_soft: bool) -> None:
+        """Before a busy that waits (busy_wait, lookup_busy_wait), contended or not."""
+
     def page_block(self, td: Any, m: Any, also_soft: bool) -> None:
         """*td* is going to sleep until *m* is not busy (and not soft-busy, with *also_soft*)."""
 
@@ -156,7 +162,7 @@ class Probe:
         """A kernel assertion failed; a Panic is about to be raised."""
 
 
-EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_"))
+EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_") and name != "attach")
 
 
 def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
@@ -193,6 +199,7 @@ class Probes:
     atomic: Event
     page_busied: Event
     page_unbusied: Event
+    page_want: Event
     page_block: Event
     io_start: Event
     io_finish: Event

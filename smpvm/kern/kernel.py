@@ -40,6 +40,8 @@ class Kernel:
         """Called once for a Panic that ends a thread; default: the carrier is stopped."""
         self.boot = self.make_thread("boot", lambda: None)
         carrier.adopt(self.boot)
+        for observer in self.probe.observers:
+            observer.attach(self)
 
     # -- threads
 

@@ -1,0 +1,269 @@
+"""One record for every kind of defect, kept on disk from the moment it is made.
+
+``Finding`` is what checkers, audits and the explorer report.  ``FindingLog`` gathers those of one
+run: thread-safe, one record for each fingerprint with a count, each written to the run directory
+at once, by rename, so that a killed run loses none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from smpvm.check.stacks import Frame, RawStack, frames_from_json, resolve
+
+FORMAT: Final = "smpvm-finding"
+VERSION: Final = 1
+
+KINDS: Final = (
+    "lock-order",
+    "deadlock",
+    "sleep-with-spinlock",
+    "recursion",
+    "wrong-release",
+    "lost-wakeup",
+    "masked-lost-wakeup",
+    "spurious-wakeup",
+    "race",
+    "marker",
+    "assertion",
+    "audit",
+    "stale-data",
+    "livelock",
+    "starvation",
+    "stall",
+)
+
+
+class FindingError(ValueError):
+    """A findings file that cannot be read: one line with the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in the kernel code that takes part: who did what there, and how it got there."""
+
+    thread: str
+    role: str
+    what: str
+    stack: tuple[Frame, ...] = ()
+
+    def lines(self) -> list[str]:
+        """As text: the deed, then the stack below it."""
+        who = self.thread if self.role in ("", self.thread) else f"{self.thread} ({self.role})"
+        return [f"{who} {self.what}", *(f"    {frame}" for frame in self.stack)]
+
+
+@dataclass
+class Finding:
+    """A defect: what it is, who takes part, where, and how to see it again."""
+
+    kind: str
+    title: str
+    sites: list[Site] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
+    threads: list[tuple[str, str]] = field(default_factory=list)
+    """(name, role); filled from the sites when empty."""
+    schedule: str | None = None
+    """The schedule that shows it, in the explorer's text form; None from a free run."""
+    fingerprint: str = ""
+    """The same for every run that finds this defect: no numbers, no lines, no seeds."""
+    command: str = ""
+    """The command line that shows it again."""
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.threads:
+            self.threads = list(dict.fromkeys((s.thread, s.role) for s in self.sites))
+        if not self.fingerprint:
+            self.fingerprint = fingerprint(
+                self.kind,
+                nameless(self.title),
+                *(f.name for s in self.sites for f in s.stack[:1]),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A document with its format and version."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, doc: Any) -> Finding:
+        """The finding of a document.  Raises FindingError."""
+        if not isinstance(doc, dict) or doc.get("format") != FORMAT:
+            raise FindingError("not a finding of smpvm")
+        if doc.get("version") != VERSION:
+            raise FindingError(
+                f"format version {doc.get('version')!r}; this smpvm reads version {VERSION}"
+            )
+        fields = {k: v for k, v in doc.items() if k not in ("format", "version")}
+        try:
+            fields["sites"] = [
+                Site(s["thread"], s["role"], s["what"], frames_from_json(s["stack"]))
+                for s in fields["sites"]
+            ]
+            fields["threads"] = [(str(name), str(role)) for name, role in fields["threads"]]
+            found = cls(**fields)
+        except (KeyError, TypeError, ValueError) as why:
+            raise FindingError(f"damaged finding: {why}") from None
+        if not isinstance(found.title, str) or not isinstance(found.count, int):
+            raise FindingError("damaged finding: a field has the wrong type")
+        return found
+
+    def lines(self) -> list[str]:
+        """As text, the way people read it: title, evidence, stacks, command."""
+        out = [f"{self.kind}: {self.title}"]
+        if self.count > 1:
+            out.append(f"  seen {self.count} times")
+        out += [f"  {line}" for line in self.evidence]
+        for site in self.sites:
+            out += ["", *(f"  {line}" for line in site.lines())]
+        if self.objects:
+            out += ["", f"  objects: {', '.join(self.objects)}"]
+        out += ["", f"  fingerprint {self.fingerprint}"]
+        if self.command:
+            out.append(f"  again: {self.command}")
+        return out
+
+
+def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
+    """A site from a kernel thread (or None: nobody known) and a raw stack."""
+    if td is None:
+        return Site("?", "", what, resolve(raw))
+    return Site(str(td.name), str(getattr(td, "role", "")), what, resolve(raw))
+
+
+def nameless(text: str) -> str:
+    """*text* without what changes from run to run: numbers."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "#", text)
+
+
+def fingerprint(kind: str, *parts: str) -> str:
+    """Twelve hex digits from the kind and the parts that a defect always has."""
+    return hashlib.sha256("\n".join((kind, *parts)).encode()).hexdigest()[:12]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it finds the old text or the new, never a part.
+
+    Concurrent writers of one path must be serialised by the caller.
+    """
+    tmp = path.with_name(f".{path.name}.tmp")
+    with open(tmp, "w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(tmp, path)
+
+
+def save(finding: Finding, path: Path) -> None:
+    """Write one finding to *path*."""
+    write_atomic(path, json.dumps(finding.to_json(), indent=1) + "\n")
+
+
+def load(path: Path) -> Finding:
+    """Read one finding.  Raises FindingError with one line naming the file."""
+    try:
+        doc = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as why:
+        raise FindingError(f"{path}: {why.strerror or why}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise FindingError(f"{path}: damaged: not JSON") from None
+    try:
+        return Finding.from_json(doc)
+    except FindingError as why:
+        raise FindingError(f"{path}: {why}") from None
+
+
+def load_all(run: Path) -> list[Finding]:
+    """The findings of a run directory, in order of file name.  Raises FindingError."""
+    return [load(path) for path in sorted((run / "findings").glob("*.json"))]
+
+
+class FindingLog:
+    """The findings of one run, shared by all its checkers.
+
+    *run* is the run directory (None: keep them in memory only), *command* the command line that
+    shows them again, *on_new* is told of each new finding (from the thread that found it).
+    """
+
+    def __init__(
+        self,
+        run: Path | None = None,
+        *,
+        command: str = "",
+        on_new: Callable[[Finding], None] | None = None,
+    ) -> None:
+        self._mutex = threading.Lock()
+        self._found: dict[str, Finding] = {}
+        self._written: dict[str, int] = {}
+        self._dir = None if run is None else run / "findings"
+        self._command = command
+        self._on_new = on_new
+        if self._dir is not None:
+            self._dir.mkdir(parents=True, exist_ok=True)
+
+    def add(self, finding: Finding) -> bool:
+        """Take a finding; returns whether it is the first with its fingerprint."""
+        with self._mutex:
+            known = self._found.get(finding.fingerprint)
+            if known is not None:
+                known.count += finding.count
+                if known.count >= 4 * self._written.get(known.fingerprint, 1):
+                    self._write(known)
+                return False
+            finding.command = finding.command or self._command
+            self._found[finding.fingerprint] = finding
+            self._write(finding)
+        if self._on_new is not None:
+            self._on_new(finding)
+        return True
+
+    def seen(self, fingerprint: str) -> bool:
+        """Count one more of a known finding; False if it is not known (make it and ``add`` it).
+
+        For checkers that would spend much on building a record of something often seen.
+        """
+        with self._mutex:
+            known = self._found.get(fingerprint)
+            if known is None:
+                return False
+            known.count += 1
+            return True
+
+    def _write(self, finding: Finding) -> None:
+        if self._dir is not None:
+            save(finding, self._dir / f"{finding.kind}-{finding.fingerprint}.json")
+            self._written[finding.fingerprint] = finding.count
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Every finding so far, oldest first."""
+        with self._mutex:
+            return list(self._found.values())
+
+    def kinds(self) -> list[str]:
+        """The kind of each finding so far."""
+        return [f.kind for f in self.findings]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def finish(self) -> None:
+        """Write the final counts."""
+        with self._mutex:
+            for finding in self._found.values():
+                if self._written.get(finding.fingerprint) != finding.count:
+                    self._write(finding)
+
+
+def show(findings: Iterable[Finding]) -> str:
+    """Several findings as one text."""
+    return "\n\n".join("\n".join(f.lines()) for f in findings)

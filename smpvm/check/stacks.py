@@ -1,0 +1,173 @@
+"""Model stacks: who called whom in the kernel code, cheap to take and resolved only when shown.
+
+A raw stack is a tuple of ``(code, lasti)``, innermost first, holding only frames that mean
+something to a kernel developer: the model's own (``smpvm/vm``, ``smpvm/kern``) and those of the
+program that drives it (a scenario, a test).  The machinery in between is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import smpvm
+
+RawStack = tuple[tuple[CodeType, int], ...]
+
+HOME = str(Path(smpvm.__file__).parent) + "/"
+_KEPT = ("vm/", "kern/", "scenarios/", "workload/", "museum/")
+_PLUMBING = ("kern/kernel.py", "kern/shared.py", "kern/thread.py", "kern/atomic.py")
+_PRIMITIVES = "kern/"
+_FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "<frozen", "<string>")
+
+
+@functools.cache
+def _place(filename: str) -> str:
+    """The path as shown; empty for a file whose frames are left out."""
+    if filename.startswith(HOME):
+        inside = filename[len(HOME) :]
+        return inside if inside.startswith(_KEPT) and inside not in _PLUMBING else ""
+    if any(part in filename for part in _FOREIGN):
+        return ""
+    parts = Path(filename).parts
+    return "/".join(parts[parts.index("tests") :]) if "tests" in parts else parts[-1]
+
+
+_WALKED: dict[int, tuple[CodeType, int]] = {}
+"""A cache of facts about code objects, which it keeps alive: code's id → (code, KEEP or SKIP or
+PRIMITIVE).  Code objects hash by content, which is far too slow for this."""
+
+SKIP, KEEP, PRIMITIVE = 0, 1, 2
+
+
+def kind_of(code: CodeType) -> int:
+    """Whether frames of *code* are left out, kept, or kept as a locking primitive."""
+    known = _WALKED.get(id(code))
+    if known is not None:
+        return known[1]
+    place = _place(code.co_filename)
+    kind = SKIP
+    if place and not code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
+        kind = PRIMITIVE if place.startswith(_PRIMITIVES) else KEEP
+    _WALKED[id(code)] = (code, kind)
+    return kind
+
+
+def capture(depth: int = 1, limit: int = 24) -> RawStack:
+    """The calling thread's model stack, leaving out *depth* frames of the caller's own."""
+    frame: FrameType | None = sys._getframe(depth)
+    found: list[tuple[CodeType, int]] = []
+    while frame is not None and len(found) < limit:
+        code = frame.f_code
+        if kind_of(code):
+            found.append((code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def site(depth: int = 1) -> int:
+    """A number for the place in the kernel that called a primitive: its two innermost frames.
+
+    A code object holds its bytecode, so its address plus the instruction offset is unique while
+    it lives; ``kind_of`` keeps every code object alive that it has seen.
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    walked = _WALKED
+    key = 0
+    while frame is not None:
+        code = frame.f_code
+        known = walked.get(id(code))
+        if (kind_of(code) if known is None else known[1]) == KEEP:
+            here = id(code) + frame.f_lasti
+            if key:
+                return key * 31 + here
+            key = here
+        frame = frame.f_back
+    return key
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One line of a shown stack."""
+
+    name: str
+    file: str
+    line: int
+    c: str = ""
+    """The C function that the method's docstring names; empty if it names none."""
+
+    def __str__(self) -> str:
+        name = self.c or self.name
+        also = f" [{self.name}]" if self.c and self.c != self.name else ""
+        return f"{name}{also} ({self.file}:{self.line})"
+
+
+def line_of(code: CodeType, lasti: int) -> int:
+    """The source line of the instruction at *lasti*."""
+    best = code.co_firstlineno
+    for start, end, line in code.co_lines():
+        if line is not None and start <= lasti < end:
+            best = line
+    return best
+
+
+def resolve(raw: RawStack) -> tuple[Frame, ...]:
+    """The stack to show, innermost first."""
+    return tuple(_frame(code, lasti) for code, lasti in raw)
+
+
+def _frame(code: CodeType, lasti: int) -> Frame:
+    line = line_of(code, lasti)
+    c = _c_names(code.co_filename).get(code.co_firstlineno, "")
+    return Frame(code.co_qualname, _place(code.co_filename), line, c)
+
+
+_C_NAME = re.compile(r"\b([a-z_][a-z0-9_]+)(?:\(\))?[:,;]?\s+\(?(?:\w+/)?[a-z_0-9]+\.[ch]:\d+")
+_C_FIRST = re.compile(r"^``?([a-z_][a-z0-9_]*)(?:\(\))?``?|^([a-z]+_[a-z0-9_]+)\b")
+
+
+@functools.cache
+def _c_names(filename: str) -> dict[int, str]:
+    """First line of each function in a source file → the C function its docstring names."""
+    if not filename.startswith(HOME):
+        return {}
+    try:
+        tree = ast.parse(Path(filename).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            found[first] = c_name(ast.get_docstring(node) or "")
+    return found
+
+
+def c_name(docstring: str) -> str:
+    """The C function that a docstring names: at its start, or before a ``file.c:line``."""
+    text = docstring.strip()
+    if match := _C_FIRST.match(text):
+        return match.group(1) or match.group(2)
+    if match := _C_NAME.search(text):
+        return match.group(1)
+    return ""
+
+
+def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
+    """The innermost *count* functions outside the primitives: what a fingerprint may use."""
+    names = [code.co_name for code, _ in raw if kind_of(code) == KEEP]
+    if not names:
+        names = [code.co_name for code, _ in raw]
+    return tuple(names[:count])
+
+
+def frames_from_json(items: Iterable[Any]) -> tuple[Frame, ...]:
+    """Frames as written by ``dataclasses.asdict``.  Raises TypeError for anything else."""
+    return tuple(Frame(**item) for item in items)
