@@ -83,3 +83,70 @@ class QueueNumbers:
             return "NONE"
         kind, colour = divmod(queue - 1, self.L2_SIZE)
         return f"{('FREE', 'INACTIVE', 'ACTIVE', 'CACHE', 'HOLD')[kind]}+{colour}"
+
+
+# -- vm_object.h
+
+OBJT_DEFAULT: Final = 0
+OBJT_SWAP: Final = 1
+OBJT_VNODE: Final = 2
+OBJT_DEVICE: Final = 3
+OBJT_MGTDEVICE: Final = 4
+OBJT_PHYS: Final = 5
+OBJT_DEAD: Final = 6
+OBJT_MARKER: Final = 7
+OBJT_NAMES: Final = (
+    "DEFAULT",
+    "SWAP",
+    "VNODE",
+    "DEVICE",
+    "MGTDEVICE",
+    "PHYS",
+    "DEAD",
+    "MARKER",
+)
+
+OBJ_ONSHADOW: Final = 0x0002
+OBJ_ACTIVE: Final = 0x0004
+OBJ_DEAD: Final = 0x0008
+OBJ_NOSPLIT: Final = 0x0010
+OBJ_WRITEABLE: Final = 0x0080
+OBJ_MIGHTBEDIRTY: Final = 0x0100
+OBJ_CLEANING: Final = 0x0200
+OBJ_DEADWNT: Final = 0x1000
+OBJ_ONEMAPPING: Final = 0x2000
+OBJ_NOMSYNC: Final = 0x4000
+
+CHAINLK_EXCL: Final = 0x80000000
+CHAINLK_WAIT: Final = 0x40000000
+CHAINLK_EXCLREQ: Final = 0x20000000
+CHAINLK_MASK: Final = 0x1FFFFFFF
+
+OBJPC_SYNC: Final = 1
+OBJPC_INVAL: Final = 2
+OBJPC_NOSYNC: Final = 4
+
+MADV_WILLNEED: Final = 3
+MADV_DONTNEED: Final = 4
+MADV_FREE: Final = 5
+
+# -- vm_pager.h
+
+VM_PAGER_OK: Final = 0
+VM_PAGER_BAD: Final = 1
+VM_PAGER_FAIL: Final = 2
+VM_PAGER_PEND: Final = 3
+VM_PAGER_ERROR: Final = 4
+VM_PAGER_AGAIN: Final = 5
+VM_PAGER_NAMES: Final = ("OK", "BAD", "FAIL", "PEND", "ERROR", "AGAIN")
+
+VM_PAGER_PUT_SYNC: Final = 1
+VM_PAGER_PUT_INVAL: Final = 2
+VM_PAGER_IGNORE_CLEANCHK: Final = 4
+VM_PAGER_CLUSTER_OK: Final = 8
+
+# -- swap_pager.h
+
+SWAPBLK_NONE: Final = -1
+SWAP_META_PAGES: Final = 32
+SWAP_META_MASK: Final = 31
