@@ -71,6 +71,13 @@ class DiskConfig:
     error_rate: float = 0.0
     """Chance that a request fails, 0..1, drawn from the machine's seed."""
 
+    def validate(self, name: str) -> None:
+        """Raises ConfigError for the first field out of range; *name* says which disk."""
+        check_range(f"{name}.latency", self.latency, 0, 100_000)
+        check_range(f"{name}.queue_depth", self.queue_depth, 1, 4096)
+        if not 0.0 <= self.error_rate <= 1.0:
+            raise ConfigError(f"{name}.error_rate: {self.error_rate} is not a chance from 0 to 1")
+
 
 @dataclass
 class Config:
@@ -105,16 +112,14 @@ class Config:
         n = self.pq_l2_size
         if n & (n - 1) or not 1 <= n <= 256:
             raise ConfigError(f"pq_l2_size: {n} is not a power of two from 1 to 256")
-        for name, low, high in (
-            ("pages", 64, 1 << 24),
-            ("swap_pages", 0, 1 << 24),
-            ("ncpus", 1, 256),
-            ("spin_pool", 1, 1 << 20),
-            ("hz", 1, 100_000),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
+        for name, (low, high) in SIZE_RANGE.items():
+            check_range(name, getattr(self, name), low, high)
+        if not 0.0 < self.tick_scale <= 60.0:
+            raise ConfigError(f"tick_scale: {self.tick_scale} is out of range, allowed 0 to 60")
+        self.swap_disk.validate("swap_disk")
+        self.file_disk.validate("file_disk")
+        for f in fields(self.sysctl):
+            check_sysctl(f.name, getattr(self.sysctl, f.name))
 
     def with_sysctl(self, **values: Any) -> Config:
         """A copy with some sysctls set; raises ConfigError for an unknown name or a bad value."""
@@ -123,12 +128,39 @@ class Config:
         return replace(self, sysctl=replace(self.sysctl, **values))
 
 
+SIZE_RANGE: dict[str, tuple[int, int]] = {
+    "pages": (64, 1 << 24),
+    "swap_pages": (0, 1 << 24),
+    "ncpus": (1, 256),
+    "spin_pool": (1, 1 << 20),
+    "hz": (1, 100_000),
+}
+
+
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    """Raises ConfigError unless *value* is a whole number from *low* to *high*."""
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
+
+
 def check_sysctl(name: str, value: int) -> None:
     """Raises ConfigError unless *name* is a sysctl and *value* lies in its range."""
     if name not in SYSCTL_RANGE:
         raise ConfigError(
             f"sysctl {name}: unknown; known are {', '.join(f.name for f in fields(Sysctl))}"
         )
-    low, high = SYSCTL_RANGE[name]
-    if not low <= value <= high:
-        raise ConfigError(f"sysctl {name}: {value} is out of range, allowed {low} to {high}")
+    check_range(f"sysctl {name}", value, *SYSCTL_RANGE[name])
+
+
+def parse_sysctl(text: str) -> tuple[str, int]:
+    """The name and value of ``name=value``; the kernel's ``vm.`` before it is accepted."""
+    name, equals, number = text.partition("=")
+    name = name.strip().removeprefix("vm.")
+    if not equals:
+        raise ConfigError(f"sysctl {text!r}: write it as name=value")
+    try:
+        value = int(number, 0)
+    except ValueError:
+        raise ConfigError(f"sysctl {name}: {number.strip()!r} is not a whole number") from None
+    check_sysctl(name, value)
+    return name, value

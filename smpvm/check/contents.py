@@ -1,0 +1,313 @@
+"""Data must survive: what each process must read, and what files must hold.
+
+A process keeps a ``Ledger``: every word that it wrote, with the value that it must read back.
+Every value is written once only, so a word from the wrong page, or an old one, shows.  Words of
+shared files are kept in ``FileWords``: each has one owner who writes it; others know a
+range of values that are right while the owner is busy writing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.host.probe import Probe
+
+COUNTER_BITS = 40
+FILE_BIT = 1 << 120
+
+
+def show_value(value: Any) -> str:
+    """A word as people read it: who wrote it, and which of his writes it was."""
+    if not value:
+        return "0 (never written)"
+    if not isinstance(value, int):
+        return repr(value)
+    counter = value & (1 << COUNTER_BITS) - 1
+    if value & FILE_BIT:
+        rest = (value ^ FILE_BIT) >> COUNTER_BITS
+        return f"file {rest >> 32} word {rest & 0xFFFFFFFF} version {counter}"
+    return f"process {value >> COUNTER_BITS} write {counter}"
+
+
+class PageHistory(Probe):
+    """The last events of each page, for stale-data findings.  Costs; so only when asked for."""
+
+    def __init__(self, depth: int = 24) -> None:
+        self.depth = depth
+        self._rings: dict[int, deque[tuple[str, str]]] = {}
+
+    def _add(self, td: Any, m: Any, what: str) -> None:
+        ring = self._rings.get(m.idx)
+        if ring is None:
+            ring = self._rings.setdefault(m.idx, deque(maxlen=self.depth))
+        ring.append((str(td), what))
+
+    def page_busied(self, td: Any, m: Any) -> None:
+        self._add(td, m, "busied")
+
+    def page_unbusied(self, td: Any, m: Any) -> None:
+        self._add(td, m, "unbusied")
+
+    def io_start(self, td: Any, m: Any) -> None:
+        self._add(td, m, "I/O started")
+
+    def io_finish(self, td: Any, m: Any) -> None:
+        self._add(td, m, "I/O finished")
+
+    def page_alloc(self, td: Any, m: Any) -> None:
+        self._add(td, m, "allocated")
+
+    def page_free(self, td: Any, m: Any) -> None:
+        self._add(td, m, "freed")
+
+    def page_wire(self, td: Any, m: Any, delta: int) -> None:
+        self._add(td, m, f"wire {delta:+d}")
+
+    def page_hold(self, td: Any, m: Any, delta: int) -> None:
+        self._add(td, m, f"hold {delta:+d}")
+
+    def lines(self, idx: int) -> list[str]:
+        """What happened last to page *idx*, oldest first."""
+        return [f"page {idx}: {what} by {who}" for who, what in list(self._rings.get(idx, ()))]
+
+
+Where = Callable[[int], str]
+"""Names the page that holds an address now, for a finding ("" when not resident)."""
+
+
+class Contents:
+    """The bookkeeping of one machine: its ledgers, its files, and what was lost."""
+
+    def __init__(self, findings: FindingLog, history: PageHistory | None = None) -> None:
+        self.findings = findings
+        self.history = history
+        self.lost = 0
+        self._past = 0  # words checked by ledgers that are closed
+        self._mutex = threading.Lock()
+        self._ledgers: list[Ledger] = []
+        self.files: list[FileWords] = []
+
+    def ledger(self, pid: int) -> Ledger:
+        """A new process's empty ledger."""
+        ledger = Ledger(self, pid)
+        with self._mutex:
+            self._ledgers.append(ledger)
+        return ledger
+
+    def close(self, ledger: Ledger) -> None:
+        """The process is gone: keep its counts only."""
+        with self._mutex:
+            self._ledgers.remove(ledger)
+            self._past += ledger.checked
+
+    def file(self, name: str) -> FileWords:
+        """A new file's words."""
+        with self._mutex:
+            words = FileWords(self, len(self.files), name)
+            self.files.append(words)
+        return words
+
+    @property
+    def checked(self) -> int:
+        """Words compared so far."""
+        with self._mutex:
+            return self._past + sum(ledger.checked for ledger in self._ledgers)
+
+    def add_checked(self, n: int) -> None:
+        """Count *n* comparisons made outside any ledger."""
+        with self._mutex:
+            self._past += n
+
+    def stale(
+        self, td: Any, what: str, got: Any, want: str, where: str = "", idx: int | None = None
+    ) -> None:
+        """A word was not what it must be."""
+        with self._mutex:
+            self.lost += 1
+        evidence = [f"read:     {show_value(got)}", f"expected: {want}"]
+        if where:
+            evidence.append(f"in {where}")
+        if self.history is not None and idx is not None:
+            evidence += self.history.lines(idx)
+        kind = "stale-data"
+        lost = "never written" if not got else "old or foreign"
+        place = "file" if what.startswith("file") else "memory"
+        self.findings.add(
+            Finding(
+                kind,
+                f"{what} reads as {show_value(got)}",
+                sites=[site_of(td, f"read {what}")],
+                objects=[where] if where else [],
+                evidence=evidence,
+                fingerprint=fingerprint(kind, place, lost),
+            )
+        )
+
+    def line(self) -> str:
+        """The line that ends every run."""
+        return f"contents: {self.checked:,} words checked, {self.lost:,} lost"
+
+
+class Ledger:
+    """What one address space must read.  Used by its own process only.
+
+    Addresses are whatever the process uses to name a word; those not in the ledger are unknown
+    and read as they please.
+    """
+
+    __slots__ = ("_contents", "_count", "checked", "pid", "words")
+
+    def __init__(self, contents: Contents, pid: int) -> None:
+        self._contents = contents
+        self.pid = pid
+        self.words: dict[int, tuple[int, ...]] = {}
+        self.checked = 0
+        self._count = 0
+
+    def fresh(self) -> int:
+        """A value that nobody ever wrote before."""
+        self._count += 1
+        return self.pid << COUNTER_BITS | self._count
+
+    def wrote(self, addr: int, value: int) -> None:
+        """*addr* holds *value* from now on."""
+        self.words[addr] = (value,)
+
+    def maybe(self, addr: int, value: int) -> None:
+        """*addr* may hold *value* or what it held before (a write that did not return)."""
+        self.words[addr] = (*self.words.get(addr, (0,)), value)
+
+    def zeroed(self, first: int, last: int) -> None:
+        """Fresh zero-filled memory in [first, last): those words read as 0."""
+        for addr in self.within(first, last):
+            self.words[addr] = (0,)
+
+    def freed(self, first: int, last: int) -> None:
+        """MADV_FREE: words in [first, last) read as they were or as 0 until written again."""
+        for addr in self.within(first, last):
+            self.words[addr] = (*self.words[addr], 0)
+
+    def forget(self, first: int, last: int) -> None:
+        """[first, last) is unmapped."""
+        for addr in self.within(first, last):
+            del self.words[addr]
+
+    def within(self, first: int, last: int) -> list[int]:
+        """The known words in [first, last)."""
+        return [addr for addr in self.words if first <= addr < last]
+
+    def check(self, td: Any, addr: int, got: Any, where: Where | None = None) -> bool:
+        """Compare what was read at *addr*; False (and a finding) if it is not what it must be."""
+        want = self.words.get(addr)
+        if want is None:
+            return True
+        self.checked += 1
+        if got in want:
+            if len(want) > 1:
+                self.words[addr] = (got,)
+            return True
+        page = where(addr) if where is not None else ""
+        self._contents.stale(
+            td,
+            f"process {self.pid} address {addr:#x}",
+            got,
+            " or ".join(show_value(v) for v in want),
+            page,
+            page_number(page),
+        )
+        self.words[addr] = (got,)  # say it once
+        return False
+
+    def fork(self, pid: int) -> Ledger:
+        """The child's ledger: it must read all that the parent must."""
+        child = self._contents.ledger(pid)
+        child.words = dict(self.words)
+        return child
+
+    def close(self) -> None:
+        """The process exits."""
+        self._contents.close(self)
+
+
+def page_number(name: str) -> int | None:
+    """12 for ``page 12``."""
+    tail = name.rpartition(" ")[2]
+    return int(tail) if tail.isdigit() else None
+
+
+class FileWord:
+    """One word of a file: how many writes its owner began, and how many are done."""
+
+    __slots__ = ("done", "started")
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.done = 0
+
+
+class FileWords:
+    """The words of one file.  Only a word's owner may call ``begin`` and ``end`` for it."""
+
+    def __init__(self, contents: Contents, number: int, name: str) -> None:
+        self._contents = contents
+        self.number = number
+        self.name = name
+        self._words: dict[int, FileWord] = {}
+
+    def value(self, word: int, version: int) -> int:
+        """The value of *word* after *version* writes; 0 writes: what the file was made with."""
+        return FILE_BIT | (self.number << 32 | word) << COUNTER_BITS | version
+
+    def made(self, word: int) -> int:
+        """Declare *word* part of the file; returns what it holds at first."""
+        self._words.setdefault(word, FileWord())
+        return self.value(word, 0)
+
+    def begin(self, word: int) -> int:
+        """The owner is about to write *word*; returns the value."""
+        state = self._words[word]
+        state.started += 1
+        return self.value(word, state.started)
+
+    def end(self, word: int) -> None:
+        """The write has returned: from now on nobody may read an older value."""
+        state = self._words[word]
+        state.done = state.started
+
+    def before_read(self, word: int) -> int:
+        """Call before a read; hand the result to ``check``."""
+        state = self._words.get(word)
+        return 0 if state is None else state.done
+
+    def check(
+        self, td: Any, ledger: Ledger | None, word: int, before: int, got: Any, where: str = ""
+    ) -> bool:
+        """Compare a read of *word* that began when *before* writes were done."""
+        state = self._words.get(word)
+        if state is None:
+            return True
+        if ledger is None:
+            self._contents.add_checked(1)
+        else:
+            ledger.checked += 1
+        if isinstance(got, int) and got - self.value(word, 0) in range(before, state.started + 1):
+            return True
+        want = show_value(self.value(word, before))
+        if state.started > before:
+            want += f" to {state.started}"
+        what = f"file {self.name} word {word}"
+        self._contents.stale(td, what, got, want, where, page_number(where))
+        return False
+
+    def words(self) -> Iterator[int]:
+        """Every word of the file."""
+        return iter(sorted(self._words))
+
+    def forget(self, first: int) -> None:
+        """The file is cut: words from *first* on are no part of it any more."""
+        for word in [w for w in self._words if w >= first]:
+            del self._words[word]
