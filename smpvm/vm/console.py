@@ -1,0 +1,16 @@
+"""The console: kernel messages become probe calls, each with a short stable code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+
+
+def kprintf(k: Kernel, code: str, **facts: Any) -> None:
+    """kprintf: a line to the console, as a *code* with its numbers."""
+    td = k.curthread()
+    td.hit("kprintf:" + code)
+    if (f := k.probe.call) is not None:
+        f(td, "kprintf", code=code, **facts)
