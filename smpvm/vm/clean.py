@@ -28,7 +28,7 @@ class Clean(Scan):
     """Gathering a cluster of dirty pages, and writing it."""
 
     def clean(self, m: Page) -> int:
-        """vm_pageout_clean, vm_pageout.c:242-372.
+        """vm_pageout_clean, vm_pageout.c:243-365.
 
         *m* is busied by the caller, and is given up.  Takes its object's token for the search
         for neighbours; may block in the pager.  Returns the pages counted as written.
@@ -87,7 +87,7 @@ class Clean(Scan):
 
     def cluster_forward_special(self, p: Page) -> bool:
         """The same above the page, as the seed has it: it takes its own busy bit for another's,
-        so no page is ever added above (vm_pageout.c:346-350)."""
+        so no page is ever added above (vm_pageout.c:341-345)."""
         self.k.curthread().hit("vm_pageout_clean:forward-refused")
         return bool(self.on_cache_queue(p) or p.flags & (PG_BUSY | PG_UNMANAGED) or p.busy)
 
@@ -103,7 +103,7 @@ class Clean(Scan):
         return bool(dirty and inactive and p.wire_count == 0 and p.hold_count == 0)
 
     def flush(self, mc: Sequence[Page], flags: int) -> int:
-        """vm_pageout_flush, vm_pageout.c:387-490.
+        """vm_pageout_flush, vm_pageout.c:379-482.
 
         *mc* are pages of one object in ascending index, at least one, all busied by the caller;
         they are given up.  *flags* are VM_PAGER_PUT_*.  May block in the pager and for pages.
@@ -155,7 +155,7 @@ class Clean(Scan):
         vm.object.pip_wakeup(obj)
 
     def page_free(self, m: Page) -> None:
-        """vm_pageout_page_free, vm_pageout.c:722-727.
+        """vm_pageout_page_free, vm_pageout.c:724-729.
 
         *m* is busied by the caller and is given up, unmapped and free.  May block for the
         object's token.

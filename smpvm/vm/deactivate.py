@@ -44,7 +44,7 @@ class Deactivate(Scan):
     """RSS limits: take pages of one map away from it."""
 
     def map_deactivate_pages(self, map_: VmMap, desired: int) -> None:
-        """vm_pageout_map_deactivate_pages, vm_pageout.c:642-708.
+        """vm_pageout_map_deactivate_pages, vm_pageout.c:635-711.
 
         Takes the map's lock with NOWAIT, and does nothing when that fails; held objects may
         block.  *desired* pages may stay resident; with 0 and nothing wired everything goes.
@@ -98,7 +98,7 @@ class Deactivate(Scan):
     def object_deactivate_pages(
         self, map_: VmMap, obj: VmObject, desired: int, map_remove_only: int
     ) -> None:
-        """vm_pageout_object_deactivate_pages, vm_pageout.c:499-562.
+        """vm_pageout_object_deactivate_pages, vm_pageout.c:496-550.
 
         The caller holds *obj* and has the map locked.  Walks the chain of backing objects, each
         held before the one above it is dropped; may block for their tokens.
@@ -139,7 +139,7 @@ class Deactivate(Scan):
         return None
 
     def object_deactivate_pages_callback(self, p: Page, info: DeactivateInfo) -> int:
-        """vm_pageout_object_deactivate_pages_callback, vm_pageout.c:567-636.
+        """vm_pageout_object_deactivate_pages_callback, vm_pageout.c:555-629.
 
         The object is held.  Returns -1 when enough pages are gone, 0 to go on.
         """
@@ -167,7 +167,7 @@ class Deactivate(Scan):
         return 0
 
     def deactivate_page(self, p: Page, info: DeactivateInfo, actcount: int) -> None:
-        """Move one busied page a step towards the inactive queue (vm_pageout.c:595-633)."""
+        """Move one busied page a step towards the inactive queue (vm_pageout.c:584-626)."""
         vm, td = self.vm, self.k.curthread()
         page = vm.page
         page.and_queue_spin_lock(p)

@@ -23,7 +23,7 @@ class PageStats(ScanActive):
         """static: seconds since the last scan of whole queues (counted once for each queue)."""
 
     def page_stats(self, q: int) -> None:
-        """vm_pageout_page_stats, vm_pageout.c:1588-1741.
+        """vm_pageout_page_stats, vm_pageout.c:1603-1756.
 
         Nothing is held on entry or return; does not block.  *q* is a colour.
         """

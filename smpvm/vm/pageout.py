@@ -39,7 +39,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         """The daemon's own thread: whoever starts it says so here."""
 
     def pqaverage(self, n: int) -> int:
-        """PQAVERAGE, vm_pageout.c:223-234: each queue's share of *n* pages, with slop.
+        """PQAVERAGE, vm_pageout.c:220-231: each queue's share of *n* pages, with slop.
 
         Half the queues are enough to reach *n*.  With one colour C would divide by zero
         (PQ_L2_SIZE / 2); the kernel has 256, and the model takes the divisor as 1 then.
@@ -51,7 +51,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         return i32(c_div(n - (size - 1), half) - 1)
 
     def free_page_calc(self, count: int) -> int:
-        """vm_pageout_free_page_calc, vm_pageout.c:1743-1767: the free limits, from v_page_count.
+        """vm_pageout_free_page_calc, vm_pageout.c:1758-1782: the free limits, from v_page_count.
 
         *count* is in pages (u64).  Returns 1 when the limits were set.
         """
@@ -72,7 +72,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
     # -- the thread
 
     def thread(self) -> None:
-        """vm_pageout_thread, vm_pageout.c:1775-2067: the body of the daemon's thread; no return."""
+        """vm_pageout_thread, vm_pageout.c:1790-2066: the body of the daemon's thread; no return."""
         self.k.curthread().hit("vm_pageout_thread")
         self.thread_start()
         r = Round()
@@ -83,7 +83,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.thread_rest(r)
 
     def thread_start(self) -> None:
-        """Choose the targets that were not set (vm_pageout.c:1783-1870)."""
+        """Choose the targets that were not set (vm_pageout.c:1797-1880)."""
         vm, k = self.vm, self.k
         stats, sysctl = vm.stats, vm.sysctl
         td = k.curthread()
@@ -136,7 +136,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         return bool(self.vm.glob.vm_pages_needed)
 
     def thread_round(self, r: Round) -> None:
-        """One round over the queues (vm_pageout.c:1907-2006); leaves r.avail_shortage."""
+        """One round over the queues (vm_pageout.c:1912-2011); leaves r.avail_shortage."""
         vm, td = self.vm, self.k.curthread()
         td.hit("v_pdwakeups")
         vm.pmap.collect()
@@ -186,7 +186,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         r.q2iterator = q + 1
 
     def thread_rest(self, r: Round) -> None:
-        """After a round: back off while short, else let the waiters go (vm_pageout.c:2011-2065)."""
+        """After a round: back off while short, else let the waiters go (vm_pageout.c:2016-2064)."""
         glob, td = self.vm.glob, self.k.curthread()
         if r.avail_shortage > 0:
             r.pass_ = i32(r.pass_ + 1)
@@ -235,7 +235,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
     # -- the wakeup
 
     def pagedaemon_wakeup(self) -> None:
-        """pagedaemon_wakeup, vm_pageout.c:2091-2101: wake the daemon if paging is needed.
+        """pagedaemon_wakeup, vm_pageout.c:2091-2102: wake the daemon if paging is needed.
 
         Called after a page left the free or cache queue.  Nothing is needed; does not block.
         """

@@ -40,7 +40,7 @@ class ScanActive(Scan):
     def scan_active(
         self, pass_: int, q: int, avail_shortage: int, inactive_shortage: int, tally: Tally
     ) -> int:
-        """vm_pageout_scan_active, vm_pageout.c:1183-1390.
+        """vm_pageout_scan_active, vm_pageout.c:1183-1393.
 
         Nothing is held on entry or return; blocks only by offering the CPU for each page.  The
         shortages are in pages and may be negative.  Returns the pages deactivated or cached, and
@@ -111,7 +111,7 @@ class ScanActive(Scan):
     def active_references(self, m: Page) -> int:
         """Take the page's references into act_count and clear them; returns how many.
 
-        Nobody asks for them when nobody uses the object: then 0 (vm_pageout.c:1282-1294).
+        Nobody asks for them when nobody uses the object: then 0 (vm_pageout.c:1290-1301).
         """
         actcount = 0
         obj = m.object
@@ -130,7 +130,7 @@ class ScanActive(Scan):
         m.act_count = min(count, ACT_MAX)
 
     def active_decline(self, m: Page) -> None:
-        """Age an unused page, files faster than memory (vm_pageout.c:1314-1324).
+        """Age an unused page, files faster than memory (vm_pageout.c:1320-1330).
 
         Follows the page's object unseen: a page without one is the NULL that the daemon dies of,
         though the test just behind this expects such pages.

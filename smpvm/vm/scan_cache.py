@@ -41,7 +41,7 @@ class ScanCache(Clean):
     def scan_cache(
         self, avail_shortage: int, pass_: int, vnodes_skipped: int, recycle_count: int
     ) -> None:
-        """vm_pageout_scan_cache, vm_pageout.c:1420-1534.
+        """vm_pageout_scan_cache, vm_pageout.c:1424-1543.
 
         Nothing is held on entry or return.  May block by offering the CPU, and in the process
         scan of the kill.  *avail_shortage* is in pages, *pass_* the number of rounds in a row
@@ -90,7 +90,7 @@ class ScanCache(Clean):
         td.hit("v_dfree")
 
     def cache_idle_swap(self) -> None:
-        """Ask for the swap-out of idle processes, once a second (vm_pageout.c:1461-1471)."""
+        """Ask for the swap-out of idle processes, once a second (vm_pageout.c:1475-1482)."""
         vm, now = self.vm, self.k.clock.time_uptime()
         if vm.sysctl.swap_idle_enabled and now != self.lsec:
             self.k.curthread().hit("vm_pageout_scan_cache:idle-swap")
@@ -111,7 +111,7 @@ class ScanCache(Clean):
             self.cache_request_swapout()
 
     def cache_request_swapout(self) -> None:
-        """Wake the swap daemon, then say what for, in the seed's order (vm_pageout.c:1482-1483)."""
+        """Wake the swap daemon, then say what for, in the seed's order (vm_pageout.c:1495-1496)."""
         self.vm.vmdaemon.req_vmdaemon()
         self.vm.glob.vm_pageout_req_swapout |= VM_SWAP_NORMAL
 
@@ -139,7 +139,7 @@ class ScanCache(Clean):
         )
 
     def kill_biggest(self) -> None:
-        """Kill the process with the most anonymous memory (vm_pageout.c:1510-1533)."""
+        """Kill the process with the most anonymous memory (vm_pageout.c:1529-1541)."""
         vm, k = self.vm, self.k
         self.lastkillticks = k.clock.ticks()
         info = BigProc()
@@ -156,7 +156,7 @@ class ScanCache(Clean):
         k.proc.prele(p)
 
     def scan_callback(self, p: Proc, info: BigProc) -> int:
-        """vm_pageout_scan_callback, vm_pageout.c:1536-1586.
+        """vm_pageout_scan_callback, vm_pageout.c:1545-1595.
 
         *p* is held by the process scan.  Takes its token; may block for it, and offers the CPU.
         Keeps the biggest process so far in *info*, held.  Returns 0: go on.

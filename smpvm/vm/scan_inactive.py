@@ -120,7 +120,7 @@ class ScanInactive(Clean):
             self.inactive_unused(s, m)
 
     def inactive_wired(self, m: Page) -> None:
-        """A wired page has no business here: off the queue with it (vm_pageout.c:849-863)."""
+        """A wired page has no business here: off the queue with it (vm_pageout.c:841-847)."""
         self.k.curthread().hit("vm_pageout_scan_inactive:wired")
         self.vm.page.unqueue_nowakeup(m)
         self.vm.page.wakeup(m)
@@ -139,7 +139,7 @@ class ScanInactive(Clean):
         """Back to the active queue if it was used since; returns whether it was (and given up).
 
         Use counts in two places: the page tables' bits, and PG_REFERENCED, which says more.
-        Nobody asks for either when nobody uses the object (vm_pageout.c:883-926).
+        Nobody asks for either when nobody uses the object (vm_pageout.c:868-909).
         """
         vm = self.vm
         obj = m.object
@@ -197,7 +197,7 @@ class ScanInactive(Clean):
         return not m.flags & PG_WINATCFLS and s.pass_ == 0
 
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
-        """Write a dirty page, if object and swap policy allow it (vm_pageout.c:992-1153)."""
+        """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
         td = self.k.curthread()
         obj = m.object
         if not self.swap_pageouts_ok(obj) or obj is None or obj.flags & OBJ_DEAD:
@@ -230,7 +230,7 @@ class ScanInactive(Clean):
 
         So the page is held instead, and everything is looked at again once the lock is ours.
         Returns the locked vnode with *m* busy again, or None with *m* given up.  Blocks for at
-        most the vnode lock's time-out (vm_pageout.c:1053-1130).
+        most the vnode lock's time-out (vm_pageout.c:1041-1120).
         """
         vm, k = self.vm, self.k
         td = k.curthread()

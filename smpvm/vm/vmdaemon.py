@@ -29,7 +29,7 @@ class VmDaemon:
         """static: when the daemon was last woken, in ticks."""
 
     def req_vmdaemon(self) -> None:
-        """vm_req_vmdaemon, vm_pageout.c:2109-2118: wake the swap daemon, at most once a second.
+        """vm_req_vmdaemon, vm_pageout.c:2110-2119: wake the swap daemon, at most once a second.
 
         Nothing is needed; does not block.
         """
@@ -43,7 +43,7 @@ class VmDaemon:
             k.curthread().hit("vm_req_vmdaemon:too-soon")
 
     def daemon(self) -> None:
-        """vm_daemon, vm_pageout.c:2125-2144: the body of the daemon's thread; no return."""
+        """vm_daemon, vm_pageout.c:2126-2144: the body of the daemon's thread; no return."""
         k = self.k
         k.curthread().hit("vm_daemon")
         while True:
@@ -62,7 +62,7 @@ class VmDaemon:
         return bool(self.vm.glob.vm_pageout_req_swapout)
 
     def daemon_swapout(self) -> None:
-        """Swap processes out as requested, then forget the request (vm_pageout.c:2133-2136)."""
+        """Swap processes out as requested, then forget the request (vm_pageout.c:2134-2137)."""
         glob = self.vm.glob
         if glob.vm_pageout_req_swapout:
             self.k.curthread().hit("vm_daemon:swapout")
@@ -70,7 +70,7 @@ class VmDaemon:
             glob.vm_pageout_req_swapout = 0
 
     def daemon_callback(self, p: Proc, data: object = None) -> int:
-        """vm_daemon_callback, vm_pageout.c:2149-2203: hold one process to its resident limit.
+        """vm_daemon_callback, vm_pageout.c:2146-2197: hold one process to its resident limit.
 
         *p* is held by the process scan.  Takes its token, then its vmspace; may block.
         Returns 0: go on.
