@@ -1,0 +1,287 @@
+"""Lock order, in the manner of lockdep and WITNESS: judged by class, before anything hangs.
+
+``OrderGraph`` is the pure part: edges between classes, and a search for a cycle when one is new.
+``LockOrder`` listens to the tracker for chains seen for the first time, adds their edges, applies
+the rules of ``rules.py``, and reports.
+
+Which edges can deadlock?  A thread that blocks gives up its tokens, so a wait with a token held
+keeps nobody out, and a wait for a token is never for good (design.md section 4).  Edges from and
+to tokens are learned and shown, but no cycle goes through them.  A try and a timed wait give no
+edge to what they ask for; what they got counts as held.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from smpvm.check.base import (
+    BUSY,
+    PAGE,
+    TOKEN,
+    Held,
+    HeldTracker,
+    Node,
+    ThreadState,
+    describe_held,
+)
+from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.rules import FORBIDDEN, NESTING, Forbidden, matches
+from smpvm.check.stacks import RawStack, capture, functions, resolve
+
+
+@dataclass
+class Edge:
+    """*then* was taken while *first* was held, for the first time by *td*."""
+
+    first: str
+    then: str
+    first_stack: RawStack
+    then_stack: RawStack
+    td: Any
+    binding: bool
+    """Can it be part of a deadlock?  Not with a token at either end."""
+    held: str = ""
+    """Everything held at that moment."""
+    evidence: list[str] = field(default_factory=list)
+
+
+class OrderGraph:
+    """Edges between classes.  Not thread-safe: its owner serialises."""
+
+    def __init__(self) -> None:
+        self.edges: dict[tuple[str, str], Edge] = {}
+        self._after: dict[str, list[str]] = {}
+
+    def add(self, edge: Edge) -> list[Edge]:
+        """Add an edge; returns the cycle that it closes (it first), or nothing."""
+        known = self.edges.get((edge.first, edge.then))
+        if known is not None and (known.binding or not edge.binding):
+            return []
+        self.edges[edge.first, edge.then] = edge
+        if not edge.binding:
+            return []
+        if edge.first == edge.then:
+            return []  # nesting within a class is judged by instance, not here
+        cycle = self._path(edge.then, edge.first)
+        self._after.setdefault(edge.first, []).append(edge.then)
+        return [edge, *cycle] if cycle else []
+
+    def _path(self, start: str, goal: str) -> list[Edge]:
+        """A shortest chain of edges from one class to another."""
+        came: dict[str, str] = {start: ""}
+        level = [start]
+        while level:
+            following = []
+            for cls in level:
+                for then in self._after.get(cls, ()):
+                    if then not in came:
+                        came[then] = cls
+                        following.append(then)
+            if goal in came:
+                break
+            level = following
+        path: list[Edge] = []
+        at = goal
+        while came.get(at):
+            path.append(self.edges[came[at], at])
+            at = came[at]
+        return path[::-1]
+
+
+class LockOrder:
+    """The checker: attaches itself to a tracker's hooks."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
+        self.tracker = tracker
+        self.log = log
+        self.graph = OrderGraph()
+        self._mutex = threading.Lock()
+        self.on_edge: Any = None
+        """For the event log: told of each new edge."""
+        tracker.on_new = self.new_chain
+        tracker.on_nested = self.nested
+        tracker.on_misuse = self.misuse
+
+    # -- a chain that nobody has walked before
+
+    def new_chain(self, st: ThreadState, node: Node, res: Any) -> None:
+        """Learn the edges from everything held to what is being taken, and judge them."""
+        if node.tried:
+            return
+        self._inside_rules(st, node, res)
+        for held in list(st.held):
+            if held.gone or held.res is res:
+                continue
+            broken = self._broken(held, node)
+            if broken is not None:
+                self._report_rule(st, broken, held, node, res)
+            edge = Edge(
+                held.cls,
+                node.cls,
+                held.node.stack,
+                node.stack,
+                st.td,
+                held.family != TOKEN and node.family != TOKEN and broken is None,
+                describe_held(st),
+            )
+            self._learn(edge)
+
+    def _learn(self, edge: Edge) -> None:
+        with self._mutex:
+            fresh = (edge.first, edge.then) not in self.graph.edges
+            cycle = self.graph.add(edge)
+        if fresh and self.on_edge is not None:
+            self.on_edge(edge)
+        if cycle:
+            self.log.add(cycle_finding(cycle))
+
+    def _broken(self, held: Held, node: Node) -> Forbidden | None:
+        for rule in FORBIDDEN:
+            if (
+                rule.first
+                and matches(rule.first, held.cls, held.family)
+                and matches(rule.then, node.cls, node.family)
+            ):
+                return rule
+        return None
+
+    def _inside_rules(self, st: ThreadState, node: Node, res: Any) -> None:
+        for rule in FORBIDDEN:
+            if rule.inside and matches(rule.then, node.cls, node.family):
+                names = {code.co_name for code, _ in node.stack}
+                if names & set(rule.inside):
+                    self._report_rule(st, rule, None, node, res)
+
+    def _report_rule(
+        self, st: ThreadState, rule: Forbidden, held: Held | None, node: Node, res: Any
+    ) -> None:
+        taken = _resource(node.cls, res)
+        sites = []
+        if held is not None:
+            sites.append(site_of(st.td, f"took {held}", held.node.stack))
+        sites.append(site_of(st.td, f"then takes {taken}", node.stack))
+        having = f" with {held} held" if held is not None else ""
+        self.log.add(
+            Finding(
+                rule.kind,
+                f"{rule.name}: {st.td.name} takes {taken}{having}",
+                sites=sites,
+                objects=[taken] if held is None else [str(held), taken],
+                evidence=[f"{rule.source}: {rule.why}", f"held: {describe_held(st)}"],
+                fingerprint=fingerprint(
+                    rule.kind,
+                    rule.name,
+                    *(functions(held.node.stack, 1) if held is not None else ()),
+                    *functions(node.stack, 1),
+                ),
+            )
+        )
+
+    # -- two of one class
+
+    def nested(self, st: ThreadState, node: Node, res: Any) -> None:
+        """A resource on top of another of its class: allowed by instance, or not at all."""
+        if node.family == TOKEN:
+            return
+        rule = next((r for r in NESTING if r.cls == node.cls), None)
+        for held in list(st.held):
+            if held.cls != node.cls or held.gone or held.res is res:
+                continue
+            if rule is not None and rule.allowed(held.res, res):
+                continue
+            if self._broken(held, node) is None:  # a rule reports it better
+                self._report_nested(st, held, node, res)
+
+    def _report_nested(self, st: ThreadState, held: Held, node: Node, res: Any) -> None:
+        stack = capture(3)
+        print_ = fingerprint(
+            "lock-order", "nested", node.cls, *functions(held.node.stack), *functions(stack)
+        )
+        if self.log.seen(print_):
+            return
+        taken = _resource(node.cls, res)
+        self.log.add(
+            Finding(
+                "lock-order",
+                f"two of class {node.cls}: {st.td.name} takes {taken} with {held} held",
+                sites=[
+                    site_of(st.td, f"took {held}", held.node.stack),
+                    site_of(st.td, f"then takes {taken}", stack),
+                ],
+                objects=[str(held), taken],
+                evidence=[
+                    "another thread that takes them the other way round deadlocks with it",
+                    f"held: {describe_held(st)}",
+                ],
+                fingerprint=print_,
+            )
+        )
+
+    # -- misuse
+
+    def misuse(self, st: ThreadState, kind: str, what: str, res: Any) -> None:
+        """Wrong release, or a resource held by a thread that ends."""
+        stack = capture(3)
+        self.log.add(
+            Finding(
+                kind,
+                f"{st.td.name} {what}: {res}",
+                sites=[site_of(st.td, f"{what}: {res}", stack)],
+                objects=[str(res)],
+                evidence=[f"held: {describe_held(st)}"],
+                fingerprint=fingerprint(
+                    kind, what, str(getattr(res, "cls", BUSY)), *functions(stack)
+                ),
+            )
+        )
+
+
+def _resource(cls: str, res: Any) -> str:
+    return f"busy {res}" if cls == BUSY else str(res)
+
+
+def cycle_finding(cycle: list[Edge]) -> Finding:
+    """The report: who holds and who wants what, side by side; the stacks; all that was held."""
+    classes = [edge.first for edge in cycle]
+    start = classes.index(min(classes))
+    cycle = cycle[start:] + cycle[:start]
+    order = " → ".join([*(e.first for e in cycle), cycle[0].first])
+    sites = []
+    for edge in cycle:
+        sites.append(site_of(edge.td, f"took {edge.first}", edge.first_stack))
+        sites.append(site_of(edge.td, f"then took {edge.then}", edge.then_stack))
+    return Finding(
+        "lock-order",
+        f"cycle {order}",
+        sites=sites,
+        objects=sorted(set(classes)),
+        evidence=[*two_columns(cycle), *(f"{e.first} → {e.then}: held {e.held}" for e in cycle)],
+        fingerprint=fingerprint("lock-order", "cycle", *(f"{e.first}>{e.then}" for e in cycle)),
+    )
+
+
+def two_columns(cycle: list[Edge]) -> list[str]:
+    """The scenario that deadlocks: one column for each edge of the cycle."""
+    heads, holds, wants = [], [], []
+    for n, edge in enumerate(cycle):
+        heads.append(f"CPU {n} as {edge.td.name if edge.td is not None else '?'}")
+        holds.append(f"holds {edge.first}")
+        wants.append(f"wants {edge.then}")
+    width = max(len(text) for text in heads + holds + wants) + 2
+    rows = [heads, ["-" * (width - 2)] * len(cycle)]
+    rows += [["" if i != n else holds[n] for i in range(len(cycle))] for n in range(len(cycle))]
+    rows += [["" if i != n else wants[n] for i in range(len(cycle))] for n in range(len(cycle))]
+    return ["".join(cell.ljust(width) for cell in row).rstrip() for row in rows]
+
+
+def edge_sites(edge: Edge) -> tuple[Site, Site]:
+    """Both ends of an edge, for the graph's printer."""
+    return (
+        Site(str(edge.td), "", f"took {edge.first}", resolve(edge.first_stack)),
+        Site(str(edge.td), "", f"then took {edge.then}", resolve(edge.then_stack)),
+    )
+
+
+__all__ = ["PAGE", "Edge", "LockOrder", "OrderGraph", "cycle_finding", "edge_sites", "two_columns"]

@@ -1,0 +1,255 @@
+"""Who waits for whom: a deadlock is a cycle, and it is reported when it closes.
+
+At every block the waiter gets an edge to each thread that can end its wait: the owners of the
+lock, the thread that has the page busy, those who raised paging_in_progress, the users of an I/O
+slot.  The owners are asked for anew whenever the graph is walked, so no edge outlives its reason.
+A wait with a timer may break the cycle it is in; such a cycle is counted, not reported.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from smpvm.check.base import BUSY, HeldTracker, ThreadState, describe_held
+from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.stacks import RawStack, capture, functions
+from smpvm.host.probe import Probe
+
+
+class Wait:
+    """One wait of one thread: for a lock, a page, paging_in_progress, or an I/O slot."""
+
+    __slots__ = ("ends_with_sleep", "kind", "mode", "res", "seq", "stack", "timo")
+
+    def __init__(
+        self, kind: str, res: Any, mode: str, timo: int, seq: int, stack: RawStack
+    ) -> None:
+        self.kind = kind
+        self.res = res
+        self.mode = mode
+        self.timo = timo
+        self.seq = seq
+        self.stack = stack
+        self.ends_with_sleep = kind != "lock"
+
+    def __str__(self) -> str:
+        what = f"{BUSY} {self.res}" if self.kind == "page" else str(self.res)
+        if self.kind == "pip":
+            what = f"paging_in_progress of {self.res}"
+        mode = " (shared)" if self.mode == "shared" else ""
+        timer = f", gives up after {self.timo} ticks" if self.timo else ""
+        return f"{what}{mode}{timer}"
+
+
+class WaitFor(Probe):
+    """The waits-for graph over a tracker's threads."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog, *, confirm: float = 0.03) -> None:
+        self.tracker = tracker
+        self.log = log
+        self.confirm = confirm
+        """Host seconds that a cycle among free-running threads must last to be believed."""
+        self.breakable = 0
+        """Cycles seen that a timed wait will break."""
+        self.last_breakable: Finding | None = None
+        self._mutex = threading.Lock()
+        self._pip: dict[Any, list[ThreadState]] = {}
+        self._io: dict[Any, ThreadState] = {}
+        self._in_flight: dict[int, int] = {}
+        tracker.on_block = self.blocked
+
+    # -- edges
+
+    def blocked(self, st: ThreadState, res: Any, mode: str, timo: int) -> None:
+        """*st* is about to wait for a lock (mode excl or shared) or a page (busy or soft)."""
+        kind = "page" if mode in ("busy", "soft") else "lock"
+        self._wait(st, Wait(kind, res, mode, timo, st.seq + 1, capture(3)))
+
+    def pip_block(self, td: Any, obj: Any) -> None:
+        st = self.tracker.state(td)
+        self._wait(st, Wait("pip", obj, "", 0, st.seq + 1, capture(2)))
+
+    def sleep(self, td: Any, ident: Any, wmesg: str, timo: int, cond: Any) -> None:
+        """A sleep on something that has owners (an I/O slot) is a wait for them."""
+        st = self.tracker.state(td)
+        if st.waiting is None and hasattr(ident, "owners"):
+            self._wait(st, Wait("slot", ident, "", timo, st.seq + 1, capture(2)))
+
+    def _wait(self, st: ThreadState, wait: Wait) -> None:
+        st.seq = wait.seq
+        st.waiting = wait
+        cycle = self._cycle(st)
+        if cycle and self._lasts(cycle):
+            self._report(cycle)
+
+    def pip_add(self, td: Any, obj: Any, n: int) -> None:
+        st = self.tracker.state(td)
+        with self._mutex:
+            self._pip.setdefault(obj, []).extend([st] * n)
+
+    def pip_wakeup(self, td: Any, obj: Any, n: int) -> None:
+        st = self.tracker.state(td)
+        with self._mutex:
+            adders = self._pip.get(obj, [])
+            for _ in range(min(n, len(adders))):
+                adders.remove(st if st in adders else adders[0])
+            if not adders:
+                self._pip.pop(obj, None)
+
+    def io_submit(self, td: Any, io: Any) -> None:
+        """While a thread has I/O in flight, what it raised may be lowered by the device."""
+        with self._mutex:
+            self._io[io] = self.tracker.state(td)
+            self._in_flight[td.tid] = self._in_flight.get(td.tid, 0) + 1
+
+    def io_complete(self, td: Any, io: Any) -> None:
+        with self._mutex:
+            st = self._io.pop(io, None)
+            if st is not None:
+                self._in_flight[st.td.tid] -= 1
+
+    # -- walking
+
+    def blockers(self, st: ThreadState) -> list[ThreadState]:
+        """The threads that have to act before *st* can run on, as far as they are known."""
+        wait = st.waiting
+        if wait is None:
+            return []
+        if wait.kind == "page":
+            owner = self.tracker.owner_of_page(wait.res)
+            return [owner] if owner is not None else []
+        if wait.kind == "pip":
+            with self._mutex:
+                adders = list(self._pip.get(wait.res, ()))
+                return [a for a in adders if not self._in_flight.get(a.td.tid)]
+        owners = [self.tracker.state(td) for td in wait.res.owners()]
+        if wait.mode == "shared" and all(o is not st for o in owners):
+            owners += self._exclusive_waiters(wait.res, owners)
+        return owners
+
+    def _exclusive_waiters(self, lock: Any, owners: list[ThreadState]) -> Iterator[ThreadState]:
+        """A shared request also waits behind the exclusive ones that keep it out."""
+        if getattr(lock, "owner", None) is not None:
+            return
+        for other in self.tracker.all_states():
+            wait = other.waiting
+            if wait is not None and wait.res is lock and wait.mode == "excl":
+                yield other
+
+    def _cycle(self, start: ThreadState) -> list[ThreadState]:
+        """A cycle through *start*, each waiting for the next; or nothing."""
+        path: list[ThreadState] = [start]
+        todo = [iter(self.blockers(start))]
+        seen = {start.td.tid}
+        while todo:
+            for st in todo[-1]:
+                if st is start:
+                    # A thread waits for itself only through what it already has.
+                    if len(path) > 1 or self._own(start):
+                        return path
+                elif st.td.tid not in seen and st.waiting is not None:
+                    seen.add(st.td.tid)
+                    path.append(st)
+                    todo.append(iter(self.blockers(st)))
+                    break
+            else:
+                todo.pop()
+                path.pop()
+        return []
+
+    def _own(self, st: ThreadState) -> bool:
+        return any(h.res is st.waiting.res and not h.gone for h in st.held)
+
+    def _lasts(self, cycle: list[ThreadState]) -> bool:
+        """Among free-running threads an edge may be about to go; a deadlock stays."""
+        k = self.tracker.k
+        if k is None or k.carrier.serial:
+            return True
+        before = [(st, st.seq) for st in cycle]
+        for _ in range(3):
+            time.sleep(self.confirm / 3)
+            for n, (st, seq) in enumerate(before):
+                after = cycle[(n + 1) % len(cycle)]
+                if st.waiting is None or st.seq != seq or after not in self.blockers(st):
+                    return False
+        return not k.carrier.stopping
+
+    # -- reporting
+
+    def _report(self, cycle: list[ThreadState]) -> None:
+        finding = self._finding(cycle)
+        if any(st.waiting is not None and st.waiting.timo for st in cycle):
+            self.breakable += 1
+            self.last_breakable = finding
+        else:
+            self.log.add(finding)
+
+    def _finding(self, cycle: list[ThreadState]) -> Finding:
+        first = min(range(len(cycle)), key=lambda n: cycle[n].td.tid)
+        cycle = cycle[first:] + cycle[:first]
+        waits = [st.waiting for st in cycle]
+        sites: list[Site] = []
+        evidence = []
+        for n, (st, wait) in enumerate(zip(cycle, waits, strict=True)):
+            after = cycle[(n + 1) % len(cycle)]
+            evidence.append(
+                f"{st.td.name} holds {describe_held(st)}; waits for {wait}, had by {after.td.name}"
+            )
+            if wait.timo:
+                evidence.append(f"{st.td.name}'s wait is timed and will break the cycle")
+            for held in list(st.held):
+                if any(w.res is held.res for w in waits):
+                    sites.append(site_of(st.td, f"took {held}", held.node.stack))
+            sites.append(site_of(st.td, f"waits for {wait}", wait.stack))
+        parts = sorted(
+            f"{wait.kind} {getattr(wait.res, 'cls', '')} {' '.join(functions(wait.stack, 1))}"
+            for wait in waits
+        )
+        return Finding(
+            "deadlock",
+            " ← ".join(f"{st.td.name} ({wait})" for st, wait in zip(cycle, waits, strict=True)),
+            sites=sites,
+            objects=[str(wait.res) for wait in waits],
+            evidence=evidence,
+            fingerprint=fingerprint("deadlock", *parts),
+        )
+
+    # -- at a stall
+
+    def analyse(self) -> int:
+        """Look at every wait once; report each cycle.  Returns how many cycles there are.
+
+        For a machine that makes no progress, and for serial carriers, where an acquire that must
+        wait is not an event: what a thread waits for is then read off the thread itself.
+        """
+        states = self.tracker.all_states()
+        for st in states:
+            waiting = st.td.waiting
+            if st.waiting is None and waiting is not None:
+                st.seq += 1
+                st.waiting = Wait("lock", waiting, "excl", 0, st.seq, ())
+        found = 0
+        done: set[int] = set()
+        for st in states:
+            if st.waiting is None or st.td.tid in done:
+                continue
+            cycle = self._cycle(st)
+            if cycle:
+                done.update(member.td.tid for member in cycle)
+                found += 1
+                self._report(cycle)
+        return found
+
+    def describe(self) -> list[str]:
+        """Who waits for what, one line for each waiting thread."""
+        lines = []
+        for st in self.tracker.all_states():
+            if st.waiting is not None:
+                by = ", ".join(b.td.name for b in self.blockers(st)) or "nobody known"
+                lines.append(
+                    f"{st.td.name} waits for {st.waiting}, had by {by}; holds {describe_held(st)}"
+                )
+        return lines

@@ -1,0 +1,163 @@
+"""Lost wakeups: a sleeper whose condition has come true, and nobody told it.
+
+Every sleep in the model states its condition.  When a timer ends a sleep whose condition holds,
+the timer has *masked* a lost wakeup, unless the wakeup was merely on its way.  At rest, and when
+nothing moves, a sleeper without a timer whose condition holds is *lost*.  A wakeup that finds the
+condition false is *spurious*: allowed, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from smpvm.check.base import HeldTracker, ThreadState
+from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.stacks import RawStack, capture, functions
+from smpvm.host.probe import Probe
+
+
+class Sleep:
+    """One sleep of one thread."""
+
+    __slots__ = ("cond", "ident", "stack", "start", "timo", "wmesg")
+
+    def __init__(
+        self,
+        ident: Any,
+        wmesg: str,
+        timo: int,
+        cond: Callable[[], bool] | None,
+        start: int,
+        stack: RawStack,
+    ) -> None:
+        self.ident = ident
+        self.wmesg = wmesg
+        self.timo = timo
+        self.cond = cond
+        self.start = start
+        self.stack = stack
+
+
+class LostWakeups(Probe):
+    """Watches sleeps; *grace* is how long (host seconds) a wakeup may be on its way."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog, *, grace: float = 0.25) -> None:
+        self.tracker = tracker
+        self.log = log
+        self.grace = grace
+        self.spurious: Counter[str] = Counter()
+        """Wakeups that found the condition false, by wmesg."""
+        self.masked = 0
+        self._mutex = threading.Lock()
+        self._late: list[tuple[float, ThreadState, Sleep]] = []
+
+    def sleep(
+        self, td: Any, ident: Any, wmesg: str, timo: int, cond: Callable[[], bool] | None
+    ) -> None:
+        st = td.observed or self.tracker.state(td)
+        start = self._ticks()
+        st.sleeping = Sleep(ident, wmesg, timo, cond, start, capture(2))
+
+    def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
+        st = td.observed or self.tracker.state(td)
+        sleep, st.sleeping = st.sleeping, None
+        if sleep is None or sleep.cond is None or sleep.ident is not ident:
+            return
+        true = self.holds(sleep)
+        if timed_out:
+            if true:
+                self._timer_saved(st, sleep)
+        elif true is False:
+            self.spurious[wmesg] += 1
+        if self._late:
+            self.settle()
+
+    def wakeup(self, td: Any, ident: Any, sleepers: Any) -> None:
+        """A wakeup that comes just after the timer was not lost, only late."""
+        if self._late:
+            with self._mutex:
+                self._late = [late for late in self._late if late[2].ident != ident]
+
+    def _ticks(self) -> int:
+        k = self.tracker.k
+        return 0 if k is None else int(k.carrier.ticks())
+
+    def _serial(self) -> bool:
+        k = self.tracker.k
+        return k is None or bool(k.carrier.serial)
+
+    def holds(self, sleep: Sleep) -> bool | None:
+        """Is the condition true now?  None when it cannot be told (half-changed state)."""
+        assert sleep.cond is not None
+        k = self.tracker.k
+        try:
+            if k is None:
+                return bool(sleep.cond())
+            with k.quietly():
+                return bool(sleep.cond())
+        except (AttributeError, KeyError, IndexError, TypeError, RuntimeError):
+            return None
+
+    def _timer_saved(self, st: ThreadState, sleep: Sleep) -> None:
+        if self._serial():
+            # Time stands still while any thread can run: nobody was about to wake it.
+            self._report("masked-lost-wakeup", st, sleep)
+        else:
+            with self._mutex:
+                self._late.append((time.monotonic() + self.grace, st, sleep))
+
+    def settle(self, *, now: float | None = None) -> None:
+        """Report the sleeps that timers ended and whose wakeup has not come since."""
+        now = time.monotonic() if now is None else now
+        with self._mutex:
+            due = [late for late in self._late if late[0] <= now]
+            self._late = [late for late in self._late if late[0] > now]
+        for _, st, sleep in due:
+            self._report("masked-lost-wakeup", st, sleep)
+
+    def at_rest(self) -> int:
+        """Nobody will wake anybody any more: report the sleepers whose condition holds.
+
+        Returns how many.  Among free-running threads a sleeper must be found twice, some time
+        apart, so that a wakeup on its way is not taken for a lost one.
+        """
+        first = self._ready_sleepers()
+        if first and not self._serial():
+            time.sleep(self.grace)
+            first = [(st, s) for st, s in self._ready_sleepers() if (st, s) in first]
+        for st, sleep in first:
+            # A timer that has yet to fire will mask it.
+            self._report("masked-lost-wakeup" if sleep.timo else "lost-wakeup", st, sleep)
+        self.settle(now=float("inf"))
+        return len(first)
+
+    def _ready_sleepers(self) -> list[tuple[ThreadState, Sleep]]:
+        found = []
+        for st in self.tracker.all_states():
+            sleep = st.sleeping
+            if sleep is not None and sleep.cond is not None and self.holds(sleep):
+                found.append((st, sleep))
+        return found
+
+    def _report(self, kind: str, st: ThreadState, sleep: Sleep) -> None:
+        self.masked += kind == "masked-lost-wakeup"
+        saved = "; only a timer ends it" if kind == "masked-lost-wakeup" else ""
+        self.log.add(
+            Finding(
+                kind,
+                f"{st.td.name} sleeps on {sleep.ident} ({sleep.wmesg}) for what is already so"
+                f"{saved}",
+                sites=[site_of(st.td, f"sleeps on {sleep.ident} ({sleep.wmesg})", sleep.stack)],
+                objects=[str(sleep.ident)],
+                evidence=[
+                    f"asleep since tick {sleep.start}"
+                    + (f", timer of {sleep.timo} ticks" if sleep.timo else ", no timer"),
+                    "the condition that it waits for holds, and nobody has called wakeup for it",
+                ],
+                fingerprint=fingerprint(kind, sleep.wmesg, *functions(sleep.stack)),
+            )
+        )
