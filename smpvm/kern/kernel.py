@@ -5,41 +5,100 @@ There are no module-level globals: everything hangs from one ``Kernel``, which o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 from smpvm.host.carrier import READ, WRITE, Carrier, Stopped
 from smpvm.host.probe import Probe, Probes
 from smpvm.kern.atomic import Atomics, ProbedAtomics
+from smpvm.kern.clock import Clock
+from smpvm.kern.proc import Procs
+from smpvm.kern.refcount import Refcounts
+from smpvm.kern.sched import Sched
 from smpvm.kern.shared import SILENT, Hook, instrumented
-from smpvm.kern.thread import Panic, Thread
+from smpvm.kern.spinlock import SpinPool
+from smpvm.kern.thread import Misuse, Panic, Thread
+from smpvm.kern.token import Tokens
+from smpvm.kern.tsleep import PINTERLOCKED, Sleep
+from smpvm.kern.vnode import Vnodes
 
 T = TypeVar("T")
+
+
+def default_classes() -> dict[str, type]:
+    """Attribute of ``Kernel`` → the model's class for it, in the order of construction."""
+    return {
+        "clock": Clock,
+        "sched": Sched,
+        "sleep": Sleep,
+        "token": Tokens,
+        "refcount": Refcounts,
+        "proc": Procs,
+        "vnode": Vnodes,
+    }
 
 
 class Kernel:
     """One machine's kernel context.
 
     ``point`` is the carrier's schedule point, or None where there is none (native): sites write
-    ``if (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.
+    ``if (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.  *classes* replaces the parts
+    named in ``default_classes`` (a conformance script, a test).
     """
 
-    def __init__(self, carrier: Carrier, observers: Sequence[Probe] = (), *, hz: int = 100) -> None:
+    clock: Clock
+    sched: Sched
+    sleep: Sleep
+    token: Tokens
+    refcount: Refcounts
+    proc: Procs
+    vnode: Vnodes
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        observers: Sequence[Probe] = (),
+        *,
+        hz: int = 100,
+        ncpus: int = 1,
+        spin_pool: int = 8192,
+        classes: Mapping[str, type] | None = None,
+    ) -> None:
         self.carrier = carrier
         self.hz = hz
+        self.ncpus = ncpus
+        self.curthread = cast(Callable[[], Thread], carrier.current)
+        """curthread: the thread that the calling host thread carries."""
         self.probe = Probes(observers)
         self.point = carrier.point if carrier.serial else None
         self._hook = self._access_hook()
-        self._factories: dict[type, Callable[..., Any]] = {}
-        self._ids: dict[str, int] = {}
+        self._guard = threading.Lock()  # over _ids, threads, the retired counts and the lists below
+        self._ids: dict[str, Iterator[int]] = {}
         watched = carrier.serial or self._hook is not None or self.probe.atomic is not None
         self.atomic: Atomics = ProbedAtomics(self) if watched else Atomics()
         self.threads: list[Thread] = []
+        """The live threads, oldest first (other host threads: use ``live_threads``)."""
+        self._retired = (Counter[str](), Counter[str](), Counter[str]())
+        self.panics: list[tuple[Thread, Panic]] = []
+        """Every Panic that ended a thread, the first one first."""
+        self.errors: list[tuple[Thread, BaseException]] = []
+        """Every other exception that ended a thread: a defect of smpvm itself."""
         self.on_panic: Callable[[Thread, Panic], None] | None = None
-        """Called once for a Panic that ends a thread; default: the carrier is stopped."""
+        """Called for the first Panic that ends a thread, before the carrier is stopped."""
+        self.on_error: Callable[[Thread, BaseException], None] | None = None
+        """Called for the first other exception, before the carrier is stopped."""
         self.boot = self.make_thread("boot", lambda: None)
         carrier.adopt(self.boot)
+        self.spin_pool = SpinPool(self, spin_pool)
+        for name, cls in {**default_classes(), **(classes or {})}.items():
+            setattr(self, name, cls(self))
+        self.lwkt_yield = self.sched.lwkt_yield
+        self.lwkt_user_yield = self.sched.lwkt_user_yield
         for observer in self.probe.observers:
             observer.attach(self)
 
@@ -51,12 +110,11 @@ class Kernel:
         """A new thread, not yet running."""
         td = Thread(self.next_id("thread"), name, main, role=role, cpu=cpu)
         td.main = lambda: self._run(td, main)
-        self.threads.append(td)
+        with self._guard:
+            self.threads.append(td)
         return td
 
-    def spawn(
-        self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0
-    ) -> Thread:
+    def spawn(self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0) -> Thread:
         """Make a thread and start it (lwkt_create, kthread_create)."""
         td = self.make_thread(name, main, role=role, cpu=cpu)
         self.start(td)
@@ -68,38 +126,114 @@ class Kernel:
             f(self.curthread(), td)
         self.carrier.spawn(td)
 
+    def join(self, td: Thread) -> None:
+        """Sleep until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
+        while not td.exited:
+            self.sleep.tsleep_interlock(td)
+            if not td.exited:
+                self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", 0, lambda: td.exited)
+        if (f := self.probe.thread_join) is not None:
+            f(self.curthread(), td)
+
+    def live_threads(self) -> list[Thread]:
+        """The threads that have not ended, oldest first; from any host thread."""
+        with self._guard:
+            return list(self.threads)
+
     def _run(self, td: Thread, main: Callable[[], None]) -> None:
         if (f := self.probe.thread_start) is not None:
             f(td)
         try:
             main()
+            if td.spins or td.toks or td.locks:
+                held = [*map(str, td.spins), *(str(r.tok) for r in td.toks), *map(str, td.locks)]
+                self.misuse("exit-with-lock", f"{td} ends with {', '.join(held)}")
+            td.exited = True
+            self.sleep.wakeup(td)
         except Stopped:
             pass
         except Panic as panic:
-            if self.on_panic is not None:
-                self.on_panic(td, panic)
-            self.carrier.stop()
+            self.panicked(td, panic)
+        except Exception as error:
+            self._failed(td, error)
         finally:
+            td.exited = True
             if (f := self.probe.thread_exit) is not None:
                 f(td)
+            self._retire(td)
 
-    def curthread(self) -> Thread:
-        """curthread."""
-        return cast(Thread, self.carrier.current())
+    def panicked(self, td: Thread, panic: Panic) -> None:
+        """*td* ends by *panic*: tell ``on_panic`` if it is the first, and stop the machine."""
+        with self._guard:
+            self.panics.append((td, panic))
+            first = len(self.panics) == 1 and not self.carrier.stopping
+        if first and self.on_panic is not None:
+            self.on_panic(td, panic)
+        self.carrier.stop()
+
+    def _failed(self, td: Thread, error: BaseException) -> None:
+        with self._guard:
+            self.errors.append((td, error))
+            first = len(self.errors) == 1
+        if first and self.on_error is not None:
+            self.on_error(td, error)
+        self.carrier.stop()
+
+    def check(self) -> None:
+        """Raise the first error or Panic that ended a thread, if there was one."""
+        for _, error in [*self.errors, *self.panics]:
+            raise error
+
+    # -- counters
+
+    def _retire(self, td: Thread) -> None:
+        with self._guard:
+            for total, own in zip(self._retired, (td.cnt, td.acquired, td.contended), strict=True):
+                total.update(own)
+            if td in self.threads:
+                self.threads.remove(td)
+
+    def _total(self, which: int, name: str) -> Counter[str]:
+        with self._guard:
+            total = Counter(self._retired[which])
+            for td in self.threads:
+                # The owner may add a key meanwhile; a copy of a dict is one step.
+                total.update(getattr(td, name).copy())
+            return total
+
+    def counts(self) -> Counter[str]:
+        """gd_cnt summed over all threads, ended ones too: exact at rest, else an instant's view."""
+        return self._total(0, "cnt")
+
+    def lock_acquires(self) -> Counter[str]:
+        """Acquisitions by lock class."""
+        return self._total(1, "acquired")
+
+    def lock_contention(self) -> Counter[str]:
+        """Acquisitions that had to wait, and tries that failed, by lock class."""
+        return self._total(2, "contended")
 
     # -- objects
 
     def next_id(self, kind: str) -> int:
-        """A number for a new object of *kind*: stable from run to run, unlike id()."""
-        n = self._ids.get(kind, 0)
-        self._ids[kind] = n + 1
-        return n
+        """A number for a new object of *kind*: stable from run to run, unlike id().
+
+        One thread at a time, what a thread makes is numbered by that thread, so that the number
+        does not depend on the interleaving either (``object 3001``: the second of thread 3).
+        """
+        boot: Thread | None = getattr(self, "boot", None)
+        if boot is None or not self.carrier.serial or (td := self.curthread()) is boot:
+            with self._guard:
+                return next(self._ids.setdefault(kind, count()))
+        thousands, rest = divmod(next(self._ids.setdefault(f"{kind} {td.tid}", count())), 1000)
+        return (thousands * 1000 + td.tid) * 1000 + rest
 
     def new(self, cls: type[T], *args: Any, **kwargs: Any) -> T:
         """An instance of a class with shared fields: bare, or instrumented when watched."""
         if self._hook is None:
             return cls(*args, **kwargs)
-        real = instrumented(cls)
+        bare: type = cls
+        real: Any = instrumented(bare)
         obj = real.__new__(real)
         obj._hook = SILENT
         obj.__init__(*args, **kwargs)
@@ -112,8 +246,10 @@ class Kernel:
         point = carrier.point if carrier.serial and carrier.access_points else None
         seen_read, seen_write = self.probe.read, self.probe.write
         touched = carrier.touched if carrier.serial else None
-        if point is None and seen_read is None and seen_write is None:
+        if not carrier.serial and seen_read is None and seen_write is None:
             return None
+        if point is not None and touched is not None and seen_read is None and seen_write is None:
+            return _bare_points(point, touched)
 
         def read(obj: Any, field: str) -> None:
             td = cast(Thread, current())
@@ -142,10 +278,13 @@ class Kernel:
         """Reads inside are a checker's: no schedule points, no race checks."""
         td = self.curthread()
         td.quiet += 1
+        carrier = self.carrier
+        inert, carrier.inert = carrier.inert, True
         try:
             yield
         finally:
             td.quiet -= 1
+            carrier.inert = inert or carrier.stopping
 
     # -- trouble
 
@@ -155,7 +294,23 @@ class Kernel:
             f(self.curthread(), code, message)
         raise Panic(code, message, kind)
 
+    def misuse(self, code: str, message: str = "") -> NoReturn:
+        """A primitive was used against its contract: like ``panic``, raises ``Misuse``."""
+        if (f := self.probe.panic) is not None:
+            f(self.curthread(), code, message)
+        raise Misuse(code, message)
+
     def kassert(self, ok: object, code: str, message: str = "") -> None:
         """KASSERT / KKASSERT, with the INVARIANTS of the stock kernel configuration."""
         if not ok:
             self.panic(code, message)
+
+
+def _bare_points(point: Callable[..., None], touched: Callable[[object], None]) -> Hook:
+    """The hook where only the scheduler asks: the shortest way, ``quietly`` is its business."""
+
+    def write(obj: Any, field: str, new: Any) -> None:
+        point(WRITE, obj, field)
+        touched(obj)
+
+    return Hook(partial(point, READ), write)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from smpvm.host.carrier import Carried
 
 if TYPE_CHECKING:
+    from smpvm.kern.lockmgr import Lock
     from smpvm.kern.proc import Proc
     from smpvm.kern.spinlock import Spinlock
-    from smpvm.kern.token import TokRef
+    from smpvm.kern.token import Token, TokRef
+    from smpvm.kern.tsleep import Sleeper
 
 TDF_SYSTHREAD = 0x1
 """The thread may dig deeper into the free reserve (the page-out daemon sets it for itself)."""
@@ -39,21 +41,28 @@ class Thread(Carried):
 
     ``spins`` are the spinlocks held, oldest first; ``toks`` the token references, oldest first;
     ``cnt`` stands for the per-CPU gd_cnt: only the owner writes it, sums are taken at rest.
+    ``acquired`` and ``contended`` count lock acquisitions by lock class, in the same way.
     """
 
     __slots__ = (
+        "acquired",
         "cnt",
+        "contended",
         "cpu",
+        "exited",
         "flags",
         "locks",
         "observed",
         "proc",
         "quiet",
         "role",
+        "sleeper",
         "spins",
         "toks",
-        "wmesg",
+        "toks_dropped",
+        "waiting",
         "wchan",
+        "wmesg",
     )
 
     def __init__(
@@ -63,14 +72,20 @@ class Thread(Carried):
         self.role = role or name
         self.cpu = cpu
         self.flags = 0
+        self.exited = False
         self.proc: Proc | None = None
         self.spins: list[Spinlock] = []
         self.toks: list[TokRef] = []
-        self.locks: list[Any] = []  # lockmgr locks held, for reports and misuse checks
+        self.toks_dropped = False  # blocked: the references stay, the tokens are given up
+        self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
+        self.waiting: Spinlock | Token | None = None  # what an acquire waits for (slow path)
+        self.sleeper: Sleeper | None = None  # the place on a sleep queue
         self.wmesg = ""
         self.wchan: Any = None
         self.quiet = 0  # > 0: reads are a checker's, not the model's
         self.cnt: defaultdict[str, int] = defaultdict(int)
+        self.acquired: defaultdict[str, int] = defaultdict(int)
+        self.contended: defaultdict[str, int] = defaultdict(int)
         self.observed: Any = None  # for observers: per-thread state, keyed by them
 
     def hit(self, what: str) -> None:

@@ -1,0 +1,29 @@
+"""Kernel time: ticks, and whole seconds since boot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+
+
+def i32(n: int) -> int:
+    """*n* as a C int keeps it."""
+    return ((n + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+
+
+class Clock:
+    """The time as kernel code reads it; *start* sets where ``ticks`` begins."""
+
+    def __init__(self, k: Kernel, start: int = 0) -> None:
+        self.k = k
+        self.start = start
+
+    def ticks(self) -> int:
+        """The variable ``ticks``: hz of them a second, an i32 that wraps."""
+        return i32(self.start + self.k.carrier.ticks())
+
+    def time_uptime(self) -> int:
+        """The variable ``time_uptime``: seconds since boot."""
+        return self.k.carrier.ticks() // self.k.hz

@@ -1,0 +1,274 @@
+"""Processes (struct proc, kern_proc.c): the list, holds, limits, and the end of one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from smpvm.kern.shared import shared
+from smpvm.kern.token import Token
+from smpvm.kern.tsleep import PINTERLOCKED, Addr
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+
+# p_stat
+SIDL: Final = 1
+SACTIVE: Final = 2
+SSTOP: Final = 3
+SZOMB: Final = 4
+SCORE: Final = 5
+STAT_NAMES: Final = {SIDL: "SIDL", SACTIVE: "SACTIVE", SSTOP: "SSTOP", SZOMB: "SZOMB"} | {
+    SCORE: "SCORE"
+}
+
+# p_flags
+P_SWAPPEDOUT: Final = 0x00000004
+P_SYSTEM: Final = 0x00000200
+P_SWAPWAIT: Final = 0x00000800
+P_WEXIT: Final = 0x00002000
+P_LOWMEMKILL: Final = 0x00008000
+
+RLIM_INFINITY: Final = 2**63 - 1
+PRIO_MIN: Final = -20
+PRIO_MAX: Final = 20
+
+# p_lock
+PLOCK_ZOMB: Final = 0x20000000
+PLOCK_WAITING: Final = 0x40000000
+PLOCK_MASK: Final = 0x1FFFFFFF
+
+ALLPROC_HSIZE: Final = 256
+
+
+@shared("p_stat", "p_flags", "p_nice", "p_lock", "p_vmspace")
+class Proc:
+    """struct proc.  Limits in bytes; ``p_lock`` counts the holds on the process."""
+
+    __slots__ = (
+        "killed",
+        "next",
+        "p_flags",
+        "p_lock",
+        "p_nice",
+        "p_pid",
+        "p_pptr",
+        "p_rlimit_rss_cur",
+        "p_rlimit_rss_max",
+        "p_stat",
+        "p_swtime",
+        "p_token",
+        "p_vmspace",
+        "prev",
+        "threads",
+    )
+
+    p_flags: int
+    p_lock: int
+    p_nice: int
+    p_stat: int
+    p_vmspace: Any
+
+    def __init__(self, k: Kernel, pid: int) -> None:
+        self.p_pid = pid
+        self.p_stat = SIDL
+        self.p_flags = 0
+        self.p_nice = 0
+        self.p_lock = 0
+        self.p_token = Token(k, "p_token", f"proc {pid}")
+        self.p_rlimit_rss_cur = RLIM_INFINITY
+        self.p_rlimit_rss_max = RLIM_INFINITY
+        self.p_vmspace = None
+        self.p_pptr: Proc | None = None
+        self.p_swtime = 0
+        self.threads: list[Thread] = []
+        self.killed = False  # SIGKILL is pending; plain: set once, never taken back
+        self.next: Proc | None = None  # p_list, behind the bucket's token
+        self.prev: Proc | None = None
+
+    def __str__(self) -> str:
+        return f"proc {self.p_pid}"
+
+
+class ProcGlob:
+    """One bucket of the process hash: its list and its token (procglob_t)."""
+
+    __slots__ = ("first", "proc_token")
+
+    def __init__(self, token: Token) -> None:
+        self.proc_token = token
+        self.first: Proc | None = None
+
+
+class Procs:
+    """Every process of the machine."""
+
+    def __init__(self, k: Kernel, hsize: int = ALLPROC_HSIZE) -> None:
+        self.k = k
+        self.procglob: list[ProcGlob | None] = [None] * hsize  # each made at its first use
+        self._guard = threading.Lock()
+        self.nprocs = 1  # process 0, which is on no list here
+
+    # -- the list
+
+    def bucket(self, pid: int) -> ProcGlob:
+        """Where *pid* is listed."""
+        slot = pid % len(self.procglob)
+        with self._guard:
+            prg = self.procglob[slot]
+            if prg is None:
+                token = Token(self.k, "allproc", f"bucket {slot}")
+                prg = self.procglob[slot] = ProcGlob(token)
+        return prg
+
+    def new(self, pid: int, vmspace: Any = None) -> Proc:
+        """A process on the list, state SIDL (proc_add_allproc, kern_proc.c:976).  May block."""
+        k = self.k
+        p = k.new(Proc, k, pid)
+        p.p_vmspace = vmspace
+        prg = self.bucket(pid)
+        k.atomic.add_int(self, "nprocs", 1)
+        prg.proc_token.get()
+        p.next = prg.first
+        if prg.first is not None:
+            prg.first.prev = p
+        prg.first = p
+        prg.proc_token.release()
+        return p
+
+    def new_pid(self) -> int:
+        """The next process number (proc_makepid, kern_proc.c:999, without reuse)."""
+        return self.k.next_id("pid") + 1
+
+    def allproc_scan(self, callback: Callable[[Proc, Any], int], data: Any) -> None:
+        """allproc_scan (kern_proc.c:1257-1296): *callback* on every process but zombies.
+
+        The process is held and its bucket's token is had around each call, which may block: a
+        held process stays on the list.  A negative result ends the scan.  At most as many calls
+        as there were processes (and CPUs) at the start.
+        """
+        limit = self.nprocs + self.k.ncpus
+        for prg in self.procglob:
+            if prg is None or prg.first is None:
+                continue
+            prg.proc_token.get()
+            p: Proc | None = prg.first
+            while p is not None:
+                if p.p_stat != SZOMB:
+                    self.phold(p)
+                    r = callback(p, data)
+                    self.prele(p)
+                    limit -= 1
+                    if r < 0 or limit < 0:
+                        break
+                p = p.next
+            prg.proc_token.release()
+            if p is not None:
+                return
+
+    def pfind(self, pid: int) -> Proc | None:
+        """pfind (kern_proc.c:448): a process by number, held for the caller; zombies are not."""
+        prg = self.bucket(pid)
+        prg.proc_token.get()
+        p = prg.first
+        while p is not None and (p.p_pid != pid or p.p_stat == SZOMB):
+            p = p.next
+        if p is not None:
+            self.phold(p)
+        prg.proc_token.release()
+        return p
+
+    def all(self) -> list[Proc]:
+        """Everything on the lists, zombies too, in scan order; for reports (takes no token)."""
+        found = []
+        for prg in self.procglob:
+            each = None if prg is None else prg.first
+            while each is not None:
+                found.append(each)
+                each = each.next
+        return found
+
+    # -- holds
+
+    def phold(self, p: Proc) -> None:
+        """PHOLD, phold (kern_proc.c:291)."""
+        self.k.atomic.add_int(p, "p_lock", 1)
+
+    def prele(self, p: Proc) -> None:
+        """PRELE, prele (kern_proc.c:301): drop a hold, waking who waits for them to go."""
+        k = self.k
+        if k.atomic.cmpset_int(p, "p_lock", 1, 0):
+            return
+        while True:
+            old = p.p_lock
+            k.kassert(old & PLOCK_MASK, "prele-unheld", str(p))
+            if k.atomic.cmpset_int(p, "p_lock", old, (old - 1) & ~PLOCK_WAITING):
+                if old & PLOCK_WAITING:
+                    k.sleep.wakeup(Addr(p, "p_lock"))
+                return
+
+    def pstall(self, p: Proc, wmesg: str, count: int) -> None:
+        """PSTALL, pstall (kern_proc.c:254): sleep until at most *count* holds are left."""
+        k = self.k
+        ident = Addr(p, "p_lock")
+        while (old := p.p_lock) & PLOCK_MASK > count:
+            k.sleep.tsleep_interlock(ident)
+            if k.atomic.cmpset_int(p, "p_lock", old, old | PLOCK_WAITING):
+                k.sleep.tsleep(
+                    ident, PINTERLOCKED, wmesg, 0, lambda: p.p_lock & PLOCK_MASK <= count
+                )
+
+    # -- the end of a process
+
+    def move_allproc_zombie(self, p: Proc) -> None:
+        """proc_move_allproc_zombie (kern_proc.c:1111): SZOMB, once nobody holds it.
+
+        The caller holds p_token.  Blocks.
+        """
+        token = self.bucket(p.p_pid).proc_token
+        self.pstall(p, "reap1", 0)
+        token.get()
+        self.pstall(p, "reap1a", 0)
+        p.p_stat = SZOMB
+        token.release()
+
+    def remove_zombie(self, p: Proc) -> None:
+        """proc_remove_zombie (kern_proc.c:1138): off the list, once nobody holds it.
+
+        The caller holds p_token.  Blocks.
+        """
+        prg = self.bucket(p.p_pid)
+        self.pstall(p, "reap2", 0)
+        prg.proc_token.get()
+        self.pstall(p, "reap2a", 0)
+        if p.prev is None:
+            prg.first = p.next
+        else:
+            p.prev.next = p.next
+        if p.next is not None:
+            p.next.prev = p.prev
+        p.p_pptr = None
+        prg.proc_token.release()
+        self.k.atomic.add_int(self, "nprocs", -1)
+
+    # -- signals and priorities
+
+    def killproc(self, p: Proc, why: str) -> None:
+        """killproc (kern_sig.c): SIGKILL, noticed when the process next returns to user mode.
+
+        Ends sleeps that asked for it (PCATCH).  Does not block.
+        """
+        k = self.k
+        if (f := k.probe.call) is not None:
+            f(k.curthread(), "killproc", pid=p.p_pid, why=why)
+        p.killed = True
+        for td in p.threads:
+            k.sleep.interrupt(td)
+
+    def resetpriority(self, p: Proc) -> None:
+        """p_usched->resetpriority: the scheduler is told that p_nice changed."""
+        k = self.k
+        if (f := k.probe.call) is not None:
+            f(k.curthread(), "resetpriority", pid=p.p_pid, nice=p.p_nice)

@@ -1,0 +1,284 @@
+"""Spinlocks (kern_spinlock.c, spinlock2.h): exclusive or shared, never recursive.
+
+The C keeps one word: a count, a SHARED bit, and a count of exclusive waiters (EXCLWAIT) that keeps
+new shared requests out.  Here the same state is three slots under a host lock that is held for a
+few bytecodes only.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+
+
+class HasIdx(Protocol):
+    """Something that hashes into the pool: a page."""
+
+    idx: int
+
+
+class Spinlock:
+    """struct spinlock.  *cls* is its class in the lock order, *name* tells it from its like."""
+
+    __slots__ = ("_guard", "cls", "exclwait", "k", "name", "owner", "shared")
+
+    kind = "spinlock"
+
+    def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
+        self.k = k
+        self.cls = cls
+        self.name = name
+        self.owner: Thread | None = None  # the exclusive holder
+        self.shared = 0  # shared holders
+        self.exclwait = 0  # exclusive requests that wait
+        self._guard = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"spinlock {self.cls} {self.name}" if self.name else f"spinlock {self.cls}"
+
+    # -- exclusive
+
+    def lock(self) -> None:
+        """spin_lock (spinlock2.h:136, kern_spinlock.c:163 when contested).
+
+        Spins until the lock is exclusively the caller's.  Raises Misuse on recursion.
+        """
+        k = self.k
+        td = k.curthread()
+        if (f := k.probe.lock_want) is not None:
+            f(td, self, "excl")
+        if self in td.spins:
+            k.misuse("spin-recursion", f"{td} takes {self} again")
+        if (p := k.point) is not None:
+            if not self.can_lock():
+                td.contended[self.cls] += 1
+            td.waiting = self
+            p(ACQUIRE, self, ready=self._not_exclusive)
+            td.waiting = None
+        with self._guard:
+            # Another's EXCLWAIT does not keep an exclusive request out.
+            got = self.owner is None and self.shared == 0
+            if got:
+                self.owner = td
+            else:
+                self.exclwait += 1
+        if not got:
+            self._spin(td)
+        td.spins.append(self)
+        td.acquired[self.cls] += 1
+        if (f := k.probe.lock_acquired) is not None:
+            f(td, self, "excl", False)
+
+    def _spin(self, td: Thread) -> None:
+        """_spin_lock_contested (kern_spinlock.c:163-234): EXCLWAIT is registered already."""
+        k = self.k
+        if k.point is None:
+            td.contended[self.cls] += 1
+        td.waiting = self
+        if (f := k.probe.lock_block) is not None:
+            f(td, self, "excl", 0)
+        relax = k.carrier.relax
+        while True:
+            relax(self)
+            if self.owner is None and self.shared == 0:  # look before the locked attempt
+                with self._guard:
+                    if self.owner is None and self.shared == 0:
+                        self.owner = td
+                        self.exclwait -= 1
+                        break
+        td.waiting = None
+
+    def trylock(self) -> bool:
+        """spin_trylock (spinlock2.h:72): fails also while an exclusive request waits."""
+        k = self.k
+        td = k.curthread()
+        if (p := k.point) is not None:
+            p(TRY, self)
+        with self._guard:
+            got = self.owner is None and self.shared == 0 and self.exclwait == 0
+            if got:
+                self.owner = td
+        return self._tried(td, "excl", got)
+
+    def _tried(self, td: Thread, mode: str, got: bool) -> bool:
+        k = self.k
+        if got:
+            td.spins.append(self)
+            td.acquired[self.cls] += 1
+            if (f := k.probe.lock_acquired) is not None:
+                f(td, self, mode, True)
+        else:
+            td.contended[self.cls] += 1
+            if (f := k.probe.lock_failed) is not None:
+                f(td, self, mode, 0)
+        return got
+
+    def unlock(self) -> None:
+        """spin_unlock (spinlock2.h:164).  Raises Misuse unless the caller holds it exclusively."""
+        k = self.k
+        td = k.curthread()
+        if self.owner is not td:
+            self._wrong_release(td, "excl")
+        if (p := k.point) is not None:
+            p(RELEASE, self)
+        if (f := k.probe.lock_release) is not None:
+            f(td, self, "excl")
+        if td.spins[-1] is self:
+            td.spins.pop()
+        else:
+            td.spins.remove(self)
+        with self._guard:
+            self.owner = None
+        if k.point is not None:
+            k.carrier.touched(self)
+
+    # -- shared
+
+    def lock_shared(self) -> None:
+        """spin_lock_shared (spinlock2.h:203, kern_spinlock.c:242 when contested).
+
+        Waits while the lock is exclusively held or an exclusive request waits.
+        """
+        k = self.k
+        td = k.curthread()
+        if (f := k.probe.lock_want) is not None:
+            f(td, self, "shared")
+        if self in td.spins:
+            k.misuse("spin-recursion", f"{td} takes {self} again, shared")
+        if (p := k.point) is not None:
+            if not self._shareable():
+                td.contended[self.cls] += 1
+            td.waiting = self
+            p(ACQUIRE_SHARED, self, ready=self._shareable)
+            td.waiting = None
+        if not self._take_shared():
+            self._spin_shared(td)
+        td.spins.append(self)
+        td.acquired[self.cls] += 1
+        if (f := k.probe.lock_acquired) is not None:
+            f(td, self, "shared", False)
+
+    def _take_shared(self) -> bool:
+        with self._guard:
+            if self.owner is not None or self.exclwait:
+                return False
+            self.shared += 1
+            return True
+
+    def _spin_shared(self, td: Thread) -> None:
+        """_spin_lock_shared_contested (kern_spinlock.c:242-295)."""
+        k = self.k
+        if k.point is None:
+            td.contended[self.cls] += 1
+        td.waiting = self
+        if (f := k.probe.lock_block) is not None:
+            f(td, self, "shared", 0)
+        relax = k.carrier.relax
+        while True:
+            relax(self)
+            if self._shareable() and self._take_shared():
+                break
+        td.waiting = None
+
+    def trylock_shared(self) -> bool:
+        """A shared request that does not wait (the C of this commit has none; for tests)."""
+        k = self.k
+        td = k.curthread()
+        if (p := k.point) is not None:
+            p(TRY, self)
+        return self._tried(td, "shared", self not in td.spins and self._take_shared())
+
+    def unlock_shared(self) -> None:
+        """spin_unlock_shared (spinlock2.h:244).  Raises Misuse unless the caller shares it."""
+        k = self.k
+        td = k.curthread()
+        if self.owner is td or self not in td.spins:
+            self._wrong_release(td, "shared")
+        if (p := k.point) is not None:
+            p(RELEASE, self)
+        if (f := k.probe.lock_release) is not None:
+            f(td, self, "shared")
+        td.spins.remove(self)
+        with self._guard:
+            self.shared -= 1
+        if k.point is not None:
+            k.carrier.touched(self)
+
+    # -- questions
+
+    def _not_exclusive(self) -> bool:
+        return self.owner is None
+
+    def _shareable(self) -> bool:
+        return self.owner is None and not self.exclwait
+
+    def can_lock(self) -> bool:
+        """Would an exclusive request get it at once?"""
+        return self.owner is None and self.shared == 0
+
+    def held(self) -> bool:
+        """spin_held (spinlock2.h:104): by anybody, in either mode, or asked for."""
+        return self.owner is not None or self.shared > 0 or self.exclwait > 0
+
+    def held_by(self, td: Thread) -> bool:
+        """Does *td* hold it, in either mode?"""
+        return self in td.spins
+
+    def owners(self) -> list[Thread]:
+        """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
+        if (owner := self.owner) is not None:
+            return [owner]
+        return [td for td in self.k.live_threads() if self in td.spins] if self.shared else []
+
+    def _wrong_release(self, td: Thread, mode: str) -> None:
+        holders = ", ".join(str(o) for o in self.owners()) or "nobody"
+        self.k.misuse("wrong-release", f"{td} releases {self} ({mode}), which {holders} holds")
+
+
+class SpinPool:
+    """The pool that pages hash to (kern_spinlock.c:96-113): N locks, exclusive only.
+
+    N is 8192 in the kernel.  Two pages may share a lock, so that who holds two page locks at once
+    can deadlock against itself; N = 1 makes that certain.
+    """
+
+    def __init__(self, k: Kernel, size: int = 8192) -> None:
+        self.k = k
+        self.size = size
+        self._locks: list[Spinlock | None] = [None] * size
+        self._guard = threading.Lock()
+
+    def lock_of(self, index: int) -> Spinlock:
+        """The lock that page index *index* hashes to (made at its first use)."""
+        slot = index % self.size
+        lock = self._locks[slot]
+        return self._make(slot) if lock is None else lock
+
+    def _make(self, slot: int) -> Spinlock:
+        with self._guard:
+            lock = self._locks[slot]
+            if lock is None:
+                lock = self._locks[slot] = Spinlock(self.k, "page", f"pool+{slot}")
+            return lock
+
+    def lock(self, m: HasIdx) -> None:
+        """spin_pool_lock (kern_spinlock.c:311)."""
+        self.lock_of(m.idx).lock()
+
+    def trylock(self, m: HasIdx) -> bool:
+        """The same without waiting."""
+        return self.lock_of(m.idx).trylock()
+
+    def unlock(self, m: HasIdx) -> None:
+        """spin_pool_unlock (kern_spinlock.c:320)."""
+        self.lock_of(m.idx).unlock()
+
+    def held_by(self, m: HasIdx, td: Thread) -> bool:
+        """Does *td* hold the lock that *m* hashes to?"""
+        return self.lock_of(m.idx).owner is td

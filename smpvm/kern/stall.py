@@ -1,0 +1,54 @@
+"""Who waits for what: the description of a machine that has stopped making progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+
+
+def waits_for(td: Thread) -> Any | None:
+    """What *td* waits for now: a Spinlock or Token, a sleep identity, or None."""
+    waiting = td.waiting
+    if waiting is not None:
+        return waiting
+    s = td.sleeper
+    return s.ident if s is not None and s.asleep else None
+
+
+def owners_of(thing: Any) -> list[Thread]:
+    """The threads that hold *thing*: anything with an ``owners()`` method says so itself."""
+    ask = getattr(thing, "owners", None)
+    return list(ask()) if callable(ask) else []
+
+
+def _held(td: Thread) -> str:
+    held = [str(lock) for lock in td.spins]
+    held += [f"{ref.tok} ({ref.mode})" for ref in td.toks if not td.toks_dropped]
+    held += [str(lock) for lock in td.locks]
+    return f"; holds {', '.join(held)}" if held else ""
+
+
+def _line(k: Kernel, td: Thread) -> str:
+    thing = waits_for(td)
+    if thing is None:
+        return f"{td}: runs{_held(td)}"
+    names = ", ".join(str(owner) for owner in owners_of(thing))
+    owned = f", held by {names}" if names else ""
+    s = td.sleeper
+    if td.waiting is not None or s is None:
+        return f"{td}: waits for {thing}{owned}{_held(td)}"
+    waited = k.carrier.ticks() - s.since
+    timer = f", timer {s.timo}" if s.timo else ", no timer"
+    return f"{td}: sleeps on {thing} ({s.wmesg}{timer}) for {waited} ticks{owned}{_held(td)}"
+
+
+def who_waits(k: Kernel) -> list[str]:
+    """One line for each live thread: what it waits for, who owns that, what it holds itself.
+
+    A look from outside while the threads run: each line is true of an instant only.
+    """
+    with k.quietly():
+        return [_line(k, td) for td in k.live_threads() if td is not k.boot]

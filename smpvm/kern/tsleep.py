@@ -1,0 +1,267 @@
+"""Sleep and wakeup by identity (kern_synch.c), with the interlock that closes the gap between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from smpvm.host.carrier import SLEEP, WAKEUP
+from smpvm.kern.errno import EINTR, EWOULDBLOCK
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+
+PCATCH: Final = 0x00000100
+"""A kill signal ends the sleep (EINTR)."""
+PINTERLOCKED: Final = 0x00000400
+"""The caller has called tsleep_interlock: a wakeup since then is not missed."""
+
+
+class Ident:
+    """The identity for a sleep on ``&variable``: *name* is the variable's, as the C has it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Addr(NamedTuple):
+    """The identity for a sleep on ``&object->field``."""
+
+    obj: Any
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.obj}.{self.field}"
+
+
+class Sleeper:
+    """One thread's place on a sleep queue: from tsleep_interlock or tsleep to the wakeup."""
+
+    __slots__ = ("asleep", "cond", "flags", "ident", "since", "td", "timo", "wmesg")
+
+    def __init__(self, td: Thread, ident: Any, flags: int) -> None:
+        self.td = td
+        self.ident = ident
+        self.flags = flags
+        self.asleep = False  # TDF_TSLEEP_DESCHEDULED: not only interlocked
+        self.wmesg = ""
+        self.timo = 0  # ticks, 0: no timer
+        self.since = 0  # tick at which it fell asleep
+        self.cond: Callable[[], bool] | None = None
+
+    def __str__(self) -> str:
+        timer = f", {self.timo} ticks" if self.timo else ""
+        return f"{self.td} sleeps on {self.ident} ({self.wmesg}{timer})"
+
+
+class Sleep:
+    """The sleep queues of one machine.  An identity is any object that is hashable by identity."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.k = k
+        self._guard = threading.Lock()  # over _queues and the queue links of every thread
+        self._queues: dict[Hashable, list[Sleeper]] = {}
+
+    # -- the queues; _guard held
+
+    def _enqueue(self, s: Sleeper) -> None:
+        self._remove(s.td)
+        self._queues.setdefault(s.ident, []).append(s)
+        s.td.sleeper = s
+
+    def _remove(self, td: Thread) -> None:
+        """_tsleep_remove (kern_synch.c:391)."""
+        s = td.sleeper
+        if s is None:
+            return
+        td.sleeper = None
+        queue = self._queues[s.ident]
+        queue.remove(s)
+        if not queue:
+            del self._queues[s.ident]
+
+    # -- sleeping
+
+    def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
+        """tsleep_interlock (kern_synch.c:380): go on *ident*'s queue without sleeping yet.
+
+        A thread is on one queue at a time.  Does not block; any lock may be held.
+        """
+        k = self.k
+        td = k.curthread()
+        if (p := k.point) is not None:
+            p(SLEEP, ident, "interlock")
+        with self._guard:
+            self._enqueue(Sleeper(td, ident, flags))
+        if (f := k.probe.sleep_interlock) is not None:
+            f(td, ident)
+
+    def tsleep(
+        self,
+        ident: Any,
+        flags: int,
+        wmesg: str,
+        timo: int,
+        cond: Callable[[], bool] | None = None,
+    ) -> int:
+        """tsleep (kern_synch.c:435): sleep until wakeup(*ident*), *timo* ticks at most (0: no end).
+
+        Blocks; no spinlock may be held (Misuse), tokens are given up meanwhile and had again on
+        return.  *cond* tells a checker whether the awaited thing is true already.  Returns 0,
+        EWOULDBLOCK when the timer ended it, or EINTR (PCATCH and a kill signal).
+        """
+        k = self.k
+        td = k.curthread()
+        if td.spins:
+            k.misuse("sleep-with-spinlock", f"{td} sleeps ({wmesg}) with {td.spins[-1]} held")
+        if ident is None:
+            k.panic("sleep-no-ident", wmesg)
+        s = td.sleeper
+        if not flags & PINTERLOCKED:
+            with self._guard:
+                self._enqueue(Sleeper(td, ident, flags))
+        elif s is not None and s.ident != ident:
+            k.misuse("sleep-interlock", f"{td} interlocked {s.ident}, sleeps on {ident}")
+        if (p := k.point) is not None:
+            p(SLEEP, ident)
+        error = self._sleep(td, ident, flags, wmesg, timo, cond)
+        if (f := k.probe.sleep_done) is not None:
+            f(td, ident, wmesg, error == EWOULDBLOCK)
+        return error
+
+    def _sleep(
+        self,
+        td: Thread,
+        ident: Any,
+        flags: int,
+        wmesg: str,
+        timo: int,
+        cond: Callable[[], bool] | None,
+    ) -> int:
+        k = self.k
+        with self._guard:
+            s = td.sleeper
+            if s is None:
+                return 0  # a wakeup came between the interlock and here
+            if flags & PCATCH and self.signalled(td):
+                self._remove(td)
+                return EINTR
+            s.wmesg, s.timo, s.cond = wmesg, timo, cond
+            s.flags |= flags
+            s.since = k.carrier.ticks()
+            s.asleep = True
+        td.wchan, td.wmesg = ident, wmesg
+        if (f := k.probe.sleep) is not None:
+            f(td, ident, wmesg, timo, cond)
+        if td.toks:
+            k.token.drop_all(td)
+        timed_out = self._wait(td, s)
+        td.wchan, td.wmesg = None, ""
+        if td.toks:
+            k.token.regain_all(td)
+        if timed_out:
+            return EWOULDBLOCK
+        return EINTR if flags & PCATCH and self.signalled(td) else 0
+
+    def _wait(self, td: Thread, s: Sleeper) -> bool:
+        """Park until a wakeup takes *s* off its queue; True when the timer did."""
+        carrier = self.k.carrier
+        end = s.since + s.timo if s.timo else None
+        while td.sleeper is s:
+            left = None if end is None else end - carrier.ticks()
+            if (left is None or left > 0) and carrier.park(left):
+                continue
+            if left is None:
+                continue  # nothing but a stray return
+            with self._guard:
+                if td.sleeper is not s:
+                    return False  # the wakeup was first
+                self._remove(td)
+                return True
+        return False
+
+    def signalled(self, td: Thread) -> bool:
+        """CURSIG: has the thread's process been killed?"""
+        return td.proc is not None and td.proc.killed
+
+    # -- waking
+
+    def wakeup(self, ident: Any) -> None:
+        """wakeup (kern_synch.c:985): every sleeper on *ident*; not remembered for later ones.
+
+        Does not block; any lock may be held.
+        """
+        k = self.k
+        if (p := k.point) is not None:
+            p(WAKEUP, ident)
+        with self._guard:
+            queue = self._queues.pop(ident, None)
+            woken = queue or []
+            for s in woken:
+                s.td.sleeper = None
+        if (f := k.probe.wakeup) is not None:
+            f(k.curthread(), ident, [s.td for s in woken])
+        self._run(woken)
+
+    def wakeup_one(self, ident: Any) -> None:
+        """wakeup_one (kern_synch.c:1014): one sleeper on this CPU, or else one on each other CPU.
+
+        The C asks the other CPUs all at once, so that each of them may wake one.
+        """
+        k = self.k
+        if (p := k.point) is not None:
+            p(WAKEUP, ident)
+        td = k.curthread()
+        woken: list[Sleeper] = []
+        with self._guard:
+            queue = list(self._queues.get(ident, ()))
+            done = self._wake_first([s for s in queue if s.td.cpu == td.cpu], woken)
+            if not done:
+                for cpu in sorted({s.td.cpu for s in queue} - {td.cpu}):
+                    self._wake_first([s for s in queue if s.td.cpu == cpu], woken)
+        if (f := k.probe.wakeup) is not None:
+            f(td, ident, [s.td for s in woken])
+        self._run(woken)
+
+    def _wake_first(self, queue: list[Sleeper], woken: list[Sleeper]) -> bool:
+        """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:905): those only interlocked go too."""
+        for s in queue:
+            self._remove(s.td)
+            woken.append(s)
+            if s.asleep:
+                return True
+        return False
+
+    def interrupt(self, td: Thread) -> None:
+        """setrunnable: end a sleep of *td* that was begun with PCATCH."""
+        with self._guard:
+            s = td.sleeper
+            if s is None or not s.asleep or not s.flags & PCATCH:
+                return
+            self._remove(td)
+        self._run([s])
+
+    def _run(self, woken: list[Sleeper]) -> None:
+        unpark = self.k.carrier.unpark
+        for s in woken:
+            if s.asleep:
+                unpark(s.td)
+
+    # -- for reports and checkers
+
+    def sleepers(self) -> list[Sleeper]:
+        """Everyone asleep, in the order of their threads."""
+        found = [td.sleeper for td in self.k.live_threads()]
+        return [s for s in found if s is not None and s.asleep]
+
+    def waiting_on(self, ident: Any) -> list[Thread]:
+        """The threads on *ident*'s queue, first come first, interlocked ones too."""
+        with self._guard:
+            return [s.td for s in self._queues.get(ident, ())]

@@ -1,0 +1,243 @@
+"""Vnodes (vfs_lock.c, vn_lock of vfs_vnops.c): references, the vnode lock, and what is cached."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from smpvm.kern.errno import ENOENT
+from smpvm.kern.lockmgr import (
+    LK_EXCLUSIVE,
+    LK_EXTFLG_MASK,
+    LK_FAILRECLAIM,
+    LK_RELEASE,
+    LK_RETRY,
+    LK_TYPE_MASK,
+    Lock,
+)
+from smpvm.kern.shared import shared
+from smpvm.kern.spinlock import Spinlock
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+
+# v_flag
+VRECLAIMED: Final = 0x00000010
+VINACTIVE: Final = 0x00000020
+VOBJDIRTY: Final = 0x00000040
+VOBJBUF: Final = 0x00000080
+
+# v_refcnt
+VREF_TERMINATE: Final = 0x80000000
+VREF_FINALIZE: Final = 0x40000000
+VREF_MASK: Final = 0x0FFFFFFF
+
+# v_state
+VS_CACHED: Final = 0
+VS_ACTIVE: Final = 1
+VS_INACTIVE: Final = 2
+VS_DYING: Final = 3
+
+VACT_INC: Final = 2
+VACT_MAX: Final = 10
+
+
+def vlktimeout(hz: int) -> int:
+    """VLKTIMEOUT: ticks that a LK_TIMELOCK request waits for a vnode."""
+    return hz // 20 + 1
+
+
+@shared(
+    "v_refcnt",
+    "v_flag",
+    "v_state",
+    "v_act",
+    "v_object",
+    benign={"v_act": "vfs_lock.c:533 accepts the SMP race"},
+)
+class Vnode:
+    """struct vnode, as far as the page-out path knows it."""
+
+    __slots__ = (
+        "data",
+        "v_act",
+        "v_flag",
+        "v_id",
+        "v_lock",
+        "v_object",
+        "v_refcnt",
+        "v_spin",
+        "v_state",
+    )
+
+    v_act: int
+    v_flag: int
+    v_object: Any
+    v_refcnt: int
+    v_state: int
+
+    def __init__(self, k: Kernel, vid: int) -> None:
+        name = f"vnode {vid}"
+        self.v_id = vid
+        self.v_lock = Lock(k, "vnode", name, timo=vlktimeout(k.hz))
+        self.v_spin = Spinlock(k, "v_spin", name)
+        self.v_refcnt = 1
+        self.v_flag = 0
+        self.v_state = VS_ACTIVE
+        self.v_act = 0
+        self.v_object = None
+        self.data: Any = None  # v_data: the file behind it
+
+    def __str__(self) -> str:
+        return f"vnode {self.v_id}"
+
+
+class Vnodes:
+    """The functions of vfs_lock.c that the VM uses, and every vnode of the machine."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.k = k
+        self.spin = Spinlock(k, "vfs_spin")
+        self._guard = threading.Lock()
+        self._all: list[Vnode] = []
+
+    def new(self, data: Any = None) -> Vnode:
+        """getnewvnode: an active vnode with one reference, not locked."""
+        vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"))
+        vp.data = data
+        with self._guard:
+            self._all.append(vp)
+        return vp
+
+    def all(self) -> list[Vnode]:
+        """Every vnode that is not reclaimed, oldest first."""
+        with self._guard:
+            return list(self._all)
+
+    # -- flags
+
+    def vsetflags(self, vp: Vnode, bits: int) -> None:
+        """vsetflags (vfs_lock.c:128)."""
+        self.k.atomic.set_int(vp, "v_flag", bits)
+
+    def vclrflags(self, vp: Vnode, bits: int) -> None:
+        """vclrflags (vfs_lock.c:134)."""
+        self.k.atomic.clear_int(vp, "v_flag", bits)
+
+    def vsetobjdirty(self, vp: Vnode) -> None:
+        """vsetobjdirty (vfs_sync.c:266): on record as having a dirty object, for the syncer."""
+        if not vp.v_flag & VOBJDIRTY:
+            self.vsetflags(vp, VOBJDIRTY)
+
+    def vclrobjdirty(self, vp: Vnode) -> None:
+        """vclrobjdirty (vfs_sync.c:240)."""
+        self.vclrflags(vp, VOBJDIRTY)
+
+    # -- references
+
+    def vref(self, vp: Vnode) -> None:
+        """vref (vfs_lock.c:252): one reference more; there must be one already."""
+        k = self.k
+        k.kassert(vp.v_refcnt & VREF_MASK and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
+        k.atomic.add_int(vp, "v_refcnt", 1)
+
+    def vrele(self, vp: Vnode) -> None:
+        """vrele (vfs_lock.c:294): one reference less.
+
+        The last one leaves the vnode cached, or with VREF_FINALIZE makes it inactive (blocks).
+        """
+        k = self.k
+        while True:
+            count = vp.v_refcnt
+            k.kassert(count & VREF_MASK, "vrele-unreferenced", str(vp))
+            if count & VREF_MASK > 1:
+                if k.atomic.cmpset_int(vp, "v_refcnt", count, count - 1):
+                    return
+            elif count & VREF_FINALIZE:
+                vp.v_lock.lockmgr(LK_EXCLUSIVE)
+                if k.atomic.cmpset_int(vp, "v_refcnt", count, VREF_TERMINATE):
+                    self._terminate(vp)
+                    return
+                vp.v_lock.lockmgr(LK_RELEASE)
+            elif k.atomic.cmpset_int(vp, "v_refcnt", count, 0):
+                return
+
+    def _terminate(self, vp: Vnode) -> None:
+        """vnode_terminate (vfs_lock.c:393): inactive; releases the vnode lock."""
+        self.k.kassert(vp.v_state == VS_ACTIVE, "vnode-state", str(vp))
+        if not vp.v_flag & VINACTIVE:
+            self.vsetflags(vp, VINACTIVE)
+        vp.v_spin.lock()
+        vp.v_state = VS_INACTIVE
+        vp.v_spin.unlock()
+        vp.v_lock.lockmgr(LK_RELEASE)
+
+    # -- the lock
+
+    def vn_lock(self, vp: Vnode, flags: int) -> int:
+        """vn_lock (vfs_vnops.c): lockmgr on the vnode, until it works with LK_RETRY.
+
+        With LK_FAILRECLAIM a reclaimed vnode is unlocked again: ENOENT.
+        """
+        request = flags & (LK_TYPE_MASK | LK_EXTFLG_MASK)
+        while error := vp.v_lock.lockmgr(request):
+            if not flags & LK_RETRY:
+                return error
+        if vp.v_flag & VRECLAIMED and flags & LK_FAILRECLAIM:
+            vp.v_lock.lockmgr(LK_RELEASE)
+            return ENOENT
+        return 0
+
+    def vn_unlock(self, vp: Vnode) -> None:
+        """vn_unlock."""
+        vp.v_lock.lockmgr(LK_RELEASE)
+
+    def vget(self, vp: Vnode, flags: int) -> int:
+        """vget (vfs_lock.c:462): reference and lock, making an inactive vnode active again.
+
+        Blocks unless LK_NOWAIT; the caller may hold no page hard-busy (lock order).  Returns 0,
+        EBUSY, EWOULDBLOCK (LK_TIMELOCK), or ENOENT for a reclaimed vnode.
+        """
+        k = self.k
+        k.kassert(flags & LK_TYPE_MASK, "vget-no-lock-type", str(vp))
+        k.atomic.fetchadd_int(vp, "v_refcnt", 1)
+        error = self.vn_lock(vp, flags | LK_FAILRECLAIM)
+        if error:
+            self.vrele(vp)
+        else:
+            self._reactivate(vp)
+        if (f := k.probe.call) is not None:
+            f(k.curthread(), "vget", vnode=vp, flags=flags, result=error)
+        return error
+
+    def _reactivate(self, vp: Vnode) -> None:
+        self.vclrflags(vp, VINACTIVE)
+        vp.v_act = min(vp.v_act + VACT_INC, VACT_MAX)
+        if vp.v_state == VS_ACTIVE:
+            return
+        vp.v_spin.lock()
+        self.k.kassert(vp.v_state != VS_DYING, "vnode-state", str(vp))
+        drop = VREF_FINALIZE
+        if vp.v_state in (VS_INACTIVE, VS_CACHED):
+            vp.v_state = VS_ACTIVE
+            drop |= VREF_TERMINATE
+        self.k.atomic.clear_int(vp, "v_refcnt", drop)
+        vp.v_spin.unlock()
+
+    def vput(self, vp: Vnode) -> None:
+        """vput (vfs_lock.c:581): unlock and release."""
+        k = self.k
+        if (f := k.probe.call) is not None:
+            f(k.curthread(), "vput", vnode=vp)
+        self.vn_unlock(vp)
+        self.vrele(vp)
+
+    def reclaim(self, vp: Vnode) -> None:
+        """vgone_vxlocked in brief: from here on vget fails.
+
+        The caller holds the vnode lock exclusively and has terminated the VM object.
+        """
+        self.vsetflags(vp, VRECLAIMED)
+        with self._guard:
+            if vp in self._all:
+                self._all.remove(vp)
