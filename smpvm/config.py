@@ -87,6 +87,10 @@ class Config:
     """Physical pages given to the VM."""
     swap_pages: int = 4096
     ncpus: int = 2
+    phys_ids: int = 0
+    """CPU packages; with ``core_ids`` the topology that page colours follow (0: unknown)."""
+    core_ids: int = 0
+    """Cores in each package."""
     pq_l2_size: int = 16
     """Page colours, a power of two 1..256; the kernel's PQ_L2_SIZE is 256."""
     spin_pool: int = 8192
