@@ -127,13 +127,11 @@ class WaitFor(Probe):
                 return [a for a in adders if not self._in_flight.get(a.td.tid)]
         owners = [self.tracker.state(td) for td in wait.res.owners()]
         if wait.mode == "shared" and all(o is not st for o in owners):
-            owners += self._exclusive_waiters(wait.res, owners)
+            owners += self._exclusive_waiters(wait.res)
         return owners
 
-    def _exclusive_waiters(self, lock: Any, owners: list[ThreadState]) -> Iterator[ThreadState]:
+    def _exclusive_waiters(self, lock: Any) -> Iterator[ThreadState]:
         """A shared request also waits behind the exclusive ones that keep it out."""
-        if getattr(lock, "owner", None) is not None:
-            return
         for other in self.tracker.all_states():
             wait = other.waiting
             if wait is not None and wait.res is lock and wait.mode == "excl":

@@ -46,7 +46,7 @@ class Probe:
         """The acquire has to wait; *timo* ticks end the wait (0: nothing does)."""
 
     def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
-        """The lock is held now; *tried*: by a try (NOWAIT), which adds no order edge."""
+        """The lock is held now; *tried*: by a try (NOWAIT) or a timed wait: no order edge."""
 
     def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
         """A try or a timed acquire gave up (ends a ``lock_block``)."""
@@ -86,7 +86,10 @@ class Probe:
         """A plain write of a shared field, before it (``peek`` gives the old value)."""
 
     def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
-        """An atomic operation on a shared field took it from *old* to *new* (maybe the same)."""
+        """An atomic operation on a shared field took it from *old* to *new* (maybe the same).
+
+        Told under the lock of the atomics: no atomic operation, and no wait, from inside.
+        """
 
     # -- pages
     def page_busied(self, td: Any, m: Any) -> None:

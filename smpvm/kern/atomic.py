@@ -77,8 +77,9 @@ class ProbedAtomics(Atomics):
             new = op(old)
             if new is not None:
                 poke(obj, field, new)
-        if (f := k.probe.atomic) is not None:
-            f(k.curthread(), obj, field, old, old if new is None else new)
+            # Told under the lock, so that observers hear of operations in their own order.
+            if (f := k.probe.atomic) is not None:
+                f(k.curthread(), obj, field, old, old if new is None else new)
         if k.point is not None and new is not None:
             k.carrier.touched(obj)
         return old

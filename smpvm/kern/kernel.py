@@ -236,6 +236,7 @@ class Kernel:
         real: Any = instrumented(bare)
         obj = real.__new__(real)
         obj._hook = SILENT
+        obj._seen = {}  # the race checker's, by field
         obj.__init__(*args, **kwargs)
         obj._hook = self._hook
         return cast(T, obj)

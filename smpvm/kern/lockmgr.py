@@ -6,7 +6,7 @@ One word holds the state, changed by compare-and-set as in the C; who waits slee
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
 from smpvm.kern.errno import EBUSY, ENOLCK
@@ -64,7 +64,18 @@ class _Request:
 class Lock:
     """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep."""
 
-    __slots__ = ("_guard", "canrecurse", "cls", "count", "holder", "k", "name", "timo", "wmesg")
+    __slots__ = (
+        "_guard",
+        "canrecurse",
+        "cls",
+        "count",
+        "holder",
+        "k",
+        "name",
+        "seen",
+        "timo",
+        "wmesg",
+    )
 
     kind = "lockmgr"
 
@@ -85,6 +96,7 @@ class Lock:
         self.wmesg = wmesg or cls
         self.count = 0  # lk_count
         self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
+        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
 
     def __str__(self) -> str:
@@ -347,7 +359,7 @@ class Lock:
         k, td = self.k, r.td
         if kind == LK_RELEASE:
             return
-        tried = bool(r.ext & LK_NOWAIT)
+        tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1

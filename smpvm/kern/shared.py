@@ -66,7 +66,7 @@ def instrumented(cls: type) -> type:
     body: dict[str, Any] = {
         name: _property(name, getattr(cls, name)) for name in getattr(cls, "__shared__", ())
     }
-    body["__slots__"] = ("_hook",)
+    body["__slots__"] = ("_hook", "_seen")
     body["__bare__"] = cls
     body["__doc__"] = cls.__doc__
     body["__module__"] = cls.__module__

@@ -8,7 +8,7 @@ few bytecodes only.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
 
@@ -26,7 +26,7 @@ class HasIdx(Protocol):
 class Spinlock:
     """struct spinlock.  *cls* is its class in the lock order, *name* tells it from its like."""
 
-    __slots__ = ("_guard", "cls", "exclwait", "k", "name", "owner", "shared")
+    __slots__ = ("_guard", "cls", "exclwait", "k", "name", "owner", "seen", "shared")
 
     kind = "spinlock"
 
@@ -37,6 +37,7 @@ class Spinlock:
         self.owner: Thread | None = None  # the exclusive holder
         self.shared = 0  # shared holders
         self.exclwait = 0  # exclusive requests that wait
+        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
 
     def __str__(self) -> str:
@@ -133,8 +134,7 @@ class Spinlock:
             td.spins.pop()
         else:
             td.spins.remove(self)
-        with self._guard:
-            self.owner = None
+        self.owner = None  # one store, so the guard is not needed
         if k.point is not None:
             k.carrier.touched(self)
 

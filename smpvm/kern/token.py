@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
 
@@ -49,6 +49,7 @@ class Token:
         "name",
         "owner",
         "ref",
+        "seen",
         "seq",
     )
 
@@ -65,6 +66,7 @@ class Token:
         self.exclreq = False  # TOK_EXCLREQ: set by a waiting exclusive request, consulted by none
         self.collisions = 0
         self._waiters: list[Thread] = []
+        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
 
     def __str__(self) -> str:

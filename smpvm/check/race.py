@@ -1,0 +1,333 @@
+"""Data races, by happens-before: FastTrack's epochs over the declared shared fields.
+
+Each thread has a clock, and knows how much of every other thread's past it is ordered after.  Two
+plain accesses to one field, one of them a write, that neither side is ordered after, are a race.
+Order comes from lock hand-over (spinlocks, lockmgr locks, tokens, also when tokens are given up
+to block), atomic operations on the same field, wakeup → resume, thread start and end, and I/O.
+
+The usual case must be cheap.  An *epoch* is one int (clock and thread), and an access by the
+thread that touched the field last is one comparison.  A release costs no copying: what a thread
+knows of the others is copied only after it has learned something new (``Known.frozen``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from smpvm.check.base import HeldTracker, ThreadState, describe_held
+from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.stacks import RawStack, capture, functions, site
+from smpvm.host.probe import Probe
+from smpvm.kern.shared import peek
+
+TID_BITS: Final = 20
+TID_MASK: Final = (1 << TID_BITS) - 1
+ONE: Final = 1 << TID_BITS
+
+Release = tuple[int, dict[int, int]]
+"""What a release hands over: the releaser's epoch, and what it knew of the others."""
+
+
+class Known:
+    """A thread's vector clock: its own epoch, and what it knows of the others' (never itself)."""
+
+    __slots__ = ("epoch", "frozen", "others", "td", "tid")
+
+    def __init__(self, td: Any) -> None:
+        self.td = td
+        self.tid: int = td.tid
+        self.epoch = ONE | self.tid
+        self.others: dict[int, int] = {}
+        self.frozen = False
+        """``others`` has been handed out: copy before the next change."""
+
+    def release(self) -> Release:
+        """A point that others may be ordered after; a new epoch begins."""
+        self.frozen = True
+        now = (self.epoch, self.others)
+        self.epoch += ONE
+        return now
+
+    def acquire(self, released: Release | None) -> None:
+        """From here on this thread is ordered after *released*."""
+        if released is None:
+            return
+        epoch, knew = released
+        tid = epoch & TID_MASK
+        mine = self.others
+        if tid == self.tid or mine.get(tid, 0) >= epoch:
+            return  # what that release knew came along then
+        if self.frozen:
+            self.others = mine = dict(mine)
+            self.frozen = False
+        mine[tid] = epoch
+        own = self.tid
+        for other, then in knew.items():
+            if other != own and mine.get(other, 0) < then:
+                mine[other] = then
+
+    def after(self, epoch: int) -> bool:
+        """Is this thread ordered after the access at *epoch*?"""
+        tid = epoch & TID_MASK
+        return tid == self.tid or self.others.get(tid, 0) >= epoch
+
+
+class Var:
+    """One shared field of one object: its last write, and the reads since."""
+
+    __slots__ = ("read", "read_site", "reads", "write", "write_site")
+
+    def __init__(self) -> None:
+        self.write = 0
+        self.write_site = 0
+        self.read = 0
+        self.read_site = 0
+        self.reads: dict[int, tuple[int, int]] | None = None
+        """Unordered readers: thread → (epoch, site); None while one epoch tells it all."""
+
+
+class Shared:
+    """Releases of the shared holders of a lock, and the last of an exclusive one."""
+
+    __slots__ = ("excl", "shared")
+
+    def __init__(self) -> None:
+        self.excl: Release | None = None
+        self.shared: list[Release] = []
+
+
+class Races(Probe):
+    """The checker.  What it knows of a field or a lock it keeps on the object itself."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
+        self.tracker = tracker
+        self.log = log
+        self.benign: Counter[tuple[str, str]] = Counter()
+        """Unordered accesses to fields declared benign, by class and field."""
+        self.reported: Counter[tuple[str, str]] = Counter()
+        self._atomics: dict[str, str] = {}
+        """Field → the key of its atomic history beside its plain one."""
+        self._threads: dict[int, Release] = {}
+        self._ended: dict[int, Release] = {}
+        self._io: dict[Any, Release] = {}
+        self._woken: dict[int, list[Release]] = {}
+        self._stacks: dict[int, RawStack] = {}
+        self._mutex = threading.Lock()
+
+    def _known(self, td: Any) -> Known:
+        st: ThreadState = td.observed or self.tracker.state(td)
+        known: Known | None = st.vc
+        if known is None:
+            known = st.vc = Known(td)
+        return known
+
+    # -- plain accesses
+
+    def read(self, td: Any, obj: Any, field: str) -> None:
+        st = td.observed
+        known = self._known(td) if st is None or st.vc is None else st.vc
+        seen = obj._seen
+        var = seen.get(field)
+        if var is None:
+            var = seen.setdefault(field, Var())
+        epoch = known.epoch
+        if var.read == epoch:
+            return
+        where = self._site()
+        write = var.write
+        if write:
+            tid = write & TID_MASK
+            if tid != known.tid and known.others.get(tid, 0) < write:
+                self._race(td, known, obj, field, "read", where, write, var.write_site, "write")
+        if var.reads is not None:
+            var.reads[known.tid] = (epoch, where)
+            return
+        last = var.read
+        if not last or known.after(last):
+            var.read_site = where
+            var.read = epoch
+        else:
+            var.reads = {
+                last & TID_MASK: (last, var.read_site),
+                known.tid: (epoch, where),
+            }
+            var.read = 0
+
+    def write(self, td: Any, obj: Any, field: str, new: Any) -> None:
+        st = td.observed
+        known = self._known(td) if st is None or st.vc is None else st.vc
+        seen = obj._seen
+        var = seen.get(field)
+        if var is None:
+            var = seen.setdefault(field, Var())
+        epoch = known.epoch
+        if var.write == epoch:
+            return
+        where = self._site()
+        write = var.write
+        if write:
+            tid = write & TID_MASK
+            if tid != known.tid and known.others.get(tid, 0) < write:
+                self._race(
+                    td, known, obj, field, "write", where, write, var.write_site, "write", new
+                )
+        reads = var.reads
+        if reads is not None:
+            for last, last_site in list(reads.values()):
+                if not known.after(last):
+                    self._race(td, known, obj, field, "write", where, last, last_site, "read", new)
+            var.reads = None
+        elif var.read and not known.after(var.read):
+            self._race(td, known, obj, field, "write", where, var.read, var.read_site, "read", new)
+        var.read = 0
+        var.write_site = where
+        var.write = epoch
+
+    def _site(self) -> int:
+        """The place of the access; its whole stack is kept the first time it is seen."""
+        where = site(4)
+        if where not in self._stacks:
+            self._stacks[where] = capture(4)
+        return where
+
+    # -- order
+
+    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+        known = self._known(td)
+        last = lock.seen
+        if last is None:
+            return
+        known.acquire(last.excl)
+        if mode != "shared" and last.shared:
+            for released in last.shared:
+                known.acquire(released)
+            last.shared = []
+
+    def lock_release(self, td: Any, lock: Any, mode: str) -> None:
+        released = self._known(td).release()
+        last = lock.seen
+        if last is None:
+            last = lock.seen = Shared()
+        if mode == "shared":
+            tid = td.tid
+            last.shared = [r for r in last.shared if r[0] & TID_MASK != tid] + [released]
+        else:
+            last.excl = released
+
+    def lock_converted(self, td: Any, lock: Any, mode: str) -> None:
+        """An upgrade is ordered after the readers; a downgrade lets them in."""
+        if mode == "shared":
+            self.lock_release(td, lock, "excl")
+        else:
+            self.lock_acquired(td, lock, "excl", False)
+
+    def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
+        for token in tokens:
+            self.lock_release(td, token, self._mode(td, token))
+
+    def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
+        for token in tokens:
+            self.lock_acquired(td, token, self._mode(td, token), False)
+
+    def _mode(self, td: Any, token: Any) -> str:
+        """How *td* has a token: exclusively if any of its references is."""
+        modes = [ref.mode for ref in td.toks if ref.tok is token]
+        return "excl" if "excl" in modes or not modes else "shared"
+
+    def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
+        known = self._known(td)
+        key = self._atomics.get(field) or self._atomics.setdefault(field, field + " (atomic)")
+        seen = obj._seen
+        known.acquire(seen.get(key))
+        if new != old:
+            seen[key] = known.release()
+
+    def wakeup(self, td: Any, ident: Any, sleepers: Sequence[Any]) -> None:
+        if not sleepers:
+            return
+        released = self._known(td).release()
+        for sleeper in sleepers:
+            self._woken.setdefault(sleeper.tid, []).append(released)
+
+    def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
+        known = self._known(td)
+        for released in self._woken.pop(td.tid, ()):
+            known.acquire(released)
+
+    def thread_spawn(self, td: Any, child: Any) -> None:
+        self._threads[child.tid] = self._known(td).release()
+
+    def thread_start(self, td: Any) -> None:
+        self._known(td).acquire(self._threads.pop(td.tid, None))
+
+    def thread_exit(self, td: Any) -> None:
+        self._ended[td.tid] = self._known(td).release()
+
+    def thread_join(self, td: Any, child: Any) -> None:
+        self._known(td).acquire(self._ended.get(child.tid))
+
+    def io_submit(self, td: Any, io: Any) -> None:
+        self._io[io] = self._known(td).release()
+
+    def io_complete(self, td: Any, io: Any) -> None:
+        self._known(td).acquire(self._io.pop(io, None))
+
+    # -- reporting
+
+    def _race(
+        self,
+        td: Any,
+        known: Known,
+        obj: Any,
+        field: str,
+        deed: str,
+        where: int,
+        last: int,
+        last_site: int,
+        last_deed: str,
+        new: Any = None,
+    ) -> None:
+        cls = type(obj)
+        if field in getattr(cls, "__benign__", ()):
+            self.benign[cls.__name__, field] += 1
+            return
+        self.reported[cls.__name__, field] += 1
+        mine, theirs = self._stacks.get(where, ()), self._stacks.get(last_site, ())
+        ends = sorted(
+            (
+                f"{deed} {' '.join(functions(mine, 1))}",
+                f"{last_deed} {' '.join(functions(theirs, 1))}",
+            )
+        )
+        print_ = fingerprint("race", cls.__name__, field, *ends)
+        if self.log.seen(print_):
+            return
+        with self._mutex:
+            other = self._thread(last & TID_MASK)
+        now = peek(obj, field)
+        change = f"{field}: {now} → {new}" if deed == "write" else f"{field}: reads {now}"
+        self.log.add(
+            Finding(
+                "race",
+                f"{cls.__name__}.{field} of {obj}: {deed} by {td.name}, {last_deed} by "
+                f"{other.name if other is not None else '?'}, with no order between them",
+                sites=[
+                    site_of(other, f"{last_deed}s {obj}.{field}", theirs),
+                    site_of(td, f"{deed}s {obj}.{field}", mine),
+                ],
+                objects=[f"{obj}.{field}"],
+                evidence=[change, f"{td.name} holds {describe_held(td.observed)}"],
+                fingerprint=print_,
+            )
+        )
+
+    def _thread(self, tid: int) -> Any:
+        st = self.tracker.states.get(tid)
+        return None if st is None else st.td
+
+    def counts(self) -> list[tuple[str, str, int, str]]:
+        """Benign accesses seen: class, field, how often; for the end of a report."""
+        return sorted((cls, field, n, "benign") for (cls, field), n in self.benign.items())
