@@ -1,0 +1,237 @@
+"""Markers: does a scan meet every page that it should, and clean up after itself?
+
+A scan's place in a queue is a marker page.  What can go wrong: the marker jumps past a page that
+it never looked at (a *hop-over*, as when the scanner kept ``next`` while the queue was unlocked),
+the marker stays on the queue, it is taken for a page, or a whole scan ends without having met a
+page that was there from the beginning and never moved.
+
+The last is counted, not searched for: a scan starts with the length of its queue, and every page
+met, and every page that leaves or moves before it was met, is one less.  None may be left.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from smpvm.check.base import HeldTracker
+from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.stacks import RawStack, capture, functions
+from smpvm.host.probe import Probe
+from smpvm.kern.shared import peek
+
+
+class Scan:
+    """One scan under way."""
+
+    __slots__ = ("following", "left", "marker", "met", "q", "stack", "start", "steps", "td")
+
+    def __init__(self, td: Any, q: Any, marker: Any, start: int, stack: RawStack) -> None:
+        self.td = td
+        self.q = q
+        self.marker = marker
+        self.start = start
+        """Pages that joined later than this are not its business."""
+        self.left: int = peek(q, "lcnt")
+        """Pages that it has yet to meet."""
+        self.met: set[Any] = set()
+        self.steps = 0
+        self.following: Any = None
+        """What stood behind the marker when it was last taken out."""
+        self.stack = stack
+
+
+class Markers(Probe):
+    """The checker.  Queue events come with the queue's spinlock held, which guards ``_scans``."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
+        self.tracker = tracker
+        self.log = log
+        self.scans_seen = 0
+        self._count = itertools.count(1)
+        self._joined: dict[Any, int] = {}
+        """Page → when it last joined a queue or moved within one."""
+        self._scans: dict[Any, list[Scan]] = {}
+        """Queue → the scans under way on it."""
+        self._markers: dict[Any, Scan] = {}
+
+    # -- scans
+
+    def scan_begin(self, td: Any, q: Any, marker: Any, maxscan: int) -> None:
+        scan = Scan(td, q, marker, next(self._count), capture(2))
+        for other in self._scans.setdefault(q, []):
+            if other.td is td:
+                self._stale(other, "begins another scan of it")
+        self._scans[q].append(scan)
+        self._markers[marker] = scan
+        self.scans_seen += 1
+
+    def marker_hop(self, td: Any, q: Any, marker: Any, m: Any) -> None:
+        scan = self._markers.get(marker)
+        if scan is None:
+            return
+        scan.steps += 1
+        if scan.following is not None and scan.following is not m:
+            self._hop_over(scan, m)
+        if m in self._markers:
+            return
+        if self._joined.get(m, 0) < scan.start and m not in scan.met:
+            scan.met.add(m)
+            scan.left -= 1
+
+    def scan_end(self, td: Any, q: Any, marker: Any, why: str) -> None:
+        scan = self._markers.get(marker)
+        if scan is None:
+            return
+        if why == "queue" and scan.left > 0:
+            self._unvisited(scan)
+        self._scans[q].remove(scan)
+        if self._on_queue(scan):
+            self._stale(scan, "ends the scan")
+        if peek(marker, "object") is not None:
+            self._misplaced(td, marker, f"belongs to {peek(marker, 'object')}")
+        del self._markers[marker]
+
+    @staticmethod
+    def _on_queue(scan: Scan) -> bool:
+        """Is its marker still linked into the queue?"""
+        marker = scan.marker
+        return (
+            peek(marker, "q_next") is not None
+            or peek(marker, "q_prev") is not None
+            or peek(scan.q, "head") is marker
+        )
+
+    # -- what happens to the queue meanwhile
+
+    def queue_insert(self, td: Any, q: Any, m: Any, at_head: bool) -> None:
+        scan = self._markers.get(m)
+        if scan is None:
+            self._joined[m] = next(self._count)
+        elif scan.td is not td:
+            self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+
+    def queue_remove(self, td: Any, q: Any, m: Any) -> None:
+        scans = self._scans.get(q)
+        if not scans:
+            return
+        mine = self._markers.get(m)
+        if mine is not None:
+            mine.following = peek(m, "q_next")
+            if mine.td is not td:
+                self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+            return
+        self._moved(scans, m)
+
+    def queue_requeue(self, td: Any, q: Any, m: Any) -> None:
+        scans = self._scans.get(q)
+        if scans:
+            self._moved(scans, m)
+        self._joined[m] = next(self._count)
+
+    def _moved(self, scans: list[Scan], m: Any) -> None:
+        joined = self._joined.get(m, 0)
+        for scan in scans:
+            if joined < scan.start and m not in scan.met:
+                scan.left -= 1
+
+    # -- markers are not pages
+
+    def page_alloc(self, td: Any, m: Any) -> None:
+        if m in self._markers:
+            self._misplaced(td, m, "is allocated")
+
+    def page_free(self, td: Any, m: Any) -> None:
+        if m in self._markers:
+            self._misplaced(td, m, "is freed")
+
+    def page_busied(self, td: Any, m: Any) -> None:
+        if m in self._markers:
+            self._misplaced(td, m, "is busied as if it were a page")
+
+    def thread_exit(self, td: Any) -> None:
+        k = self.tracker.k
+        if k is not None and k.carrier.stopping:
+            return
+        for scan in [s for s in list(self._markers.values()) if s.td is td]:
+            self._stale(scan, "ends")
+            self._markers.pop(scan.marker, None)
+            scans = self._scans.get(scan.q, [])
+            if scan in scans:
+                scans.remove(scan)
+
+    def at_rest(self) -> int:
+        """Report the markers of scans that never ended; returns how many there are."""
+        left = [s for s in self._markers.values() if self._on_queue(s)]
+        for scan in left:
+            self._stale(scan, "is at rest")
+        return len(left)
+
+    # -- reporting
+
+    def _hop_over(self, scan: Scan, m: Any) -> None:
+        passed, node = [], scan.following
+        while node is not None and node is not m and len(passed) < 8:
+            passed.append(str(node))
+            node = peek(node, "q_next")
+        self._add(
+            scan,
+            "hop-over",
+            f"the marker of {scan.td.name} on {scan.q} jumps to {m}",
+            f"behind the marker stood {passed[0]}, not {m}"
+            if node is None
+            else f"passed without a look: {', '.join(passed)}",
+            [str(scan.q), str(m), *passed],
+        )
+
+    def _unvisited(self, scan: Scan) -> None:
+        missed = [
+            str(m)
+            for m in scan.q.pages()
+            if m not in scan.met and m not in self._markers and self._joined.get(m, 0) < scan.start
+        ]
+        self._add(
+            scan,
+            "unvisited",
+            f"{scan.td.name} scanned {scan.q} to its end without meeting {', '.join(missed[:4])}",
+            f"{scan.left} pages were there from the beginning, never moved, and were not met "
+            f"in {scan.steps} steps",
+            [str(scan.q), *missed[:8]],
+        )
+
+    def _stale(self, scan: Scan, when: str) -> None:
+        self._add(
+            scan,
+            "stale",
+            f"{scan.td.name} {when} with its marker still on {scan.q}",
+            f"the scan took {scan.steps} steps",
+            [str(scan.q)],
+        )
+
+    def _misplaced(self, td: Any, marker: Any, what: str) -> None:
+        stack = capture(3)
+        self.log.add(
+            Finding(
+                "marker",
+                f"a marker {what}",
+                sites=[site_of(td, f"the marker {what}", stack)],
+                objects=[str(marker)],
+                evidence=["markers are place holders on a queue and nothing else"],
+                fingerprint=fingerprint("marker", "misplaced", what.split()[1], *functions(stack)),
+            )
+        )
+
+    def _add(self, scan: Scan, what: str, title: str, why: str, objects: list[str]) -> None:
+        self.log.add(
+            Finding(
+                "marker",
+                title,
+                sites=[
+                    site_of(scan.td, f"began its scan of {scan.q}", scan.stack),
+                    site_of(scan.td, what, capture(3)),
+                ],
+                objects=objects,
+                evidence=[why],
+                fingerprint=fingerprint("marker", what, *functions(scan.stack)),
+            )
+        )

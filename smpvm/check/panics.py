@@ -1,0 +1,53 @@
+"""The kernel's own assertions, and misuse of a primitive, as findings with their model stack."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from smpvm.check.base import HeldTracker, describe_held
+from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.stacks import capture, functions
+from smpvm.host.probe import Probe
+
+KIND: Final = {
+    "spin-recursion": "recursion",
+    "lock-recursion": "recursion",
+    "token-excl-after-shared": "recursion",
+    "sleep-with-spinlock": "sleep-with-spinlock",
+    "switch-with-spinlock": "sleep-with-spinlock",
+    "wrong-release": "wrong-release",
+    "token-order": "wrong-release",
+    "exit-with-lock": "wrong-release",
+}
+"""Code of a Misuse → kind of finding; every other code is an assertion."""
+
+
+class Panics(Probe):
+    """Turns each panic into a finding, at the moment and place where it happens."""
+
+    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
+        self.tracker = tracker
+        self.log = log
+
+    def panic(self, td: Any, code: str, message: str) -> None:
+        stack = capture(2)
+        st = self.tracker.state(td)
+        kind = KIND.get(code, "assertion")
+        what = f"{code}: {message}" if message else code
+        evidence = [f"held: {describe_held(st)}"]
+        if code == "token-excl-after-shared":
+            evidence.append("a thread that has a token shared would wait for itself for ever")
+        sites = [site_of(td, f"panics with {code}", stack)]
+        if kind == "recursion":
+            sites = [
+                site_of(td, f"took {h}", h.node.stack) for h in st.held if str(h.res) in message
+            ] + sites
+        self.log.add(
+            Finding(
+                kind,
+                what,
+                sites=sites,
+                evidence=evidence,
+                fingerprint=fingerprint(kind, code, *functions(stack, 1)),
+            )
+        )
