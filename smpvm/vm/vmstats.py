@@ -32,6 +32,22 @@ class VmStats:
 
     __slots__ = STATS
 
+    v_page_count: int
+    v_free_count: int
+    v_cache_count: int
+    v_inactive_count: int
+    v_active_count: int
+    v_wire_count: int
+    v_free_min: int
+    v_free_reserved: int
+    v_free_target: int
+    v_free_severe: int
+    v_cache_min: int
+    v_cache_max: int
+    v_inactive_target: int
+    v_pageout_free_min: int
+    v_interrupt_free_min: int
+
     def __init__(self) -> None:
         for name in STATS:
             setattr(self, name, 0)
@@ -73,6 +89,18 @@ class VmGlobals:
     """The global variables of vm_pageout.c:120-135, vm_page.c and swap_pager.c (C ints)."""
 
     __slots__ = GLOBALS
+
+    vm_pages_needed: int
+    vm_pageout_deficit: int
+    vm_pageout_pages_needed: int
+    vm_pages_waiting: int
+    vm_pageout_req_swapout: int
+    vm_swapcache_inactive_heuristic: int
+    pageout_lock_miss: int
+    swap_pager_full: int
+    swap_pager_almost_full: int
+    swap_fail_ticks: int
+    vm_swap_size: int
 
     def __init__(self) -> None:
         for name in GLOBALS:
