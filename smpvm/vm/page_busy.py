@@ -42,6 +42,8 @@ class PageBusy(PageBits):
 
         Blocks in tsleep on the page: no spinlock may be held, tokens are lost meanwhile.
         """
+        if (f := self.k.probe.page_want) is not None:
+            f(self.k.curthread(), m, also_m_busy)
         refuse = PG_BUSY | PG_SBUSY if also_m_busy else PG_BUSY
         cmpset = self.atomic.cmpset_int
         while True:

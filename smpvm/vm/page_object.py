@@ -97,6 +97,8 @@ class PageObjects(PageMoves):
         self._assert_held(obj)
         refuse = PG_BUSY | PG_SBUSY if also_m_busy else PG_BUSY
         m = self._lookup(obj, pindex)
+        if m is not None and (f := self.k.probe.page_want) is not None:
+            f(self.k.curthread(), m, also_m_busy)
         while m is not None:
             flags = m.flags
             if flags & refuse:
