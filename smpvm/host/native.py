@@ -19,6 +19,8 @@ _YIELDS: Final = 12
 """Turns of one spin that only offer the CPU, before the sleeps begin."""
 _SLEEP_MIN: Final = 20e-6
 _SLEEP_MAX: Final = 1e-3  # host seconds
+_SLICE: Final = 500e-6
+"""Host seconds that a thread which offers the CPU may keep it all the same."""
 _SAME_SPIN_NS: Final = 300_000
 """A turn that comes later than this after the last one begins a new spin."""
 
@@ -31,13 +33,14 @@ def _gil_enabled() -> bool:
 class _Seat:
     """What the carrier knows of one thread: its permit, and how far its spin has come."""
 
-    __slots__ = ("host", "last_turn", "permit", "turns")
+    __slots__ = ("host", "last_turn", "permit", "slice_end", "turns")
 
     def __init__(self) -> None:
         self.permit = threading.Lock()
         self.permit.acquire()  # locked: no permit; released by unpark
         self.turns = 0
         self.last_turn = 0  # time.monotonic_ns() of the latest turn's end
+        self.slice_end = 0.0
         self.host: threading.Thread | None = None
 
 
@@ -156,6 +159,17 @@ class NativeCarrier:
         if self.stopping:
             raise Stopped
         time.sleep(0)
+
+    def slice_over(self) -> bool:
+        """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?"""
+        if self.stopping:
+            raise Stopped
+        seat: _Seat = self._local.td.carrier_data
+        now = time.monotonic()
+        if now < seat.slice_end:
+            return False
+        seat.slice_end = now + _SLICE
+        return True
 
     # -- time and the end
 

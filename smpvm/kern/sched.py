@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smpvm.host.carrier import YIELD
@@ -15,17 +16,21 @@ class Sched:
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
+        # Free-running carriers have time slices; under a scheduler every yield is a decision.
+        self._resched_wanted: Callable[[], bool] | None = getattr(k.carrier, "slice_over", None)
 
     def lwkt_yield(self) -> None:
-        """lwkt_yield: let others run.
+        """lwkt_yield (lwkt_thread.c:1062): let others run, if the time slice is over.
 
-        No spinlock may be held (Misuse); tokens are given up if the CPU really changes hands, so
-        whatever they protect may have changed on return.
+        No spinlock may be held (Misuse; the C returns at once).  The tokens are given up and had
+        again, so whatever they protect may have changed on return.
         """
         k = self.k
         td = k.curthread()
         if td.spins:
             k.misuse("sleep-with-spinlock", f"{td} yields with {td.spins[-1]} held")
+        if self._resched_wanted is not None and not self._resched_wanted():
+            return
         if (p := k.point) is not None:
             p(YIELD, self)
         if td.toks:

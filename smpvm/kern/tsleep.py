@@ -123,14 +123,14 @@ class Sleep:
             k.misuse("sleep-with-spinlock", f"{td} sleeps ({wmesg}) with {td.spins[-1]} held")
         if ident is None:
             k.panic("sleep-no-ident", wmesg)
+        if (p := k.point) is not None:
+            p(SLEEP, ident)  # before the queue changes: a wakeup may come before or after that
         s = td.sleeper
         if not flags & PINTERLOCKED:
             with self._guard:
                 self._enqueue(Sleeper(td, ident, flags))
         elif s is not None and s.ident != ident:
             k.misuse("sleep-interlock", f"{td} interlocked {s.ident}, sleeps on {ident}")
-        if (p := k.point) is not None:
-            p(SLEEP, ident)
         error = self._sleep(td, ident, flags, wmesg, timo, cond)
         if (f := k.probe.sleep_done) is not None:
             f(td, ident, wmesg, error == EWOULDBLOCK)

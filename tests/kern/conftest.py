@@ -1,0 +1,86 @@
+"""Tiny kernels on real threads, and waiting for a condition instead of for a time."""
+
+import time
+
+import pytest
+
+from smpvm.host.native import NativeCarrier
+from smpvm.host.probe import EVENTS, Probe
+from smpvm.kern.kernel import Kernel
+
+
+class Recorder(Probe):
+    """Keeps every event as (name, args, facts)."""
+
+    def __init__(self):
+        self.log = []
+
+    def names(self):
+        return [name for name, _, _ in self.log]
+
+    def of(self, *names):
+        return [(name, args, facts) for name, args, facts in self.log if name in names]
+
+
+def _record(name):
+    def method(self, *args, **facts):
+        self.log.append((name, args, facts))
+
+    return method
+
+
+for _name in EVENTS:
+    setattr(Recorder, _name, _record(_name))
+
+
+class Bench:
+    """Kernels that are stopped and joined when the test ends."""
+
+    def __init__(self):
+        self.kernels = []
+
+    def kernel(self, *observers, tick=0.001, hz=100, **kw):
+        k = Kernel(NativeCarrier(hz=hz, tick_scale=tick * hz), observers, hz=hz, **kw)
+        self.kernels.append(k)
+        return k
+
+    def finish(self, k, timeout=10.0):
+        """Wait for every spawned thread; raise what ended one."""
+        left = k.carrier.join(timeout)
+        k.check()
+        assert left == [], [str(td) for td in left]
+
+    def run(self, k, *bodies, timeout=10.0):
+        tds = [k.spawn(f"t{i}", body, cpu=i) for i, body in enumerate(bodies)]
+        self.finish(k, timeout)
+        return tds
+
+    def until(self, cond, timeout=10.0):
+        """Return when *cond()* holds; the hand-offs of these tests wait on it, not on a time."""
+        deadline = time.monotonic() + timeout
+        while not cond():
+            assert time.monotonic() < deadline, "the awaited condition did not come true"
+            time.sleep(0.0005)
+
+    def close(self):
+        for k in self.kernels:
+            k.carrier.stop()
+            left = k.carrier.join(5.0)
+            assert left == [], [str(td) for td in left]
+
+
+@pytest.fixture
+def bench():
+    b = Bench()
+    yield b
+    b.close()
+
+
+@pytest.fixture
+def k(bench):
+    return bench.kernel()
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
