@@ -193,13 +193,17 @@ def parse(data: bytes) -> Trace:
     )
 
 
+KNOWN_BY: Final = (1 << READ, 1 << WRITE | 1 << READ, 1 << FETCH)
+"""The kinds of reference that say nothing new after one of each kind."""
+
+
 class Reducer:
     """Turns memory references into page references.
 
     The last *window* pages are remembered, each with the kinds of reference since it came in; a
-    reference that adds no kind to a remembered page is dropped.  (A small memory would hold those
-    pages anyway; with a window of one this is the collapsing of runs.)  A first write to a page
-    that was only read is kept.  At most *limit* references are kept.
+    reference that adds no kind to a remembered page is dropped (a write counts as a read too).  A
+    small memory would hold those pages anyway; with a window of one this is the collapsing of
+    runs.  A first write to a page that was only read is kept.  At most *limit* references are.
     """
 
     def __init__(self, window: int = 8, limit: int = 200_000) -> None:
@@ -234,7 +238,7 @@ class Reducer:
             else:
                 continue
             mask = recent.pop(page, 0)
-            recent[page] = mask | 1 << kind
+            recent[page] = mask | KNOWN_BY[kind]
             if not mask & 1 << kind:
                 self._keep(page, kind)
                 if len(self._refs) >= limit:
@@ -294,3 +298,12 @@ def read(path: Path, *, window: int = 8, limit: int = 200_000) -> Trace:
         raise TraceError(f"{path}: {why.strerror or why}") from None
     trace.name = trace.name or path.name.partition(".")[0]
     return trace
+
+
+def check_writable(path: Path) -> None:
+    """Raises TraceError now if *path* could not be written later."""
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as why:
+        raise TraceError(f"{path}: {why.strerror or why}") from None

@@ -1,0 +1,131 @@
+"""The command line: commands only, no logic.  Every error is one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smpvm import __version__
+from smpvm.config import ConfigError
+
+CLEAN, FOUND, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
+"""Exit codes: nothing found, findings, wrong use, no promise could be made, smpvm itself failed."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="smpvm %(version)s")
+def cli() -> None:
+    """An executable, checkable model of DragonFly BSD's SMP page-out machinery."""
+
+
+@cli.command()
+@click.option("--seconds", type=click.FloatRange(0.1, 1e6), default=20.0, show_default=True)
+@click.option("--profile", default="default", show_default=True, help="See `smpvm profiles`.")
+@click.option("--cpus", type=int, help="CPUs of the machine.")
+@click.option("--pages", type=int, help="Physical pages.")
+@click.option("--swap-pages", type=int, help="Swap space, in pages.")
+@click.option("--pq-l2-size", type=int, help="Page colours, a power of two up to 256.")
+@click.option("--spin-pool", type=int, help="Spinlocks that pages hash to.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "sysctls", multiple=True, metavar="SYSCTL=VALUE", help="May be repeated.")
+@click.option("--trace", "traces", multiple=True, metavar="FILE[,FILE...]", help="Replay these.")
+@click.option("--repair", "repairs", multiple=True, metavar="NAME|all", help="See `repairs`.")
+@click.option("--history", is_flag=True, help="Keep each page's last events for stale-data.")
+@click.option("--coverage/--no-coverage", default=True, help="Show the table by C function.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+@click.option("--log", "log_file", type=click.Path(path_type=Path), help="Write a log there.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Keep run.json and findings.")
+def stress(**options: Any) -> int:
+    """Run processes on a machine that pages, on real threads, and check that nothing is lost."""
+    from smpvm.report.stress import command
+
+    return command(options)
+
+
+@cli.command()
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--window", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 50_000_000), default=200_000, show_default=True)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(output: Path, window: int, limit: int, command: tuple[str, ...]) -> int:
+    """Run COMMAND under valgrind's lackey and keep its page references in FILE.
+
+    References to the last --window pages are dropped, and at most --limit are kept.
+    """
+    from smpvm.workload.record import record as run
+    from smpvm.workload.trace import check_writable, save
+
+    check_writable(output)
+    trace, status = run(command, window=window, limit=limit)
+    size = save(trace, output)
+    cut = "" if trace.whole else " (cut at the limit)"
+    click.echo(
+        f"{output}: {len(trace.refs):,} references to {trace.pages:,} pages{cut}, "
+        f"of {trace.seen:,} seen; {size:,} bytes; the command's exit status was {status}"
+    )
+    return CLEAN
+
+
+@cli.command()
+def repairs() -> int:
+    """List the repairs of the kernel's own defects."""
+    from smpvm.vm.repairs import REPAIRS
+
+    for repair in REPAIRS.values():
+        click.echo(f"{repair.name:<24} {repair.where:<44} {repair.title}")
+    return CLEAN
+
+
+@cli.command()
+def profiles() -> int:
+    """List the profiles of `smpvm stress`."""
+    from smpvm.workload.profiles import PROFILES
+
+    for profile in PROFILES.values():
+        click.echo(f"{profile.name:<12} {profile.title}")
+    return CLEAN
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"smpvm: {' '.join(text.split())}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    try:
+        code = cli.main(args=argv, prog_name="smpvm", standalone_mode=False)
+        sys.stdout.flush()
+    except (click.ClickException, ConfigError) as why:
+        complain(why.format_message() if isinstance(why, click.ClickException) else str(why))
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INCONCLUSIVE
+    except BrokenPipeError:
+        sys.stderr.close()
+        return CLEAN
+    except ValueError as why:
+        # TraceError, FindingError and their like: a file or an option that cannot be.
+        if type(why) is ValueError:
+            return _broken(why)
+        complain(str(why))
+        return USAGE
+    except Exception as why:
+        return _broken(why)
+    return code if isinstance(code, int) else CLEAN
+
+
+def _broken(why: BaseException) -> int:
+    import traceback
+
+    where = traceback.extract_tb(why.__traceback__)[-1]
+    complain(f"internal error: {type(why).__name__}: {why} ({where.filename}:{where.lineno})")
+    return BROKEN
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""One machine: a kernel, its VM, its daemons, and the processes that use them, on one carrier.
+
+``Machine`` boots, starts processes, runs, and stops in order: processes leave at the boundary to
+user mode and exit for real, then I/O drains, then the daemons are stopped in their sleeps.  What a
+stopped machine must look like is ``check.audit``'s business, not known here.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from smpvm.config import Config
+from smpvm.host.carrier import Carrier, Stopped
+from smpvm.host.native import NativeCarrier
+from smpvm.host.probe import Probe
+from smpvm.kern.kernel import Kernel
+from smpvm.kern.stall import who_waits
+from smpvm.kern.thread import Panic, Thread
+from smpvm.vm.vm import Vm, compose
+
+HOST_ROLES = ("boot", "monitor")
+DAEMONS = ("pagedaemon", "vmdaemon", "syncer")
+
+PROGRESS = (
+    "v_vm_faults",
+    "v_pdpages",
+    "v_syscall",
+    "v_intr",
+    "v_swapin",
+    "v_swapout",
+    "v_vnodein",
+    "v_vnodeout",
+    "user_access",
+)
+"""Counters one of which moves while a machine gets on; rounds of an idle daemon are no progress."""
+
+
+class Machine:
+    """A running machine.
+
+    *overrides* are mixins for the VM's subsystems (repairs, tests).  The calling host thread
+    carries the boot thread and must be the one that calls ``stop``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        carrier: Carrier | None = None,
+        observers: Sequence[Probe] = (),
+        overrides: Iterable[type] = (),
+        *,
+        stall_after: float = 10.0,
+    ) -> None:
+        self.config = config = copy.deepcopy(config)
+        self.carrier: Carrier = carrier or NativeCarrier(hz=config.hz, tick_scale=config.tick_scale)
+        self.k = Kernel(
+            self.carrier,
+            observers,
+            hz=config.hz,
+            ncpus=config.ncpus,
+            spin_pool=config.spin_pool,
+        )
+        self.k.on_panic = self.k.on_error = lambda td, why: self._halted.set()
+        self.vm = Vm(self.k, config, compose(overrides))
+        self.daemons: dict[str, Thread] = {}
+        self.closing = threading.Event()
+        """Set when processes should exit at their next return to user mode."""
+        self.stall: list[str] = []
+        """Who waited for what when the machine stopped getting on."""
+        self.stall_after = stall_after
+        self.started = time.monotonic()
+        self._mutex = threading.Lock()
+        self._monitor: threading.Thread | None = None
+        self._halted = threading.Event()
+
+    # -- start
+
+    def boot(self, daemons: Iterable[str] = DAEMONS) -> None:
+        """Start the daemons, and the monitor that notices a machine without progress."""
+        vm = self.vm
+        mains: dict[str, Callable[[], None]] = {
+            "pagedaemon": vm.pageout.thread,
+            "vmdaemon": vm.vmdaemon.daemon,
+            "syncer": vm.syncer.thread,
+        }
+        for name in daemons:
+            td = self.k.make_thread(name, mains[name], role=name)
+            self.daemons[name] = td
+            if name == "pagedaemon":
+                vm.pageout.pagethread = td
+            elif name == "vmdaemon":
+                vm.vmdaemon.vmthread = td
+            self.k.start(td)
+        if not self.carrier.serial:
+            self.started = time.monotonic()
+            self._monitor = threading.Thread(target=self._watch, name="monitor", daemon=True)
+            self._monitor.start()
+
+    # -- what is going on
+
+    def locks(self) -> dict[str, tuple[int, int]]:
+        """Lock class → (acquired, contended)."""
+        contended = self.k.lock_contention()
+        return {cls: (n, contended[cls]) for cls, n in self.k.lock_acquires().items()}
+
+    def queues(self) -> dict[str, int]:
+        """Pages on the queues of each kind, and wired."""
+        stats = self.vm.stats
+        names = ("free", "cache", "inactive", "active", "wire")
+        return {name: getattr(stats, f"v_{name}_count") for name in names}
+
+    @property
+    def failed(self) -> bool:
+        """The machine came to a bad end: its memory is not at rest."""
+        return bool(self.k.panics or self.k.errors or self.stall)
+
+    # -- the end
+
+    def stop(self, *, patience: float = 120.0) -> None:
+        """The orderly end.  Raises nothing; ``failed`` tells how it went.
+
+        *patience*: host seconds for all processes to leave, as long as they get on.
+        """
+        self.closing.set()
+        end = time.monotonic() + patience
+        while not self.failed and self._processes() and time.monotonic() < end:
+            time.sleep(0.01)
+        if not self.failed and self._processes():
+            self._stalled(f"processes still there after {patience:.0f} s")
+        if not self.failed:
+            self._drain(end)
+        self.halt()
+
+    def halt(self, timeout: float = 10.0) -> None:
+        """Stop every thread in its next wait."""
+        self._halted.set()
+        self.carrier.stop()
+        for td in self.carrier.join(timeout):
+            with self._mutex:
+                self.stall.append(f"{td}: does not stop")
+
+    def _processes(self) -> list[Thread]:
+        return [td for td in self.k.live_threads() if td.proc is not None]
+
+    def _drain(self, end: float) -> None:
+        """Write dirty files back and wait until no I/O is left and every daemon sleeps."""
+        try:
+            self.vm.syncer.sync_all()
+        except Stopped:
+            return
+        except Panic as panic:
+            self.k.panicked(self.k.boot, panic)
+            return
+        quiet = 0
+        before = -1
+        while quiet < 3 and not self.failed and time.monotonic() < end:
+            time.sleep(0.01)
+            now = sum(self.k.counts().values())
+            quiet = quiet + 1 if now == before and self._idle() else 0
+            before = now
+
+    def _idle(self) -> bool:
+        live = [
+            td
+            for td in self.k.live_threads()
+            if td.carrier_data is not None and td.role not in HOST_ROLES
+        ]
+        return all(td.sleeper is not None and td.sleeper.asleep for td in live) and not any(
+            disk.pending() for disk in self.vm.pager.disks()
+        )
+
+    # -- trouble
+
+    def _stalled(self, why: str) -> None:
+        lines = [why, *who_waits(self.k)]
+        with self._mutex:
+            if not self.stall:
+                self.stall = lines
+
+    def _watch(self) -> None:
+        """The monitor's body: a host thread outside the model."""
+        td = self.k.make_thread("monitor", lambda: None)
+        self.carrier.adopt(td)
+        before = -1
+        moved = time.monotonic()
+        while not self._halted.wait(0.25):
+            counts = self.k.counts()
+            now = sum(counts[name] for name in PROGRESS)
+            if now != before or not self._processes():
+                before, moved = now, time.monotonic()
+            elif time.monotonic() - moved > self.stall_after:
+                seconds = time.monotonic() - moved
+                self._stalled(f"no fault, no I/O, no scan for {seconds:.0f} s")
+                self.carrier.stop()
+                return

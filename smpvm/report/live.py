@@ -1,0 +1,113 @@
+"""What a person sees while a machine runs: a progress line and the table, one row a second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from smpvm.report.vmstat import GROUPS, LEGEND, header, row, values
+from smpvm.workload.sample import Sample
+
+ROWS = 18
+HEADING_EVERY = 20
+
+
+class Watch:
+    """Base: takes samples; shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Nothing to put back."""
+
+    def sample(self, now: Sample, total: float) -> None:
+        """One row; the run lasts *total* host seconds."""
+
+    def note(self, text: str) -> None:
+        """A line between the rows."""
+
+
+class PlainWatch(Watch):
+    """Lines, for a pipe or a file."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._last = Sample()
+        self._rows = 0
+        self._cpus = os.cpu_count() or 1
+
+    def sample(self, now: Sample, total: float) -> None:
+        if self._rows % HEADING_EVERY == 0:
+            for line in header():
+                self._write(line)
+        self._write(row(values(self._last, now, self._cpus)))
+        self._last = now
+        self._rows += 1
+
+    def note(self, text: str) -> None:
+        self._write(text)
+
+
+class RichWatch(Watch):
+    """A table that stays in place, on a terminal."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._last = Sample()
+        self._rows: list[list[int]] = []
+        self._cpus = os.cpu_count() or 1
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, why, tb)
+        if self._rows:
+            self._console.print(self._table())
+
+    def sample(self, now: Sample, total: float) -> None:
+        self._rows = [*self._rows[1 - ROWS :], values(self._last, now, self._cpus)]
+        self._last = now
+        done = min(now.seconds, total)
+        line = Text(f"{self._title}  {now.seconds:.0f} of {total:.0f} s")
+        self._live.update(
+            Group(line, ProgressBar(total=total, completed=done, width=60), self._table())
+        )
+
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, caption=LEGEND, caption_justify="left")
+        for group, columns in GROUPS:
+            for i, column in enumerate(columns):
+                table.add_column(f"{group if i == 0 else ''}\n{column}", justify="right")
+        for numbers in self._rows:
+            table.add_row(*(str(n) for n in numbers))
+        return table
+
+
+def watch(title: str, *, quiet: bool = False) -> Watch:
+    """The right one for standard output."""
+    if quiet:
+        return Watch()
+    console = Console()
+    if console.is_terminal:
+        return RichWatch(console, title)
+    return PlainWatch(lambda text: print(text, flush=True))

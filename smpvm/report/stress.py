@@ -1,0 +1,136 @@
+"""``smpvm stress``: from the command line's options to a run, its display and its summary."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from smpvm.config import ConfigError, parse_sysctl
+from smpvm.report.live import watch
+from smpvm.report.summary import run_lines
+from smpvm.vm.repairs import choose
+from smpvm.workload.profiles import find
+from smpvm.workload.stress import Plan, Result, check_plan, run
+from smpvm.workload.trace import Trace, read
+
+
+def plan_of(options: Mapping[str, Any]) -> Plan:
+    """The plan that the options ask for.  Raises ConfigError or TraceError."""
+    profile = find(options["profile"])
+    config = profile.machine(
+        ncpus=options["cpus"],
+        pages=options["pages"],
+        swap_pages=options["swap_pages"],
+        pq_l2_size=options["pq_l2_size"],
+        spin_pool=options["spin_pool"],
+        seed=options["seed"],
+        sysctl=dict(parse_sysctl(text) for text in options["sysctls"]),
+    )
+    plan = Plan(
+        profile,
+        config,
+        seconds=options["seconds"],
+        traces=_traces(options["traces"]),
+        repairs=choose(options["repairs"]),
+        history=options["history"],
+        run_dir=options["run_dir"],
+        command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
+    )
+    check_plan(plan)
+    if plan.run_dir is not None:
+        _make_dir(plan.run_dir)
+    return plan
+
+
+def _traces(texts: Sequence[str]) -> list[Trace]:
+    return [read(Path(name)) for text in texts for name in text.split(",") if name]
+
+
+def _make_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as why:
+        raise ConfigError(f"{path}: {why.strerror or why}") from None
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event; a second one ends the program at once."""
+    asked = threading.Event()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            sys.stdout.flush()
+            os._exit(3)
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    old = signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def command(options: Mapping[str, Any]) -> int:
+    """Run it, show it, and return the exit code."""
+    plan = plan_of(options)
+    quiet = options["as_json"]
+    with _log(options["log_file"]), interrupts() as asked:
+        shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
+        with shown:
+            result = run(
+                plan,
+                lambda sample: shown.sample(sample, plan.seconds),
+                asked,
+                lambda finding: shown.note(f"finding: {finding.kind}: {finding.title}"),
+            )
+    if quiet:
+        print(json.dumps(result.to_json(), indent=1))
+    else:
+        print("\n".join(run_lines(result, coverage=options["coverage"])))
+    for error in result.errors:
+        print(f"smpvm: internal error: {error}", file=sys.stderr)
+    return exit_code(result)
+
+
+def exit_code(result: Result) -> int:
+    """0 clean, 1 findings, 4 smpvm itself failed."""
+    if result.errors:
+        return 4
+    return 1 if result.findings else 0
+
+
+@contextmanager
+def _log(path: Path | None) -> Iterator[None]:
+    """Serialised log lines to *path* while it lasts."""
+    if path is None:
+        yield
+        return
+    from loguru import logger
+
+    logger.remove()
+    try:
+        sink = logger.add(path, serialize=True, level="DEBUG")
+    except OSError as why:
+        raise ConfigError(f"{path}: {why.strerror or why}") from None
+    logger.info("smpvm stress begins")
+    try:
+        yield
+    finally:
+        logger.info("smpvm stress ends")
+        logger.remove(sink)

@@ -1,0 +1,42 @@
+"""Named repairs of the kernel's own defects, off by default: the default model is the kernel.
+
+A repair is a subclass of exactly one subsystem of the VM that overrides the few methods where the
+defect is; ``vm.compose`` mixes it in front of the model's own.  Each lives in a module here and is
+listed in ``REPAIRS``: name, one-line title, where the defect is, the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from smpvm.config import ConfigError
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One repair.  *where*: the C function and its lines, ``vm_clean (vm_pageout.c:1-2)``."""
+
+    name: str
+    title: str
+    where: str
+    override: type
+
+
+REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({})
+"""Every repair by name."""
+
+
+def choose(names: Iterable[str]) -> list[Repair]:
+    """The repairs called *names*; ``all`` is every one.  Raises ConfigError."""
+    chosen: dict[str, Repair] = {}
+    for name in names:
+        if name == "all":
+            chosen.update(REPAIRS)
+        elif name in REPAIRS:
+            chosen[name] = REPAIRS[name]
+        else:
+            known = ", ".join(["all", *REPAIRS])
+            raise ConfigError(f"repair {name}: unknown; known are {known}")
+    return list(chosen.values())

@@ -1,0 +1,221 @@
+"""What processes do: one function for each kind of process.
+
+Each gets the ``User`` that it runs as, and returns when it has done its share or ``u.going()`` is
+false.  The runner then reads back everything that the process ever wrote, and lets it exit.
+Sizes are shares of the machine's physical pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smpvm.workload.trace import FETCH, WRITE, Trace
+from smpvm.workload.user import Area, User
+
+Kind = Callable[..., None]
+
+BURST = 32
+"""Accesses between two looks at whether to go on."""
+WORDS = 3
+"""Words of a page that a process uses; few, so that what must be known stays small."""
+
+
+def touch(u: User, area: Area, page: int, *, write: float = 0.5) -> None:
+    """Write or read one word of *page*."""
+    addr = area.word(page, u.rng.randrange(WORDS))
+    if u.rng.random() < write:
+        u.write(addr)
+    else:
+        u.read(addr)
+
+
+def pick(u: User, pages: int) -> int:
+    """A page by a lopsided choice: four times in five one of the first fifth."""
+    if u.rng.random() < 0.8:
+        return u.rng.randrange(max(1, pages // 5))
+    return u.rng.randrange(pages)
+
+
+def hog(u: User, *, share: float, rss: float = 0.0, life: int = 0) -> None:
+    """Anonymous memory used at random; *rss* limits the resident share, *life* the bursts."""
+    if rss:
+        u.limit_rss(u.pages(rss))
+    area = u.anonymous(u.pages(share))
+    bursts = 0
+    while u.going() and not 0 < life <= bursts:
+        for _ in range(BURST):
+            touch(u, area, pick(u, area.pages))
+        bursts += 1
+
+
+def short_lived(u: User, *, share: float) -> None:
+    """Fills some memory, reads it back, exits: another takes its place."""
+    area = u.anonymous(u.pages(share))
+    for page in range(area.pages):
+        if page % BURST == 0 and not u.going():
+            return
+        u.write(area.word(page, 0))
+    for _ in range(area.pages // 2):
+        touch(u, area, u.rng.randrange(area.pages), write=0.1)
+
+
+def file_reader(u: User, *, share: float, order: str) -> None:
+    """Maps a shared file and reads it, front to back or at random."""
+    area = u.shared_file("common", u.pages(share))
+    at = 0
+    while u.going():
+        for _ in range(BURST):
+            page = at if order == "sequential" else u.rng.randrange(area.pages)
+            u.read(area.word(page, u.rng.randrange(WORDS)))
+            at = (at + 1) % area.pages
+
+
+def file_writer(u: User, *, share: float, msync_every: int = 200) -> None:
+    """Maps a shared file, writes the words that it owns, reads all, and syncs now and then."""
+    area = u.shared_file("common", u.pages(share))
+    mine = u.own_word(area)
+    bursts = 0
+    while u.going():
+        for _ in range(BURST):
+            page = u.rng.randrange(area.pages)
+            if mine is not None and u.rng.random() < 0.5:
+                u.write(area.word(page, mine))
+            else:
+                u.read(area.word(page, u.rng.randrange(WORDS)))
+        bursts += 1
+        if bursts % msync_every == 0:
+            u.msync(area)
+
+
+def file_cutter(u: User, *, share: float) -> None:
+    """A file of its own: write it, cut it in half, let it grow again."""
+    area = u.own_file(u.pages(share))
+    while u.going():
+        for page in range(area.pages):
+            if page % BURST == 0 and not u.going():
+                return
+            u.write(area.word(page, 0))
+        u.truncate(area, area.pages // 2)
+        for page in range(area.pages // 2):
+            u.read(area.word(page, 0))
+        u.truncate(area, area.pages)
+
+
+def fork_tree(u: User, *, share: float, depth: int = 1) -> None:
+    """Fills memory, forks, and parent and children go on writing to what they share."""
+    area = u.anonymous(u.pages(share))
+    for page in range(area.pages):
+        u.write(area.word(page, 0))
+    while u.going():
+        children = [u.fork(_fork_child, area, depth - 1) for _ in range(2)]
+        for _ in range(area.pages):
+            touch(u, area, u.rng.randrange(area.pages))
+            if not u.going():
+                break
+        u.wait(children)
+
+
+def _fork_child(u: User, area: Area, depth: int) -> None:
+    for _ in range(area.pages):
+        if not u.going():
+            return
+        touch(u, area, u.rng.randrange(area.pages), write=0.4)
+    if depth > 0:
+        u.wait([u.fork(_fork_child, area, depth - 1)])
+        for page in range(0, area.pages, 3):
+            u.read(area.word(page, 0))
+
+
+def exec_churn(u: User, *, share: float) -> None:
+    """Uses memory for a moment, then throws the whole address space away, again and again."""
+    while u.going():
+        area = u.anonymous(u.pages(share))
+        for _ in range(area.pages):
+            touch(u, area, u.rng.randrange(area.pages))
+        u.exec()
+
+
+def locker(u: User, *, share: float) -> None:
+    """mlock and munlock of some pages of a larger area."""
+    area = u.anonymous(u.pages(share) * 4)
+    while u.going():
+        first = u.rng.randrange(area.pages)
+        count = min(area.pages // 4 or 1, area.pages - first)
+        if u.mlock(area, first, count):
+            for _ in range(BURST):
+                touch(u, area, first + u.rng.randrange(count))
+            u.munlock(area, first, count)
+        for _ in range(BURST):
+            touch(u, area, u.rng.randrange(area.pages))
+
+
+def advise(u: User, *, share: float) -> None:
+    """madvise: DONTNEED, FREE and WILLNEED on parts of its memory."""
+    area = u.anonymous(u.pages(share))
+    while u.going():
+        for _ in range(BURST * 2):
+            touch(u, area, u.rng.randrange(area.pages))
+        first = u.rng.randrange(area.pages)
+        count = min(8, area.pages - first)
+        u.madvise(area, first, count, u.rng.choice(("dontneed", "free", "willneed")))
+
+
+def sleeper(u: User, *, share: float) -> None:
+    """Fills memory, then sleeps most of the time: what idle processes are to a busy machine."""
+    area = u.anonymous(u.pages(share))
+    for page in range(area.pages):
+        u.write(area.word(page, 0))
+    while u.going():
+        u.sleep(3.0)
+        for page in range(area.pages):
+            u.read(area.word(page, 0))
+
+
+def trace(u: User, *, trace: Trace) -> None:
+    """Replays the page references of a recorded program, again from the start at its end.
+
+    Pages that the program never wrote and fetched instructions from are mapped from a file, as its
+    text was; the rest is anonymous.
+    """
+    written, fetched = set(), set()
+    for ref in trace.refs:
+        if ref & 3 == WRITE:
+            written.add(ref >> 2)
+        elif ref & 3 == FETCH:
+            fetched.add(ref >> 2)
+    text = sorted(fetched - written)
+    data = sorted(set(range(trace.pages)) - set(text))
+    areas: dict[int, tuple[Area, int]] = {}
+    if text:
+        area = u.shared_file(f"text of {trace.name}", len(text))
+        areas.update((page, (area, i)) for i, page in enumerate(text))
+    if data:
+        area = u.anonymous(len(data))
+        areas.update((page, (area, i)) for i, page in enumerate(data))
+    while u.going():
+        for n, ref in enumerate(trace.refs):
+            if n % BURST == 0 and not u.going():
+                return
+            area, page = areas[ref >> 2]
+            if ref & 3 == WRITE:
+                u.write(area.word(page, n % WORDS))
+            else:
+                u.read(area.word(page, n % WORDS))
+
+
+KINDS: dict[str, Kind] = {
+    f.__name__: f
+    for f in (
+        hog,
+        short_lived,
+        file_reader,
+        file_writer,
+        file_cutter,
+        fork_tree,
+        exec_churn,
+        locker,
+        advise,
+        sleeper,
+        trace,
+    )
+}

@@ -1,0 +1,266 @@
+"""A stress run: build a machine, let a profile's processes loose on it, stop it, and judge."""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import smpvm
+from smpvm.check.audit import audit
+from smpvm.check.audit import line as audit_line
+from smpvm.check.contents import Contents, PageHistory
+from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, write_atomic
+from smpvm.config import Config, ConfigError
+from smpvm.host.probe import Probe
+from smpvm.kern.thread import Panic
+from smpvm.machine import Machine
+from smpvm.vm.coverage import report as coverage_report
+from smpvm.vm.repairs import Repair
+from smpvm.workload.profiles import Profile, Task
+from smpvm.workload.runner import Runner
+from smpvm.workload.sample import Sample, look
+from smpvm.workload.trace import Trace, read
+
+FORMAT: Final = "smpvm-run"
+VERSION: Final = 1
+
+
+@dataclass
+class Plan:
+    """What to run."""
+
+    profile: Profile
+    config: Config
+    seconds: float = 20.0
+    traces: Sequence[Trace] = ()
+    """Replayed instead of the profile's own."""
+    repairs: Sequence[Repair] = ()
+    overrides: Sequence[type] = ()
+    """More mixins for the VM, inside of the repairs (tests that break something)."""
+    observers: Sequence[Probe] = ()
+    history: bool = False
+    run_dir: Path | None = None
+    command: str = ""
+    """The command line that shows a finding again."""
+    stall_after: float = 10.0
+    patience: float = 120.0
+
+
+@dataclass
+class Result:
+    """What came of it; all plain data."""
+
+    profile: str
+    seed: int
+    pages: int
+    swap_pages: int
+    ncpus: int
+    seconds: float = 0.0
+    interrupted: bool = False
+    processes: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, int] = field(default_factory=dict)
+    locks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    queues: dict[str, int] = field(default_factory=dict)
+    coverage: list[tuple[str, str, int]] = field(default_factory=list)
+    words_checked: int = 0
+    words_lost: int = 0
+    contents_line: str = ""
+    audit_line: str = ""
+    stall: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    """Defects of smpvm itself."""
+    repairs: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A document with its format and version."""
+        doc = {"format": FORMAT, "version": VERSION, "smpvm": smpvm.__version__, **asdict(self)}
+        doc["findings"] = [finding.to_json() for finding in self.findings]
+        return doc
+
+
+def shipped_trace(name: str) -> Trace:
+    """A trace that comes with the package."""
+    return read(Path(str(files("smpvm.workload") / "traces" / f"{name}.trace.gz")))
+
+
+def tasks_of(plan: Plan) -> list[Task]:
+    """The processes to start, one task for each, its trace loaded."""
+    tasks: list[Task] = []
+    for row in plan.profile.mix:
+        if row.kind == "trace":
+            if not plan.traces:
+                tasks += [Task("trace", 1, {"trace": shipped_trace(row.args["trace"])})] * row.count
+        else:
+            tasks += [Task(row.kind, 1, row.args)] * row.count
+    tasks += [Task("trace", 1, {"trace": trace}) for trace in plan.traces]
+    while len(tasks) < plan.config.ncpus:
+        tasks += tasks
+    return tasks
+
+
+def check_plan(plan: Plan) -> None:
+    """Raises ConfigError for a mix that the machine cannot hold."""
+    pages = plan.config.pages
+    wired = sum(task.args["share"] * pages for task in tasks_of(plan) if task.kind == "locker")
+    if wired > pages * 0.3:
+        raise ConfigError(
+            f"the processes would wire {wired:.0f} pages of {pages}; allowed are three in ten"
+        )
+
+
+def run(
+    plan: Plan,
+    on_sample: Callable[[Sample], None] | None = None,
+    interrupt: threading.Event | None = None,
+    on_finding: Callable[[Finding], None] | None = None,
+) -> Result:
+    """Run *plan* to its end.  *interrupt* ends it early, in order."""
+    check_plan(plan)
+    findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
+    history = PageHistory() if plan.history else None
+    contents = Contents(findings, history)
+    observers = [*plan.observers, *([history] if history else [])]
+    overrides = [*(r.override for r in plan.repairs), *plan.overrides]
+    machine = Machine(
+        plan.config, observers=observers, overrides=overrides, stall_after=plan.stall_after
+    )
+    if plan.run_dir is not None:
+        _write_run(plan, plan.run_dir)
+    runner = Runner(machine, contents, tasks_of(plan))
+    machine.boot()
+    runner.start()
+    interrupted = _let_run(machine, plan.seconds, on_sample, interrupt or threading.Event())
+    machine.stop(patience=plan.patience)
+    if not machine.failed:
+        runner.check_files()
+    return _judge(plan, machine, runner, contents, findings, interrupted)
+
+
+def _let_run(
+    machine: Machine,
+    seconds: float,
+    on_sample: Callable[[Sample], None] | None,
+    interrupt: threading.Event,
+) -> bool:
+    end = machine.started + seconds
+    tick = machine.started + 1.0
+    while not machine.failed and (now := time.monotonic()) < end:
+        if interrupt.wait(max(0.01, min(tick, end, now + 0.2) - now)):
+            return True
+        if time.monotonic() >= tick:
+            tick += 1.0
+            if on_sample is not None:
+                on_sample(look(machine))
+    return False
+
+
+def _judge(
+    plan: Plan,
+    machine: Machine,
+    runner: Runner,
+    contents: Contents,
+    findings: FindingLog,
+    interrupted: bool,
+) -> Result:
+    k = machine.k
+    for td, panic in k.panics:
+        findings.add(_panic_finding(td, panic))
+    if machine.stall and not k.panics and not k.errors:
+        findings.add(
+            Finding(
+                "stall",
+                f"the machine stopped making progress: {machine.stall[0]}",
+                evidence=machine.stall,
+                fingerprint=fingerprint("stall", plan.profile.name),
+            )
+        )
+    if machine.failed:
+        said = "audit: not done, the machine did not come to rest"
+    else:
+        broken = audit(machine.vm)
+        for finding in broken:
+            findings.add(finding)
+        said = audit_line(broken)
+    findings.finish()
+    counters = k.counts()
+    config = plan.config
+    result = Result(
+        plan.profile.name,
+        config.seed,
+        config.pages,
+        config.swap_pages,
+        config.ncpus,
+        seconds=time.monotonic() - machine.started,
+        interrupted=interrupted,
+        processes=runner.started,
+        counters=dict(counters),
+        extra=runner.totals(),
+        locks=machine.locks(),
+        queues=machine.queues(),
+        coverage=[(row.name, row.lines, n) for row, n in coverage_report(counters)],
+        words_checked=contents.checked,
+        words_lost=contents.lost,
+        contents_line=contents.line(),
+        audit_line=said,
+        stall=machine.stall,
+        errors=[f"{td}: {type(why).__name__}: {why}" for td, why in k.errors],
+        repairs=[r.name for r in plan.repairs],
+        findings=findings.findings,
+    )
+    if plan.run_dir is not None:
+        write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
+    return result
+
+
+def _panic_finding(td: Any, panic: Panic) -> Finding:
+    kind = type(panic).__name__ == "Misuse" and panic.code in (
+        "sleep-with-spinlock",
+        "recursion",
+        "wrong-release",
+    )
+    return Finding(
+        panic.code if kind else "assertion",
+        f"{'NULL followed' if panic.kind == 'fault' else 'panic'}: {panic}",
+        sites=[Site(str(td), td.role, f"panics: {panic.code}", stack_of(panic))],
+        fingerprint=fingerprint("assertion", panic.code),
+    )
+
+
+def stack_of(why: BaseException) -> tuple[Any, ...]:
+    """The model's frames of an exception's traceback, innermost first."""
+    from smpvm.check.stacks import SKIP, kind_of, resolve
+
+    raw = []
+    tb = why.__traceback__
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if kind_of(code) != SKIP:
+            raw.append((code, tb.tb_lasti))
+        tb = tb.tb_next
+    return resolve(tuple(reversed(raw)))
+
+
+def _write_run(plan: Plan, run_dir: Path) -> None:
+    doc = {
+        "format": FORMAT,
+        "version": VERSION,
+        "smpvm": smpvm.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "profile": plan.profile.name,
+        "seconds": plan.seconds,
+        "seed": plan.config.seed,
+        "config": asdict(plan.config),
+        "repairs": [r.name for r in plan.repairs],
+        "command": plan.command,
+    }
+    write_atomic(run_dir / "run.json", json.dumps(doc, indent=1) + "\n")

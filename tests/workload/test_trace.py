@@ -1,0 +1,160 @@
+"""Page-reference traces: the file format, the reduction, and what is refused."""
+
+import gzip
+import json
+import shutil
+from array import array
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smpvm.workload.record import record
+from smpvm.workload.trace import (
+    FETCH,
+    READ,
+    WRITE,
+    Reducer,
+    Trace,
+    TraceError,
+    dump,
+    parse,
+    read,
+    save,
+)
+
+
+def trace_of(refs: list[tuple[int, int]], runs: list[tuple[int, int]]) -> Trace:
+    return Trace(array("I", [p << 2 | k for p, k in refs]), runs, "t", ["t", "x"], 9, 4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    refs=st.lists(st.tuples(st.integers(0, 299), st.sampled_from((READ, WRITE, FETCH)))),
+    start=st.integers(0, 1 << 40),
+)
+def test_a_trace_survives_the_file(refs: list[tuple[int, int]], start: int) -> None:
+    trace = trace_of(refs, [(start, 100), (start + 150, 200)])
+    again = parse(gzip.decompress(dump(trace)))
+    assert again == trace
+
+
+def test_the_same_trace_is_the_same_file() -> None:
+    trace = trace_of([(0, READ), (2, WRITE)], [(7, 3)])
+    assert dump(trace) == dump(trace)
+
+
+LOG = b"""==1== Lackey, an example Valgrind tool
+I  0401a000,3
+I  0401a003,3
+ S 1fff000748,8
+ L 1fff000740,8
+I  0401a006,3
+ M 1fff000740,8
+ L 04020000,8
+ S 04020008,8
+hello from the program
+I  0401b000,3
+"""
+
+
+def test_reduction_keeps_the_first_of_each_kind() -> None:
+    reducer = Reducer(window=8)
+    reducer.feed(LOG.splitlines(keepends=True))
+    trace = reducer.trace("x")
+    # pages in order of address: 401a, 401b, 4020, 1fff000
+    assert trace.runs == [(0x401A, 2), (0x4020, 1), (0x1FFF000, 1)]
+    got = [(ref >> 2, ref & 3) for ref in trace.refs]
+    assert got == [(0, FETCH), (3, WRITE), (2, READ), (2, WRITE), (1, FETCH)]
+    assert trace.seen == 9
+
+
+def test_a_page_that_left_the_window_counts_again() -> None:
+    lines = [b" L %08x000,8\n" % page for page in (1, 2, 3, 1)]
+    small, large = Reducer(window=1), Reducer(window=8)
+    small.feed(lines)
+    large.feed(lines)
+    assert len(small.trace().refs) == 4
+    assert len(large.trace().refs) == 3
+
+
+def test_the_limit_is_kept_and_said() -> None:
+    reducer = Reducer(window=1, limit=10)
+    reducer.feed(b" L %08x000,8\n" % page for page in range(1, 100))
+    trace = reducer.trace()
+    assert len(trace.refs) == 10
+    assert not trace.whole
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_raw_log_can_be_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "prog.log"
+    path.write_bytes(gzip.compress(LOG) if zipped else LOG)
+    trace = read(path)
+    assert trace.pages == 4
+    assert trace.name == "prog"
+
+
+def damaged(tmp_path: Path, data: bytes) -> str:
+    path = tmp_path / "x.trace"
+    path.write_bytes(data)
+    with pytest.raises(TraceError) as why:
+        read(path)
+    text = str(why.value)
+    assert "\n" not in text
+    assert text.startswith(str(path))
+    return text
+
+
+def test_cut_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    good = dump(trace_of([(n % 7, n % 3) for n in range(5000)], [(0, 7)]))
+    assert "cut short" in damaged(tmp_path, good[:-20])
+    assert "whole gzip" in damaged(tmp_path, good[:-5] + bytes(5))
+    assert "neither" in damaged(tmp_path, b"\x7fELF" + bytes(100))
+    assert "neither" in damaged(tmp_path, b"")
+    assert "not a trace" in damaged(tmp_path, b'{"format": "other"}\n')
+    assert "no memory references" in damaged(tmp_path, b"==1== Lackey\n")
+
+
+def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
+    plain = gzip.decompress(dump(trace_of([(0, 0), (1, 1)], [(5, 2)])))
+    line, _, body = plain.partition(b"\n")
+    header = json.loads(line)
+
+    def changed(**fields: object) -> bytes:
+        return json.dumps({**header, **fields}).encode() + b"\n" + body
+
+    assert "version 2" in damaged(tmp_path, changed(version=2))
+    assert "add up" in damaged(tmp_path, changed(pages=3))
+    assert "references" in damaged(tmp_path, changed(refs=3))
+    assert "references" in damaged(tmp_path, changed(refs=1))
+    assert "out of order" in damaged(tmp_path, changed(runs=[[5, 1], [4, 1]]))
+    assert "names page" in damaged(tmp_path, changed(pages=1, runs=[[5, 1]]))
+    assert "refs is" in damaged(tmp_path, changed(refs=-1))
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="No such file"):
+        read(tmp_path / "none")
+    with pytest.raises(TraceError, match="No such file"):
+        save(trace_of([(0, 0)], [(0, 1)]), tmp_path / "none" / "x")
+
+
+def test_recording_without_valgrind_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(TraceError, match="apt-get install valgrind"):
+        record(["true"])
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_a_real_program_can_be_recorded() -> None:
+    trace, status = record(["true"], limit=5000)
+    assert status == 0
+    assert trace.pages > 20
+    reads, writes, fetches = trace.counts()
+    assert reads
+    assert writes
+    assert fetches
+    with pytest.raises(TraceError, match="no such program"):
+        record(["/no/such/program"])
