@@ -133,9 +133,7 @@ class ObjectsBase:
         self.k = k = vm.k
         self.atomic = k.atomic
         self.lists: list[dict[VmObject, None]] = [{} for _ in range(VMOBJ_HSIZE)]
-        self.list_tokens: list[Token] = [
-            Token(k, "vmobjlst", f"{n}") for n in range(VMOBJ_HSIZE)
-        ]
+        self.list_tokens: list[Token] = [Token(k, "vmobjlst", f"{n}") for n in range(VMOBJ_HSIZE)]
         self.quick_color = [0] * max(vm.config.ncpus, 1)
         self.collapses = 0
         self.bypasses = 0
@@ -202,9 +200,9 @@ class ObjectsBase:
         self.atomic.add_int(obj, "hold_count", 1)
         if obj.token.try_():
             return True
-        if self.atomic.fetchadd_int(obj, "hold_count", -1) == 1:
-            if obj.ref_count == 0 and obj.flags & OBJ_DEAD:
-                self.zfree(obj)
+        last = self.atomic.fetchadd_int(obj, "hold_count", -1) == 1
+        if last and obj.ref_count == 0 and obj.flags & OBJ_DEAD:
+            self.zfree(obj)
         return False
 
     def hold_shared(self, obj: VmObject) -> None:
@@ -301,12 +299,12 @@ class ObjectsBase:
         if obj.type == OBJT_VNODE:
             vp = obj.handle
             if vp is not None:
-                self.vm.syncer.vsetobjdirty(vp)
+                self.k.vnode.vsetobjdirty(vp)
 
     # -- paging_in_progress
 
     def pip_add(self, obj: VmObject, n: int) -> None:
-        """vm_object_pip_add, vm_object.h:296-300: *n* I/Os more: do not collapse, do not destroy."""
+        """vm_object_pip_add, vm_object.h:296-300: *n* I/Os more: no collapse, no end."""
         self.atomic.add_int(obj, "paging_in_progress", n)
         if (f := self.k.probe.pip_add) is not None:
             f(self.k.curthread(), obj, n)
@@ -336,4 +334,4 @@ class ObjectsBase:
     def user_yield(self, count: int) -> None:
         """lwkt_user_yield on every 64th page of a scan."""
         if count & 63 == 0:
-            self.k.carrier.yield_()
+            self.k.sched.lwkt_user_yield()

@@ -80,7 +80,7 @@ class Cleaning(ObjectsBase):
             if not info.error:
                 self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
                 if obj.handle is not None:
-                    self.vm.syncer.vclrobjdirty(obj.handle)
+                    self.k.vnode.vclrobjdirty(obj.handle)
         while True:
             info.error, info.count = False, 0
             generation = obj.generation

@@ -153,9 +153,7 @@ class Collapse(ChainLocks, Deallocation):
             kprintf(self.k, "backing-scan-race", object=backing, page=m)
             page.wakeup(m)
             return RESTART
-        if op & OBSC_COLLAPSE_NOWAIT and (
-            m.valid == 0 or m.wire_count or m.flags & PG_NEED_COMMIT
-        ):
+        if op & OBSC_COLLAPSE_NOWAIT and (m.valid == 0 or m.wire_count or m.flags & PG_NEED_COMMIT):
             page.wakeup(m)
             return GO_ON
         if backing.type == OBJT_SWAP:
@@ -293,7 +291,7 @@ class Collapse(ChainLocks, Deallocation):
         self.collapses += 1
 
     def _bypass(self, obj: VmObject, backing: VmObject) -> None:
-        """Let *obj*, which hides all of *backing*, be backed by what backs *backing* (:2473-2549)."""
+        """*obj* hides all of *backing*: let what is behind that back *obj* (:2473-2549)."""
         self.k.curthread().hit("vm_object_collapse:bypass")
         behind = self.hold_backing(backing)
         self.k.kassert(obj.backing_object is backing, "collapse-backing", str(obj))

@@ -173,9 +173,7 @@ class Deallocation(ObjectsBase):
             and obj.type in INTERNAL
         )
 
-    def _dealloc_shadow(
-        self, obj: VmObject, dlist: list[VmObject]
-    ) -> tuple[int, VmObject | None]:
+    def _dealloc_shadow(self, obj: VmObject, dlist: list[VmObject]) -> tuple[int, VmObject | None]:
         """The other reference is a shadow's: collapse *obj* into it (vm_object.c:915-1021).
 
         Returns (DONE, None), (SKIP, None) when the shadow is chain locked, (AGAIN, None) to look
@@ -311,7 +309,7 @@ class Deallocation(ObjectsBase):
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
 
     def terminate_callback(self, obj: VmObject, m: Page) -> int:
-        """vm_object_terminate_callback, vm_object.c:1250-1281: free one page, or disown a wired one.
+        """vm_object_terminate_callback, vm_object.c:1250-1281: free a page, disown a wired one.
 
         *obj* is held; waits for a busy page.
         """

@@ -56,7 +56,7 @@ class Madvise(ObjectsBase):
             ):
                 break
             m, error = page.lookup_busy_try(at, pindex, True)
-            if error:
+            if error and m is not None:
                 page.sleep_busy(m, True, "madvpo")
                 if at is not obj:
                     self.drop(at)

@@ -1,0 +1,463 @@
+"""vnode_pager.c, and as much of a file system as it needs: a size, and blocks on a disk.
+
+The buffer cache is left out but for what the VM sees of it: while a block is read or written its
+page has one soft busy more and its object one pip reference more, and the device's thread ends
+that (vfs_busy_pages and bpdone of vfs_bio.c).  Wiring by buffers is not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from smpvm.config import PAGE_SIZE
+from smpvm.kern.errno import EINVAL
+from smpvm.kern.lockmgr import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
+from smpvm.kern.token import Token
+from smpvm.kern.vnode import VOBJBUF, VRECLAIMED, Vnode
+from smpvm.vm.console import kprintf
+from smpvm.vm.disk import READ, WRITE, Contents, Disk, Io
+from smpvm.vm.object_base import VmObject
+from smpvm.vm.page_struct import PG_NEED_COMMIT
+from smpvm.vm.param import (
+    OBJ_DEAD,
+    OBJPC_SYNC,
+    OBJT_DEAD,
+    OBJT_VNODE,
+    VM_PAGE_BITS_ALL,
+    VM_PAGER_AGAIN,
+    VM_PAGER_BAD,
+    VM_PAGER_ERROR,
+    VM_PAGER_OK,
+    VM_PAGER_PUT_INVAL,
+    VM_PAGER_PUT_SYNC,
+    VM_PROT_NONE,
+    VM_PROT_READ,
+    u32,
+)
+
+if TYPE_CHECKING:
+    from smpvm.vm.page import Page
+    from smpvm.vm.vm import Vm
+
+NOOFFSET = -1
+WORD = 8
+"""Bytes in a word of contents."""
+
+
+class File:
+    """What is behind a vnode (its ``data``): the size in bytes (v_filesize), the blocks, v_token.
+
+    ``blocks`` maps a page index to the words on disk; a block of zeros, or a hole, is missing.
+    """
+
+    __slots__ = ("blocks", "name", "size", "token")
+
+    def __init__(self, token: Token, name: str, size: int) -> None:
+        self.token = token
+        self.name = name
+        self.size = size
+        self.blocks: dict[int, Contents] = {}
+
+
+class VnodePager:
+    """vnode_pager.c: ``vm.vnode_pager``."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = vm.k
+        self.disk = Disk(vm.k, "file", vm.config.file_disk, vm.config.seed)
+
+    # -- files and their objects
+
+    def new_file(self, size: int, name: str = "") -> Vnode:
+        """A file of *size* bytes of zeros: its vnode, with one reference and a VM object."""
+        vp = self.k.vnode.new()
+        vp.data = File(Token(self.k, "v_token", str(vp)), name or str(vp), size)
+        self.vinitvmio(vp, size)
+        return vp
+
+    def file(self, vp: Vnode) -> File:
+        """The file behind *vp*."""
+        data = vp.data
+        assert isinstance(data, File)
+        return data
+
+    def vinitvmio(self, vp: Vnode, filesize: int) -> None:
+        """vinitvmio, vfs_subr.c: give *vp* (referenced) its VM object, with no reference on it."""
+        objects = self.vm.object
+        obj: VmObject | None = vp.v_object
+        if obj is None:
+            obj = self.alloc(vp, filesize)
+            objects.hold(obj)
+            self.k.atomic.add_int(obj, "ref_count", -1)
+            self.k.vnode.vrele(vp)
+        else:
+            objects.hold(obj)
+            self.k.kassert(not obj.flags & OBJ_DEAD, "vinitvmio-dead", str(obj))
+        self.k.vnode.vsetflags(vp, VOBJBUF)
+        objects.drop(obj)
+
+    def alloc(self, vp: Vnode, length: int) -> VmObject:
+        """vnode_pager_alloc, vnode_pager.c:89-187: the object of *vp*, with a reference more.
+
+        *vp* is referenced by the caller; each reference on the object is one on *vp* too.  Blocks.
+        """
+        k, objects, file = self.k, self.vm.object, self.file(vp)
+        file.token.get()
+        obj: VmObject | None = vp.v_object
+        pages = (length + PAGE_SIZE - 1) // PAGE_SIZE
+        if obj is not None:
+            objects.hold(obj)
+            k.kassert(not obj.flags & OBJ_DEAD, "vnode-alloc-dead", str(obj))
+            objects.reference_quick(obj)
+            if obj.size != pages or file.size != length:
+                kprintf(k, "vnode-alloc-size", object=obj, size=file.size, length=length)
+        else:
+            obj = objects.allocate_hold(OBJT_VNODE, pages)
+            obj.handle = vp
+            vp.v_object = obj
+            file.size = length
+            k.vnode.vref(vp)
+        objects.drop(obj)
+        file.token.release()
+        return obj
+
+    def reference(self, vp: Vnode) -> VmObject | None:
+        """vnode_pager_reference, vnode_pager.c:201-208: the object, with a reference more, or None.
+
+        *vp* is referenced by the caller.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.reference_quick(obj)
+        return obj
+
+    def dealloc(self, obj: VmObject) -> None:
+        """vnode_pager_dealloc, vnode_pager.c:210-225: part *obj*, held, from its vnode.  Blocks."""
+        vp = obj.handle
+        self.k.kassert(vp is not None, "vnode-pager-dealloced", str(obj))
+        self.vm.object.pip_wait(obj, "vnpdea")
+        obj.handle = None
+        obj.type = OBJT_DEAD
+        vp.v_object = None
+        self.file(vp).size = NOOFFSET
+        self.k.vnode.vclrflags(vp, VOBJBUF)
+        self.vm.swap.freespace_all(obj)
+
+    def haspage(self, obj: VmObject, pindex: int) -> bool:
+        """vnode_pager_haspage, vnode_pager.c:232-276: whether the file has a block there."""
+        vp = obj.handle
+        if vp is None or vp.v_flag & VRECLAIMED:
+            return False
+        file = self.file(vp)
+        return pindex * PAGE_SIZE < file.size and pindex in file.blocks
+
+    def lock(self, obj: VmObject | None) -> Vnode | None:
+        """vnode_pager_lock, vnode_pager.c:790-842: lock the vnode at the end of a chain, shared.
+
+        *obj* is held and stays so; the objects behind it are held in turn.  Returns the vnode,
+        referenced and locked, or None where there is none.  Blocks.
+        """
+        if obj is None:
+            return None
+        objects = self.vm.object
+        objects.assert_held(obj)
+        at = obj
+        while at.type != OBJT_VNODE:
+            if at.flags & OBJ_DEAD:
+                break
+            behind = at.backing_object
+            if behind is None:
+                break
+            objects.hold_shared(behind)
+            if behind is not at.backing_object:
+                objects.drop(behind)
+                continue
+            if at is not obj:
+                objects.lock_swap()
+                objects.drop(at)
+            at = behind
+        vp = self._lock_end(obj, at)
+        if at is not obj:
+            objects.drop(at)
+        return vp
+
+    def _lock_end(self, obj: VmObject, at: VmObject) -> Vnode | None:
+        k = self.k
+        while at.type == OBJT_VNODE and not at.flags & OBJ_DEAD:
+            vp: Vnode | None = at.handle
+            if vp is None:
+                k.panic("null-vnode", str(at), kind="fault")
+            error = k.vnode.vget(vp, LK_SHARED | LK_RETRY | LK_CANRECURSE)
+            if error == 0:
+                if at.handle is vp:
+                    return vp
+                k.vnode.vput(vp)
+            else:
+                kprintf(k, "vnode-pager-lock", vnode=vp, error=error)
+                ident = obj.handle
+                if ident is None:
+                    k.panic("sleep-no-ident", f"vnpgrl, {obj} has no handle")
+                k.sleep.tsleep(ident, 0, "vnpgrl", k.hz)
+        return None
+
+    def setsize(self, vp: Vnode, nsize: int) -> None:
+        """vnode_pager_setsize, vnode_pager.c:290-397: the file is *nsize* bytes long now.
+
+        Pages behind the new end are thrown away, and the rest of the last one is zeroed.  The
+        caller has *vp* locked exclusively, as a rule.  Waits for busy pages.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is None:
+            return
+        objects, file = self.vm.object, self.file(vp)
+        objects.hold(obj)
+        self.k.kassert(vp.v_object is obj, "setsize-object", str(vp))
+        if nsize != file.size:
+            nobjsize = (nsize + PAGE_SIZE - 1) // PAGE_SIZE
+            oobjsize = obj.size
+            obj.size = nobjsize
+            shrunk = nsize < file.size
+            file.size = nsize
+            if shrunk:
+                if nobjsize < oobjsize:
+                    objects.page_remove(obj, nobjsize, oobjsize, False)
+                if nsize % PAGE_SIZE:
+                    self._zero_tail(obj, nsize)
+        objects.drop(obj)
+
+    def _zero_tail(self, obj: VmObject, nsize: int) -> None:
+        """Zero what the last page, if resident, has behind the end of the file (:341-391)."""
+        page = self.vm.page
+        m = page.lookup_busy_wait(obj, nsize // PAGE_SIZE, True, "vsetsz")
+        if m is None:
+            return
+        if m.valid:
+            base = nsize % PAGE_SIZE
+            self.vm.pmap.zero_page_area(m, base, PAGE_SIZE - base)
+            page.protect(m, VM_PROT_NONE)
+            page.clear_dirty_beg_nonincl(m, base, PAGE_SIZE - base)
+            if m.dirty:
+                m.dirty = VM_PAGE_BITS_ALL
+        page.wakeup(m)
+
+    def truncate(self, vp: Vnode, nsize: int) -> None:
+        """vtruncbuf, vfs_subr.c, and the file system around it: cut or extend to *nsize* bytes.
+
+        The caller has *vp* locked exclusively.  Blocks go when no page can be written to them any
+        more.  Blocks.
+        """
+        file = self.file(vp)
+        file.token.get()
+        self.setsize(vp, nsize)
+        first = (nsize + PAGE_SIZE - 1) // PAGE_SIZE
+        for pindex in [p for p in file.blocks if p >= first]:
+            file.blocks.pop(pindex, None)
+        tail = nsize % PAGE_SIZE
+        last = file.blocks.get(nsize // PAGE_SIZE)
+        if tail and last is not None:
+            kept = {word: value for word, value in last.items() if word * WORD < tail}
+            file.blocks[nsize // PAGE_SIZE] = kept
+        file.token.release()
+
+    def freepage(self, m: Page) -> None:
+        """vnode_pager_freepage, vnode_pager.c:405-414: done with a busy page that came to nothing.
+
+        Freed, unless it is in other use (then activated and released).
+        """
+        page = self.vm.page
+        if m.busy or m.wire_count or m.flags & PG_NEED_COMMIT:
+            page.activate(m)
+            page.wakeup(m)
+        else:
+            page.free(m)
+
+    def vinvalbuf(self, vp: Vnode, save: bool) -> None:
+        """vinvalbuf, vfs_subr.c: wait for I/O, then throw away clean pages (all without *save*).
+
+        Blocks.
+        """
+        file = self.file(vp)
+        file.token.get()
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.pip_wait(obj, "vnvlbx")
+            self.vm.object.page_remove(obj, 0, 0, save)
+        file.token.release()
+
+    def fsync(self, vp: Vnode) -> None:
+        """VOP_FSYNC(vp, MNT_WAIT): write all dirty pages, and wait.
+
+        The caller has *vp* locked.  Blocks.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
+            self.vm.object.pip_wait(obj, "vnfsync")
+
+    def reclaim(self, vp: Vnode) -> None:
+        """vclean_vxlocked, vfs_subr.c: end the life of *vp* and of its object.
+
+        The caller has a reference and no lock; takes the vnode lock exclusively.  Blocks.
+        """
+        k, objects = self.k, self.vm.object
+        k.vnode.vn_lock(vp, LK_EXCLUSIVE)
+        self.vinvalbuf(vp, True)
+        while (obj := vp.v_object) is not None:
+            objects.hold(obj)
+            if obj is vp.v_object:
+                break
+            objects.drop(obj)
+        if obj is not None:
+            if obj.ref_count == 0:
+                if not obj.flags & OBJ_DEAD:
+                    objects.terminate(obj)
+                objects.drop(obj)
+            else:
+                self.vm.pager.deallocate(obj)
+                objects.drop(obj)
+        k.vnode.vclrflags(vp, VOBJBUF)
+        k.vnode.reclaim(vp)
+        k.vnode.vn_unlock(vp)
+
+    # -- page-in
+
+    def getpage(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+        """vnode_pager_getpage, vnode_pager.c:424-436 (and the generic getpages, :448-609).
+
+        The caller has *m* busy, *obj* held, and the vnode locked (vm_fault: shared).  The page is
+        only soft-busy while it is read; it is busy again on return.  Returns VM_PAGER_OK,
+        VM_PAGER_BAD (reclaimed vnode) or VM_PAGER_ERROR.  Blocks.
+        """
+        k, page = self.k, self.vm.page
+        vp: Vnode = obj.handle
+        if vp.v_flag & VRECLAIMED:
+            return VM_PAGER_BAD
+        if m.pindex * PAGE_SIZE >= self.file(vp).size:
+            return VM_PAGER_ERROR
+        page.io_start(m)
+        page.wakeup(m)
+        td = k.curthread()
+        td.hit("v_vnodein")
+        td.hit("v_vnodepgsin")
+        error = self.vop_read(vp, obj, m)
+        page.busy_wait(m, False, "getpgs")
+        page.io_finish(m)
+        if m.valid == 0:
+            if error == 0:
+                kprintf(k, "getpages-not-valid", page=m)
+                error = EINVAL
+        elif m.valid != VM_PAGE_BITS_ALL:
+            page.zero_invalid(m, True)
+        if error:
+            kprintf(k, "vnode-read-error", vnode=vp, error=error)
+        return VM_PAGER_ERROR if error else VM_PAGER_OK
+
+    def vop_read(self, vp: Vnode, obj: VmObject, m: Page) -> int:
+        """VOP_READ into the page itself: a block that is not valid comes from the disk.
+
+        Returns an errno.  Sleeps for the I/O.
+        """
+        self._busy_pages(obj, [m], None)
+        io = self._io(READ, vp, obj, [m], self.read_done)
+        self.disk.strategy(io)
+        return self.disk.biowait(io, "biord")
+
+    def read_done(self, io: Io) -> None:
+        """bpdone (vfs_bio.c) of a read, in the device's thread: the pages are valid now."""
+        page = self.vm.page
+        for m in io.pages:
+            page.busy_wait(m, False, "bpdpgw")
+            if not io.error:
+                page.set_validclean(m, 0, PAGE_SIZE)
+            self._unbusy_page(io.object, m)
+
+    # -- page-out
+
+    def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
+        """vnode_pager_putpages, vnode_pager.c:621-655 (and generic_putpages, :668-783).
+
+        The soft-busy *pages* follow each other.  Synchronous when memory is extremely short.
+        Returns VM_PAGER_OK for each (written, or being written, and clean), VM_PAGER_BAD behind
+        the end of the file, VM_PAGER_AGAIN after an error.  Blocks.
+        """
+        k, stats = self.k, self.vm.stats
+        if u32(stats.v_free_count + stats.v_cache_count) < stats.v_pageout_free_min:
+            flags |= OBJPC_SYNC
+        vp: Vnode = obj.handle
+        status = [VM_PAGER_AGAIN] * len(pages)
+        inside = (self.file(vp).size + PAGE_SIZE - 1) // PAGE_SIZE - pages[0].pindex
+        ncount = max(0, min(len(pages), inside))
+        for i in range(ncount, len(pages)):
+            status[i] = VM_PAGER_BAD
+        sync = bool(flags & (VM_PAGER_PUT_SYNC | VM_PAGER_PUT_INVAL))
+        error = self.vop_write(vp, obj, pages[:ncount], sync) if ncount else 0
+        td = k.curthread()
+        td.hit("v_vnodeout")
+        td.cnt["v_vnodepgsout"] += ncount
+        if error:
+            kprintf(k, "vnode-write-error", vnode=vp, error=error)
+            return status
+        for i in range(ncount):
+            status[i] = VM_PAGER_OK
+            self.vm.page.undirty(pages[i])
+        return status
+
+    def vop_write(self, vp: Vnode, obj: VmObject, pages: Sequence[Page], sync: bool) -> int:
+        """VOP_WRITE of resident pages: bwrite and wait with *sync*, else bawrite.
+
+        Returns an errno (0 for a write just begun).
+        """
+        self._busy_pages(obj, pages, VM_PROT_READ)
+        io = self._io(WRITE, vp, obj, pages, self.write_done if sync else self.awrite_done)
+        self.disk.strategy(io)
+        return self.disk.biowait(io, "biowr") if sync else 0
+
+    def write_done(self, io: Io) -> None:
+        """bpdone of a write that somebody waits for; that one sees the error, the pages are dirty."""
+        page = self.vm.page
+        for m in io.pages:
+            page.busy_wait(m, False, "bpdpgw")
+            self._unbusy_page(io.object, m)
+
+    def awrite_done(self, io: Io) -> None:
+        """bpdone of a write that nobody waits for.
+
+        After an error the C keeps the block as a dirty buffer, to be written again (brelse); here
+        the page is dirty again.
+        """
+        page = self.vm.page
+        for m in io.pages:
+            page.busy_wait(m, False, "bpdpgw")
+            if io.error:
+                page.dirty(m)
+            self._unbusy_page(io.object, m)
+
+    # -- what a buffer does to its pages
+
+    def _io(
+        self, cmd: str, vp: Vnode, obj: VmObject, pages: Sequence[Page], done: Callable[[Io], None]
+    ) -> Io:
+        blocks = self.file(vp).blocks
+        io = self.k.new(Io, self.k, cmd, blocks, pages[0].pindex, pages, done)
+        io.object = obj
+        return io
+
+    def _busy_pages(self, obj: VmObject, pages: Sequence[Page], prot: int | None) -> None:
+        """vfs_busy_pages, vfs_bio.c: one soft busy and one pip reference more for each page."""
+        page = self.vm.page
+        for m in pages:
+            page.busy_wait(m, False, "vbpage")
+            self.vm.object.pip_add(obj, 1)
+            page.io_start(m)
+            if prot is not None:
+                page.protect(m, prot)
+            page.wakeup(m)
+
+    def _unbusy_page(self, obj: VmObject, m: Page) -> None:
+        """The end of ``_busy_pages`` for a page that is busy again."""
+        page = self.vm.page
+        page.io_finish(m)
+        page.wakeup(m)
+        self.vm.object.pip_wakeup(obj)
