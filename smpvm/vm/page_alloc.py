@@ -192,14 +192,14 @@ class PageAlloc(PageReclaim):
     def may_use_free(self, page_req: int) -> bool:
         """The reserve levels: may this request take a page off the free queue now?"""
         s = self.stats
+        if s.v_free_count >= s.v_free_reserved:
+            return True
+        if page_req & VM_ALLOC_INTERRUPT and s.v_free_count > 0:
+            return True
         return (
-            s.v_free_count >= s.v_free_reserved
-            or (page_req & VM_ALLOC_INTERRUPT and s.v_free_count > 0)
-            or (
-                page_req & VM_ALLOC_SYSTEM
-                and s.v_cache_count == 0
-                and s.v_free_count > s.v_interrupt_free_min
-            )
+            page_req & VM_ALLOC_SYSTEM != 0
+            and s.v_cache_count == 0
+            and s.v_free_count > s.v_interrupt_free_min
         )
 
     def _alloc_raced(self) -> None:

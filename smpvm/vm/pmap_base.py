@@ -8,7 +8,7 @@ from smpvm.config import PAGE_SIZE
 from smpvm.host.carrier import ATOMIC
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
-from smpvm.vm.pte import PV_HOLD_LOCKED, Mmu, PvEntry, PvLocks
+from smpvm.vm.pte import PV_HOLD_LOCKED, Mmu, PvEntry, PvLocks, make_mmu
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -50,7 +50,7 @@ class PmapBase:
         self.k = k = vm.k
         self.atomic = k.atomic
         self.pool = k.spin_pool
-        self.mmu = Mmu(k)
+        self.mmu: Mmu = make_mmu(k)
         self.pv = PvLocks(k)
 
     def _tree_point(self, pmap: Pmap) -> None:

@@ -170,7 +170,7 @@ class PmapPages(PmapBase):
             return False
         self.pool.lock(m)
         found = False
-        pv = m.pv_first
+        pv: PvEntry | None = m.pv_first
         while pv is not None:
             if pv.bits & PTE_M:
                 found = True

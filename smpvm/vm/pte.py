@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from smpvm.host.carrier import ATOMIC
+from smpvm.kern.atomic import Atomics
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
 
@@ -31,7 +32,7 @@ PV_HOLD_LOCKED: Final = 0x80000000
 PV_HOLD_WAITING: Final = 0x40000000
 
 MISS: Final = -1
-"""What ``Mmu.access`` returns when the access faults."""
+"""What ``access`` returns when the access faults."""
 
 _FLUX = "pmap.c:4676 and 4756: a walk of the page's mappings may see an entry in flux, harmlessly"
 
@@ -90,47 +91,93 @@ class Mmu:
         self.k = k
         self._locks = [threading.Lock() for _ in range(self.STRIPES)]
 
+    def _lock(self, pv: PvEntry) -> threading.Lock:
+        m = pv.m
+        return self._locks[m.idx % self.STRIPES if m is not None else 0]
+
     def update(self, pv: PvEntry, clear: int, put: int = 0) -> int:
         """Clear and set bits of an entry in one step; returns the bits from before."""
-        k = self.k
-        if (p := k.point) is not None:
-            p(ATOMIC, pv, "bits")
-        m = pv.m
-        with self._locks[m.idx % self.STRIPES if m is not None else 0]:
-            old: int = peek(pv, "bits")
-            new = old & ~clear | put
-            poke(pv, "bits", new)
-        if (f := k.probe.atomic) is not None:
-            f(k.curthread(), pv, "bits", old, new)
-        if k.point is not None:
-            k.carrier.touched(pv)
+        with self._lock(pv):
+            old = pv.bits
+            pv.bits = old & ~clear | put
         return old
 
     def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
         """pmap_inval_smp_cmpset: store *new* if the bits are still *old*; did it?"""
-        k = self.k
-        if (p := k.point) is not None:
-            p(ATOMIC, pv, "bits")
-        m = pv.m
-        with self._locks[m.idx % self.STRIPES if m is not None else 0]:
-            now: int = peek(pv, "bits")
-            if now == old:
-                poke(pv, "bits", new)
-        if (f := k.probe.atomic) is not None:
-            f(k.curthread(), pv, "bits", now, new if now == old else now)
-        if k.point is not None and now == old:
-            k.carrier.touched(pv)
-        return now == old
+        with self._lock(pv):
+            if pv.bits != old:
+                return False
+            pv.bits = new
+        return True
 
     def access(self, pv: PvEntry, write: bool, word: int, value: int) -> int:
         """A user's load or store through *pv*, in one step.
 
         Returns the word's value (a store: the value stored) or MISS when the access faults.
         """
-        k = self.k
-        if (p := k.point) is not None:
-            p(ATOMIC, pv, "bits")
         need, put = (PTE_V | PTE_RW, PTE_A | PTE_M) if write else (PTE_V, PTE_A)
+        while True:
+            m = pv.m
+            if m is None:
+                return MISS
+            with self._locks[m.idx % self.STRIPES]:
+                bits = pv.bits
+                if pv.m is not m:
+                    continue  # the entry changed its page before we had the lock
+                if bits & need != need:
+                    return MISS
+                if bits & put != put:
+                    pv.bits = bits | put
+                return self._touch(m, write, word, value)
+
+    def _touch(self, m: Page, write: bool, word: int, value: int) -> int:
+        contents = m.contents
+        if not write:
+            return 0 if contents is None else contents.get(word, 0)
+        if contents is None:
+            contents = m.contents = {}
+        contents[word] = value
+        return value
+
+
+class ProbedMmu(Mmu):
+    """The same, each with its schedule point before it and its event after it.
+
+    The steps themselves go behind the hooks of an instrumented entry.
+    """
+
+    def _before(self, pv: PvEntry) -> None:
+        if (p := self.k.point) is not None:
+            p(ATOMIC, pv, "bits")
+
+    def _after(self, pv: PvEntry, old: int, new: int) -> None:
+        k = self.k
+        if (f := k.probe.atomic) is not None:
+            f(k.curthread(), pv, "bits", old, new)
+        if k.point is not None and old != new:
+            k.carrier.touched(pv)
+
+    def update(self, pv: PvEntry, clear: int, put: int = 0) -> int:
+        self._before(pv)
+        with self._lock(pv):
+            old: int = peek(pv, "bits")
+            new = old & ~clear | put
+            poke(pv, "bits", new)
+        self._after(pv, old, new)
+        return old
+
+    def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
+        self._before(pv)
+        with self._lock(pv):
+            now: int = peek(pv, "bits")
+            if now == old:
+                poke(pv, "bits", new)
+        self._after(pv, now, new if now == old else now)
+        return now == old
+
+    def access(self, pv: PvEntry, write: bool, word: int, value: int) -> int:
+        need, put = (PTE_V | PTE_RW, PTE_A | PTE_M) if write else (PTE_V, PTE_A)
+        self._before(pv)
         while True:
             m = pv.m
             if m is None:
@@ -138,24 +185,19 @@ class Mmu:
             with self._locks[m.idx % self.STRIPES]:
                 old: int = peek(pv, "bits")
                 if pv.m is not m:
-                    continue  # the entry changed its page before we had the lock
+                    continue
                 if old & need != need:
                     return MISS
-                if old & put != put:
-                    poke(pv, "bits", old | put)
-                contents = m.contents
-                if write:
-                    if contents is None:
-                        contents = m.contents = {}
-                    contents[word] = value
-                else:
-                    value = 0 if contents is None else contents.get(word, 0)
+                poke(pv, "bits", old | put)
+                value = self._touch(m, write, word, value)
                 break
-        if (f := k.probe.atomic) is not None:
-            f(k.curthread(), pv, "bits", old, old | put)
-        if k.point is not None:
-            k.carrier.touched(pv)
+        self._after(pv, old, old | put)
         return value
+
+
+def make_mmu(k: Kernel) -> Mmu:
+    """The bare one, or the probed one where the kernel's atomics are probed too."""
+    return Mmu(k) if type(k.atomic) is Atomics else ProbedMmu(k)
 
 
 class PvLocks:
