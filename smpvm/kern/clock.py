@@ -19,6 +19,13 @@ class Clock:
     def __init__(self, k: Kernel, start: int = 0) -> None:
         self.k = k
         self.start = start
+        self.uptime_start = 0
+
+    def set(self, ticks: int, time_uptime: int) -> None:
+        """Let the time go on from these values (a machine loaded from a saved state)."""
+        now = self.k.carrier.ticks()
+        self.start = ticks - now
+        self.uptime_start = time_uptime - now // self.k.hz
 
     def ticks(self) -> int:
         """The variable ``ticks``: hz of them a second, an i32 that wraps."""
@@ -26,4 +33,4 @@ class Clock:
 
     def time_uptime(self) -> int:
         """The variable ``time_uptime``: seconds since boot."""
-        return self.k.carrier.ticks() // self.k.hz
+        return self.uptime_start + self.k.carrier.ticks() // self.k.hz

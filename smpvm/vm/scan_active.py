@@ -52,7 +52,7 @@ class ScanActive(Scan):
         queue = vm.queues[vm.pq.ACTIVE + q]
         s = ActiveScan(queue, pass_, avail_shortage, inactive_shortage, tally)
         spin, busy_try = queue.spin, vm.page.busy_try
-        lwkt_yield, base = k.carrier.yield_, queue.number
+        lwkt_yield, base = k.lwkt_yield, queue.number
 
         marker, maxscan = self.scan_open(queue)
         while True:

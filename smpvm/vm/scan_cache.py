@@ -71,7 +71,7 @@ class ScanCache(Clean):
                 continue
             page.spin_unlock(m)
             vm.pageout.pagedaemon_wakeup()
-            k.carrier.yield_()
+            k.lwkt_yield()
             self.cache_page(m)
 
     def cache_page(self, m: Page) -> None:
@@ -177,7 +177,7 @@ class ScanCache(Clean):
             info.bigproc = p
             info.bigsize = size
         p.p_token.release()
-        k.carrier.yield_()
+        k.lwkt_yield()
         return 0
 
     def never_kill(self, p: Proc) -> bool:

@@ -64,7 +64,7 @@ class ScanInactive(Clean):
         queue = vm.queues[vm.pq.INACTIVE + q]
         s = InactiveScan(queue, pass_, avail_shortage, self.inactive_maxlaunder(pass_), tally)
         cnt, spin, busy_try = td.cnt, queue.spin, vm.page.busy_try
-        lwkt_yield, base = k.carrier.yield_, queue.number
+        lwkt_yield, base = k.lwkt_yield, queue.number
 
         marker, maxscan = self.scan_open(queue)
         while True:

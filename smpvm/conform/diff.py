@@ -1,0 +1,102 @@
+"""Where two recordings of one call differ, as short lines: field, the kernel's value, ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+PAGE_DEFAULTS: dict[str, Any] = {
+    "object": None,
+    "pindex": 0,
+    "act_count": 0,
+    "flags": [],
+    "busy": 0,
+    "hold_count": 0,
+    "wire_count": 0,
+    "valid": 0,
+    "dirty": 0,
+    "pmap": [],
+}
+
+
+class Difference(NamedTuple):
+    """One field that the kernel's C and the model do not agree on."""
+
+    field: str
+    kernel: Any
+    ours: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: kernel {_short(self.kernel)}, ours {_short(self.ours)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def compare_state(kernel: dict[str, Any], ours: dict[str, Any]) -> Iterator[Difference]:
+    """Every field in which the states differ."""
+    for n, (a, b) in enumerate(_pairs(kernel["pages"], ours["pages"])):
+        yield from compare_record(f"page {n}", _page(a), _page(b))
+    yield from _compare_queues(kernel["queues"], ours["queues"])
+    for part, name in (("objects", "object"), ("vnodes", "vnode"), ("maps", "map")):
+        for n, (a, b) in enumerate(_pairs(kernel[part], ours[part])):
+            yield from compare_record(f"{name} {n}", _record(a), _record(b))
+    for a, b in _pairs(kernel["procs"], ours["procs"]):
+        yield from compare_record(f"proc {(a or b)['pid']}", _record(a), _record(b))
+    for part in ("vmstats", "phantom", "globals", "counters"):
+        yield from compare_record(part, kernel[part], ours[part])
+
+
+def _pairs(a: list[Any], b: list[Any]) -> Iterator[tuple[Any, Any]]:
+    length = max(len(a), len(b))
+    for n in range(length):
+        yield (a[n] if n < len(a) else {}, b[n] if n < len(b) else {})
+
+
+def _record(record: dict[str, Any]) -> dict[str, Any]:
+    """Flags are sets; absent truths are false."""
+    found = {key: value for key, value in record.items() if value is not False}
+    if isinstance(found.get("flags"), list):
+        found["flags"] = sorted(found["flags"])
+    return found
+
+
+def _page(page: dict[str, Any]) -> dict[str, Any]:
+    full = {**PAGE_DEFAULTS, **page}
+    full["flags"] = sorted(full["flags"])
+    full["pmap"] = [{k: v for k, v in pv.items() if v is not False} for pv in full["pmap"]]
+    return full
+
+
+def _compare_queues(kernel: dict[str, Any], ours: dict[str, Any]) -> Iterator[Difference]:
+    for queue in dict.fromkeys([*kernel, *ours]):
+        a, b = kernel.get(queue, {}), ours.get(queue, {})
+        for colour in dict.fromkeys([*a, *b]):
+            if a.get(colour, []) != b.get(colour, []):
+                yield Difference(f"queue {queue}+{colour}", a.get(colour, []), b.get(colour, []))
+
+
+def compare_record(
+    where: str, kernel: dict[str, Any], ours: dict[str, Any]
+) -> Iterator[Difference]:
+    """Every key whose values differ."""
+    for key in dict.fromkeys([*kernel, *ours]):
+        if kernel.get(key) != ours.get(key):
+            yield Difference(f"{where} {key}", kernel.get(key), ours.get(key))
+
+
+def compare_events(
+    kernel: list[dict[str, Any]], ours: list[dict[str, Any]]
+) -> Iterator[Difference]:
+    """The first event that differs; all that follow would, too."""
+    for n, (a, b) in enumerate(_pairs(kernel, ours)):
+        if a != b:
+            yield Difference(f"event {n} of {len(kernel)}", a or None, b or None)
+            return
+
+
+def compare_returns(kernel: dict[str, Any], ours: dict[str, Any]) -> Iterator[Difference]:
+    """Every part of the result that differs."""
+    yield from compare_record("returns", kernel, ours)

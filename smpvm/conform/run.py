@@ -1,0 +1,244 @@
+"""Running vectors, and the summary of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smpvm.config import Config, Sysctl
+from smpvm.conform.calls import CALLS, call
+from smpvm.conform.carrier import ScriptCarrier, Stuck
+from smpvm.conform.diff import (
+    Difference,
+    compare_events,
+    compare_returns,
+    compare_state,
+)
+from smpvm.conform.env import Console, Env, StopRun
+from smpvm.conform.vectors import Vector, VectorError, read_vectors
+from smpvm.conform.world import LoggedLock, kernel_world, vm_world
+from smpvm.kern.kernel import Kernel
+from smpvm.kern.thread import Panic
+from smpvm.state import StateError, dump, load
+from smpvm.vm.coverage import COVERAGE
+from smpvm.vm.vm import Vm, compose
+
+SEED_LINES = {row.function: row.lines for row in COVERAGE if not row.branch} | {
+    "PQAVERAGE": "220-231"
+}
+"""Where in the seed (vm_pageout.c) the function is."""
+
+OTHER_LINES = {
+    "vm_page_counts": "vm_page2.h:62-144",
+    "vm_wait": "vm_page.c:1964-2002",
+    "vm_page_activate": "vm_page.c:2055-2081",
+    "vm_page_deactivate": "vm_page.c:2391-2397",
+    "vm_page_cache": "vm_page.c:2511-2575",
+    "vm_page_free": "vm_page.c:2152-2231",
+    "vm_page_hold": "vm_page.c:939-951",
+    "vm_page_unhold": "vm_page.c:957-972",
+    "vm_page_wire": "vm_page.c:2270-2289",
+    "vm_page_unwire": "vm_page.c:2319-2347",
+    "vm_page_wakeup": "vm_page.c:911-922",
+    "vm_page_io_start": "vm_page.c:2652-2658",
+    "vm_page_io_finish": "vm_page.c:2660-2667",
+    "vm_page_unqueue": "vm_page.c:1366-1379",
+    "vm_page_unqueue_nowakeup": "vm_page.c:1352-1358",
+    "vm_page_test_dirty": "vm_page.c:3072-3080",
+    "vm_page_dirty": "vm_page.c:2966-2979",
+    "vm_page_busy_try": "vm_page.c:862-884",
+    "vm_page_busy_wait": "vm_page.c:817-853",
+    "vm_page_protect": "vm_page2.h:302-316",
+    "pmap_ts_referenced": "pmap.c:4886-4913",
+    "vm_page_try_to_cache": "vm_page.c:2413-2444",
+    "vm_page_try_to_free": "vm_page.c:2452-2501",
+    "vm_page_dontneed": "vm_page.c:2591-2640",
+    "vm_page_lookup_busy_try": "vm_page.c:1183-1216",
+    "vm_page_list_find": "vm_page.c:1412-1491",
+    "vm_page_select_cache": "vm_page.c:1503-1544",
+    "vm_page_select_free": "vm_page.c:1553-1604",
+    "vm_page_alloc": "vm_page.c:1633-1826",
+}
+
+
+def source_of(function: str) -> str:
+    """Where the C of *function* is, for a report."""
+    if function in SEED_LINES:
+        return f"vm_pageout.c:{SEED_LINES[function]}"
+    return OTHER_LINES.get(function, function)
+
+
+@dataclass
+class Result:
+    """One vector's outcome."""
+
+    name: str
+    function: str
+    differences: list[Difference]
+
+    @property
+    def agrees(self) -> bool:
+        """Nothing differs."""
+        return not self.differences
+
+    def lines(self, limit: int = 12) -> list[str]:
+        """The short diff."""
+        shown = [f"  {d}" for d in self.differences[:limit]]
+        if len(self.differences) > limit:
+            shown.append(f"  ... and {len(self.differences) - limit} more")
+        return [f"{self.name} ({source_of(self.function)})", *shown]
+
+
+@dataclass
+class Report:
+    """A whole run."""
+
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Result]:
+        """The vectors that do not agree."""
+        return [r for r in self.results if not r.agrees]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all agree, 1: differences."""
+        return 1 if self.failed else 0
+
+    def by_function(self) -> dict[str, tuple[int, int]]:
+        """Function → (agreeing, all), in the order of the first vectors."""
+        found: dict[str, tuple[int, int]] = {}
+        for r in self.results:
+            good, every = found.get(r.function, (0, 0))
+            found[r.function] = (good + r.agrees, every + 1)
+        return found
+
+    def summary(self) -> list[str]:
+        """A line for each function, and one for all."""
+        table = self.by_function()
+        table["all"] = (len(self.results) - len(self.failed), len(self.results))
+        return [
+            f"{name:<42} {good:>5} of {every:>5}  {100 * good / every:6.2f} %"
+            for name, (good, every) in table.items()
+            if every
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "format": "smpvm-conform",
+            "version": 1,
+            "vectors": len(self.results),
+            "agree": len(self.results) - len(self.failed),
+            "functions": {
+                name: {"agree": good, "vectors": every, "source": source_of(name)}
+                for name, (good, every) in self.by_function().items()
+            },
+            "differences": [
+                {
+                    "vector": r.name,
+                    "function": r.function,
+                    "source": source_of(r.function),
+                    "fields": [d._asdict() for d in r.differences],
+                }
+                for r in self.failed
+            ],
+        }
+
+
+def conform(
+    files: Sequence[str | Path], overrides: Iterable[type] = (), *, stop_after: int = 0
+) -> Report:
+    """Run every vector of *files*; *overrides* (repairs, mutations) are mixed into the model.
+
+    With *stop_after* the run ends when that many vectors disagree.  Raises VectorError for a file
+    that cannot be used.
+    """
+    report = Report()
+    for path in files:
+        for vector in read_vectors(path):
+            try:
+                result = run_vector(vector, overrides)
+            except (StateError, KeyError, TypeError, AttributeError, IndexError) as error:
+                raise VectorError(f"{path}: {vector['name']}: {_damage(vector, error)}") from error
+            report.results.append(result)
+            if stop_after and len(report.failed) >= stop_after:
+                return report
+    return report
+
+
+def _damage(vector: Vector, error: Exception) -> str:
+    if vector["function"] not in CALLS:
+        return f"unknown function {vector['function']}"
+    return f"{type(error).__name__}: {error}"
+
+
+def build(env: Env, overrides: Iterable[type] = ()) -> Vm:
+    """A machine for one vector: the model's own, but for what FORMAT.md calls the environment."""
+    c = env.config
+    config = Config(
+        pages=64,
+        swap_pages=0,
+        ncpus=c["ncpus"],
+        pq_l2_size=c["pq_l2_size"],
+        hz=c["hz"],
+        spin_pool=64,
+        sysctl=Sysctl(),
+    )
+    k = Kernel(
+        ScriptCarrier(),
+        (Console(env),),
+        hz=config.hz,
+        ncpus=config.ncpus,
+        spin_pool=64,
+        classes=kernel_world(env),
+    )
+    k.boot.cpu = c["cpuid"]
+    vm = Vm(k, config, compose([*vm_world(env), *overrides]))
+    env.k, env.vm = k, vm
+    return vm
+
+
+def run_vector(vector: Vector, overrides: Iterable[type] = ()) -> Result:
+    """Load the state, make the call, and compare everything."""
+    env = Env(vector)
+    vm = build(env, overrides)
+    env.roster = load(vm, vector["before"], settled=False)
+    for map_ in env.roster.maps:
+        _log_lock(env, map_)
+    env.start()
+    returns = _call(env, vector)
+    differences = [
+        *compare_returns(vector["returns"], returns),
+        *compare_events(vector["events"], env.events),
+    ]
+    if "yields" in vector and vector["yields"] != env.yields:
+        differences.append(Difference("yields", vector["yields"], env.yields))
+    if vm.k.boot.spins and "panic" not in returns:
+        differences.append(Difference("spinlocks held", [], [str(s) for s in vm.k.boot.spins]))
+    differences += compare_state(vector["after"], dump(env.roster))
+    return Result(vector["name"], vector["function"], differences)
+
+
+def _log_lock(env: Env, map_: Any) -> None:
+    """Put a lock whose calls are events in the place of the map's, in the same state."""
+    old = map_.lock
+    new = LoggedLock(env.k, old.cls, old.name, old.timo)
+    new.env, new.map_id = env, map_.id
+    new.count, new.holder = old.count, old.holder
+    map_.lock = new
+
+
+def _call(env: Env, vector: Vector) -> dict[str, Any]:
+    try:
+        return call(env, vector["function"], vector["args"])
+    except StopRun:
+        return {"stopped": True}
+    except Panic as panic:
+        if panic.kind == "panic":
+            env.log("panic", code=panic.code)
+        return {"panic": {"kind": panic.kind, "code": panic.code}}
+    except Stuck as stuck:
+        return {"stuck": str(stuck)}

@@ -1,0 +1,116 @@
+"""Who is who: the positions that pages, objects, vnodes, processes and maps have in a state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.kern.proc import Proc
+from smpvm.kern.vnode import Vnode
+from smpvm.state import names
+from smpvm.vm.map_entry import VmMap
+from smpvm.vm.object_base import VmObject
+from smpvm.vm.page_struct import PG_MARKER, Page
+from smpvm.vm.pmap_base import Pmap
+from smpvm.vm.pte import PTE_A, PTE_M, PTE_RW
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+    from smpvm.vm.vm import Vm
+
+SCAN_MARKER = "scan_marker"
+"""How a dump shows a marker that is no page of the state: the scan that put it there is on."""
+
+
+class Roster:
+    """The members of a machine's state, in the order of the state's lists."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k: Kernel = vm.k
+        self.pages: list[Page] = []
+        self.objects: list[VmObject] = []
+        self.vnodes: list[Vnode] = []
+        self.procs: list[Proc] = []
+        self.maps: list[VmMap] = []
+        self.page_ids: dict[Page, int] = {}
+        self.object_ids: dict[VmObject, int] = {}
+        self.vnode_ids: dict[Vnode, int] = {}
+        self.map_ids: dict[VmMap, int] = {}
+        self.others: Thread | None = None
+        """Stands for whoever holds what a loaded state says somebody else holds."""
+        self.vm_daemon_needed = 0
+        """The value of the variable that is only slept on."""
+        self.has_kernel_object = False
+
+    @classmethod
+    def of(cls, vm: Vm) -> Roster:
+        """The roster of a machine at rest, the kernel's object first."""
+        roster = cls(vm)
+        k = vm.k
+        markers = [m for q in vm.queues for m in q.pages() if m.flags & PG_MARKER]
+        roster.pages = [*vm.page_array, *markers]
+        roster.objects = vm.object.all_objects()
+        roster.has_kernel_object = vm.kernel_object in roster.objects
+        roster.vnodes = k.vnode.all()
+        roster.procs = k.proc.all()
+        spaces = [p.p_vmspace for p in roster.procs if p.p_vmspace is not None]
+        roster.maps = list(dict.fromkeys(space.vm_map for space in spaces))
+        roster.number()
+        return roster
+
+    def number(self) -> None:
+        """Fill the reverse tables from the lists."""
+        self.page_ids = {m: n for n, m in enumerate(self.pages)}
+        self.object_ids = {obj: n for n, obj in enumerate(self.objects)}
+        self.vnode_ids = {vp: n for n, vp in enumerate(self.vnodes)}
+        self.map_ids = {map_: n for n, map_ in enumerate(self.maps)}
+
+    def page_id(self, m: Page) -> int | str:
+        """The page's position, or that it is a scan's own marker."""
+        return self.page_ids.get(m, SCAN_MARKER)
+
+    def pmap_id(self, pmap: Pmap) -> int:
+        """The position of the map that *pmap* belongs to."""
+        return self.map_ids[pmap.map]
+
+    def proc(self, pid: int) -> Proc:
+        """The process with that number."""
+        return next(p for p in self.procs if p.p_pid == pid)
+
+    def vnode_locked(self, vp: Vnode) -> bool:
+        """Does somebody else have the vnode's lock?"""
+        holder = vp.v_lock.holder
+        return holder is not None and holder is not self.k.curthread()
+
+    def touch(self, m: Page, pv: int, write: bool) -> None:
+        """A user access through mapping number *pv* of *m*, if there is one."""
+        for n, entry in enumerate(m.mappings()):
+            if n == pv:
+                modified = PTE_M if write and entry.bits & PTE_RW else 0
+                entry.bits |= PTE_A | modified
+
+    def get_global(self, name: str) -> int:
+        """The value of a C variable, by its name in FORMAT.md 3.9 (not the clock)."""
+        vm = self.vm
+        if name == "vm_daemon_needed":
+            return self.vm_daemon_needed
+        if name in names.GLOBALS_OF_SYSCTL:
+            return int(getattr(vm.sysctl, names.GLOBALS_OF_SYSCTL[name]))
+        if name in names.STATICS:
+            part, field = names.STATICS[name]
+            return int(getattr(getattr(vm, part), field))
+        return int(getattr(vm.glob, name))
+
+    def set_global(self, name: str, value: int) -> None:
+        """The reverse."""
+        vm = self.vm
+        if name == "vm_daemon_needed":
+            self.vm_daemon_needed = value
+        elif name in names.GLOBALS_OF_SYSCTL:
+            setattr(vm.sysctl, names.GLOBALS_OF_SYSCTL[name], value)
+        elif name in names.STATICS:
+            part, field = names.STATICS[name]
+            setattr(getattr(vm, part), field, value)
+        else:
+            setattr(vm.glob, name, value)
