@@ -170,7 +170,8 @@ class Markers(Probe):
     # -- reporting
 
     def _hop_over(self, scan: Scan, m: Any) -> None:
-        passed, node = [], scan.following
+        passed: list[str] = []
+        node = scan.following
         while node is not None and node is not m and len(passed) < 8:
             passed.append(str(node))
             node = peek(node, "q_next")

@@ -125,13 +125,12 @@ class WaitFor(Probe):
             with self._mutex:
                 adders = list(self._pip.get(wait.res, ()))
                 return [a for a in adders if not self._in_flight.get(a.td.tid)]
-        owners = [self.tracker.state(td) for td in wait.res.owners()]
-        if wait.mode == "shared" and all(o is not st for o in owners):
-            owners += self._exclusive_waiters(wait.res)
-        return owners
+        if wait.mode == "shared" and not _exclusive(wait.res):
+            return list(self._exclusive_waiters(wait.res))
+        return [self.tracker.state(td) for td in wait.res.owners()]
 
     def _exclusive_waiters(self, lock: Any) -> Iterator[ThreadState]:
-        """A shared request also waits behind the exclusive ones that keep it out."""
+        """A shared request for what is shared waits behind the exclusive ones that wait."""
         for other in self.tracker.all_states():
             wait = other.waiting
             if wait is not None and wait.res is lock and wait.mode == "excl":
@@ -251,3 +250,8 @@ class WaitFor(Probe):
                     f"{st.td.name} waits for {st.waiting}, had by {by}; holds {describe_held(st)}"
                 )
         return lines
+
+
+def _exclusive(lock: Any) -> bool:
+    """Is the lock exclusively held now?"""
+    return getattr(lock, "owner", None) is not None or getattr(lock, "holder", None) is not None

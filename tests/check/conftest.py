@@ -1,0 +1,96 @@
+"""Tiny kernels under the checkers, and a list of frames that a finding shows."""
+
+import time
+
+import pytest
+
+from smpvm.check.finding import FindingLog
+from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.host.native import NativeCarrier
+from smpvm.kern.kernel import Kernel
+from smpvm.kern.thread import Panic
+
+
+class Watched:
+    """A kernel on real threads with checkers attached."""
+
+    def __init__(self, *which, tick=0.001, hz=100, run=None, trace=None):
+        self.suite = CheckSuite(which or CHECKS, FindingLog(run), trace=trace)
+        for checker in (self.suite.waitfor, self.suite.wakeup):
+            if checker is self.suite.waitfor and checker is not None:
+                checker.confirm = 0.01
+            elif checker is not None:
+                checker.grace = 0.02
+        carrier = NativeCarrier(hz=hz, tick_scale=tick * hz)
+        self.k = Kernel(carrier, self.suite.observers, hz=hz)
+
+    def go(self, *bodies, timeout=10.0):
+        """Run each body to its end on a thread of its own, one after the other."""
+        for n, body in enumerate(bodies):
+            td = self.k.spawn(f"t{n}", body, role=f"role{n}")
+            left = self.k.carrier.join(timeout)
+            assert left == [], [str(td) for td in left]
+            assert not self.k.errors, self.k.errors
+            if self.k.panics:
+                return
+            assert td.exited
+
+    def together(self, *bodies, timeout=10.0):
+        """Run the bodies at the same time."""
+        for n, body in enumerate(bodies):
+            self.k.spawn(f"t{n}", body, role=f"role{n}")
+        left = self.k.carrier.join(timeout)
+        assert left == [], [str(td) for td in left]
+        assert not self.k.errors, self.k.errors
+
+    def until(self, cond, timeout=10.0):
+        deadline = time.monotonic() + timeout
+        while not cond():
+            assert time.monotonic() < deadline, "the awaited condition did not come true"
+            time.sleep(0.0005)
+
+    @property
+    def findings(self):
+        return self.suite.log.findings
+
+    @property
+    def kinds(self):
+        return self.suite.log.kinds()
+
+    def one(self, kind):
+        """The only finding, which must be of *kind*."""
+        assert self.kinds == [kind], [f.lines() for f in self.findings]
+        return self.findings[0]
+
+    def close(self):
+        self.k.carrier.stop()
+        self.k.carrier.join(5.0)
+
+
+@pytest.fixture
+def watch():
+    made = []
+
+    def make(*which, **kw):
+        w = Watched(*which, **kw)
+        made.append(w)
+        return w
+
+    yield make
+    for w in made:
+        w.close()
+
+
+def functions_of(finding):
+    """Names of the functions in the finding's stacks, innermost of each site first."""
+    return [frame.name.split(".")[-1] for site in finding.sites for frame in site.stack]
+
+
+@pytest.fixture
+def frames():
+    return functions_of
+
+
+@pytest.fixture
+def panic():
+    return Panic

@@ -1,0 +1,360 @@
+"""Races by happens-before: what orders two accesses, and what does not."""
+
+import threading
+
+import pytest
+
+from smpvm.check.race import Known
+from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, Lock
+from smpvm.kern.shared import shared
+from smpvm.kern.spinlock import Spinlock
+from smpvm.kern.token import Token
+from smpvm.kern.tsleep import Ident
+
+
+@shared("value", "flag", "hint", benign={"hint": "off by one is fine"})
+class Cell:
+    __slots__ = ("flag", "hint", "name", "value")
+
+    def __init__(self, name="cell"):
+        self.name = name
+        self.value = 0
+        self.flag = 0
+        self.hint = 0
+
+    def __str__(self):
+        return self.name
+
+
+class FakeThread:
+    def __init__(self, tid):
+        self.tid = tid
+
+
+class TestClocks:
+    def test_nobody_knows_anybody_at_first(self):
+        a, b = Known(FakeThread(1)), Known(FakeThread(2))
+        assert not a.after(b.epoch)
+        assert a.after(a.epoch)
+
+    def test_a_release_orders_what_came_before_it_and_nothing_after(self):
+        a, b = Known(FakeThread(1)), Known(FakeThread(2))
+        before = a.epoch
+        handed = a.release()
+        b.acquire(handed)
+        assert b.after(before)
+        assert not b.after(a.epoch)
+
+    def test_order_is_handed_on(self):
+        a, b, c = (Known(FakeThread(n)) for n in (1, 2, 3))
+        first = a.epoch
+        b.acquire(a.release())
+        c.acquire(b.release())
+        assert c.after(first)
+
+    def test_what_was_handed_out_does_not_change_afterwards(self):
+        a, b, c = (Known(FakeThread(n)) for n in (1, 2, 3))
+        early = b.release()
+        late = a.epoch
+        b.acquire(a.release())
+        c.acquire(early)
+        assert not c.after(late)
+
+
+def bump(cell):
+    cell.value = cell.value + 1
+
+
+def look(cell):
+    return cell.value
+
+
+@pytest.fixture
+def two(watch):
+    """Run two bodies that touch one cell, at the same time, then give the watch back."""
+
+    def run(make):
+        w = watch("race")
+        w.cell = w.k.new(Cell)
+        w.together(*make(w))
+        return w
+
+    return run
+
+
+class TestUnordered:
+    def test_an_unlocked_counter(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell, "page 12")
+        w.together(lambda: bump(cell), lambda: bump(cell))
+        assert set(w.kinds) == {"race"}
+        titles = " ".join(f.title for f in w.findings)
+        assert "Cell.value of page 12" in titles
+        found = w.findings[0]
+        assert {s.thread for s in found.sites} == {"t0", "t1"}
+        assert all(s.stack[0].name == "bump" for s in found.sites)
+        assert "value: 1 → 2" in [f.evidence[0] for f in w.findings]
+
+    def test_two_readers_are_no_race(self, two):
+        w = two(lambda w: [lambda: look(w.cell)] * 3)
+        assert w.findings == []
+
+    def test_a_writer_against_readers(self, two):
+        w = two(lambda w: [lambda: look(w.cell), lambda: look(w.cell), lambda: bump(w.cell)])
+        assert set(w.kinds) == {"race"}
+
+    def test_two_different_locks_order_nothing(self, watch):
+        w = watch("race")
+        cell, a, b = w.k.new(Cell), Spinlock(w.k, "alpha"), Spinlock(w.k, "beta")
+
+        def under(lock):
+            lock.lock()
+            bump(cell)
+            lock.unlock()
+
+        w.together(lambda: under(a), lambda: under(b))
+        assert set(w.kinds) == {"race"}
+
+    def test_writes_under_a_shared_lock(self, watch):
+        w = watch("race")
+        cell, lock = w.k.new(Cell), Spinlock(w.k, "alpha")
+
+        def under():
+            lock.lock_shared()
+            bump(cell)
+            lock.unlock_shared()
+
+        w.go(under, under)
+        # One after the other in fact, but nothing that the lock guarantees.
+        assert set(w.kinds) == {"race"}
+
+    def test_found_whatever_the_threads_did_in_fact(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+        done = threading.Event()
+
+        def first():
+            bump(cell)
+            done.set()
+
+        def second():
+            done.wait(5)  # the host's event is no order of the model's
+            bump(cell)
+
+        w.together(first, second)
+        assert set(w.kinds) == {"race"}
+
+
+class TestOrdered:
+    def lock_pairs(self, k):
+        spin, lockm, tok = Spinlock(k, "alpha"), Lock(k, "beta"), Token(k, "gamma")
+        return {
+            "spinlock": (spin.lock, spin.unlock),
+            "lockmgr": (
+                lambda: lockm.lockmgr(LK_EXCLUSIVE),
+                lambda: lockm.lockmgr(LK_RELEASE),
+            ),
+            "token": (tok.get, tok.release),
+        }
+
+    @pytest.mark.parametrize("which", ["spinlock", "lockmgr", "token"])
+    def test_by_one_lock(self, watch, which):
+        w = watch("race")
+        cell = w.k.new(Cell)
+        take, give = self.lock_pairs(w.k)[which]
+
+        def under():
+            for _ in range(20):
+                take()
+                bump(cell)
+                give()
+
+        w.together(under, under, under)
+        assert w.findings == []
+        assert cell.value == 60
+
+    def test_readers_of_a_shared_lock_against_its_writer(self, watch):
+        w = watch("race")
+        cell, lock = w.k.new(Cell), Lock(w.k, "alpha")
+
+        def reader():
+            for _ in range(20):
+                lock.lockmgr(LK_SHARED)
+                look(cell)
+                lock.lockmgr(LK_RELEASE)
+
+        def writer():
+            for _ in range(20):
+                lock.lockmgr(LK_EXCLUSIVE)
+                bump(cell)
+                lock.lockmgr(LK_RELEASE)
+
+        w.together(reader, reader, writer, writer)
+        assert w.findings == []
+
+    def test_a_publish_by_token_hand_over(self, watch):
+        """The token is given up by sleeping with it, and had again: that orders, too."""
+        w = watch("race")
+        cell, tok, ident = w.k.new(Cell), Token(w.k, "alpha"), Ident("done")
+
+        def publishes():
+            tok.get()
+            bump(cell)
+            w.k.sleep.tsleep(ident, 0, "pub", 0)
+            look(cell)
+            tok.release()
+
+        def consumes():
+            w.until(lambda: w.k.sleep.sleepers())
+            tok.get()
+            bump(cell)
+            w.k.sleep.wakeup(ident)
+            tok.release()
+
+        w.together(publishes, consumes)
+        assert w.findings == []
+
+    def test_what_a_token_protected_before_the_sleep_is_not_protected_in_it(self, watch):
+        w = watch("race")
+        cell, tok, ident = w.k.new(Cell), Token(w.k, "alpha"), Ident("done")
+
+        def sleeps():
+            tok.get()
+            w.k.sleep.tsleep(ident, 0, "pub", 0)
+            tok.release()
+            bump(cell)
+
+        def other():
+            w.until(lambda: w.k.sleep.sleepers())
+            w.k.sleep.wakeup(ident)
+            bump(cell)
+
+        w.together(sleeps, other)
+        assert set(w.kinds) == {"race"}
+
+    def test_wakeup_to_resume(self, watch):
+        w = watch("race")
+        cell, ident = w.k.new(Cell), Ident("done")
+
+        def sleeps():
+            w.k.sleep.tsleep(ident, 0, "wait", 0)
+            bump(cell)
+
+        def wakes():
+            bump(cell)
+            w.until(lambda: w.k.sleep.sleepers())
+            w.k.sleep.wakeup(ident)
+
+        w.together(sleeps, wakes)
+        assert w.findings == []
+
+    def test_an_atomic_flag_publishes(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+
+        def publishes():
+            bump(cell)
+            w.k.atomic.set_int(cell, "flag", 1)
+
+        def consumes():
+            while not w.k.atomic.fetchadd_int(cell, "flag", 0):
+                pass
+            bump(cell)
+
+        w.together(publishes, consumes)
+        assert w.findings == []
+
+    def test_atomics_do_not_race_with_plain_accesses(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+        w.together(
+            lambda: w.k.atomic.add_int(cell, "flag", 1),
+            lambda: w.k.atomic.add_int(cell, "flag", 1),
+            lambda: cell.flag,
+        )
+        assert w.findings == []
+
+    def test_start_and_join(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+
+        def parent():
+            bump(cell)
+            child = w.k.spawn("child", lambda: bump(cell))
+            w.k.join(child)
+            bump(cell)
+
+        w.together(parent)
+        assert w.findings == []
+
+    def test_its_twin_without_the_join(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+
+        def parent():
+            child = w.k.spawn("child", lambda: bump(cell))
+            w.until(lambda: child.exited)
+            bump(cell)
+
+        w.together(parent)
+        assert set(w.kinds) == {"race"}
+
+    def test_io(self, watch):
+        w = watch("race")
+        cell, io = w.k.new(Cell), object()
+        sent = threading.Event()
+
+        def submits():
+            bump(cell)
+            w.k.probe.io_submit(w.k.curthread(), io)
+            sent.set()
+
+        def device():
+            sent.wait(5)
+            w.k.probe.io_complete(w.k.curthread(), io)
+            bump(cell)
+
+        w.together(submits, device)
+        assert w.findings == []
+
+
+class TestBenign:
+    def test_a_declared_field_is_counted_not_reported(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+
+        def reads():
+            return cell.hint
+
+        def writes():
+            cell.hint = 3
+
+        w.together(reads, writes)
+        assert w.findings == []
+        assert w.suite.race.counts() == [("Cell", "hint", 1, "benign")]
+        assert w.suite.summary()["benign_races"] == {"Cell.hint": 1}
+
+    def test_what_a_checker_reads_is_no_access(self, watch):
+        w = watch("race")
+        cell = w.k.new(Cell)
+
+        def quiet():
+            with w.k.quietly():
+                look(cell)
+
+        w.together(lambda: bump(cell), quiet)
+        assert w.findings == []
+
+
+class TestReport:
+    def test_one_record_for_one_pair_of_places(self, watch):
+        w = watch("race")
+        cells = [w.k.new(Cell, f"page {n}") for n in range(10)]
+
+        def all_of_them():
+            for cell in cells:
+                cell.value = 1
+
+        w.together(all_of_them, all_of_them)
+        found = w.one("race")
+        assert found.count == 10
