@@ -124,9 +124,11 @@ def _alloc(env: Env, a: Args) -> Returns:
     return _value(_page_or_none(env, m))
 
 
-def _endless(body: Callable[[Env], None]) -> Callable[[Env, Args], Returns]:
+def _void(body: Callable[[Env, Args], None]) -> Callable[[Env, Args], Returns]:
+    """A function without a value."""
+
     def run(env: Env, a: Args) -> Returns:
-        body(env)
+        body(env, a)
         return _value(None)
 
     return run
@@ -157,15 +159,15 @@ CALLS: dict[str, Callable[[Env, Args], Returns]] = {
     "vm_pageout_scan_active": _scan_active,
     "vm_pageout_scan_cache": _scan_cache,
     "vm_pageout_scan_callback": _scan_callback,
-    "vm_pageout_page_stats": lambda env, a: _value(env.vm.pageout.page_stats(a["q"])),
-    "pagedaemon_wakeup": lambda env, a: _value(env.vm.pageout.pagedaemon_wakeup()),
-    "vm_req_vmdaemon": lambda env, a: _value(env.vm.vmdaemon.req_vmdaemon()),
+    "vm_pageout_page_stats": _void(lambda env, a: env.vm.pageout.page_stats(a["q"])),
+    "pagedaemon_wakeup": _void(lambda env, a: env.vm.pageout.pagedaemon_wakeup()),
+    "vm_req_vmdaemon": _void(lambda env, a: env.vm.vmdaemon.req_vmdaemon()),
     "vm_daemon_callback": lambda env, a: _value(
         env.vm.vmdaemon.daemon_callback(env.roster.proc(a["proc"]))
     ),
-    "vm_daemon": _endless(lambda env: env.vm.vmdaemon.daemon()),
-    "vm_pageout_thread": _endless(lambda env: env.vm.pageout.thread()),
-    "vm_wait": lambda env, a: _value(env.vm.page.vm_wait(a["timo"])),
+    "vm_daemon": _void(lambda env, a: env.vm.vmdaemon.daemon()),
+    "vm_pageout_thread": _void(lambda env, a: env.vm.pageout.thread()),
+    "vm_wait": _void(lambda env, a: env.vm.page.vm_wait(a["timo"])),
     "vm_page_activate": _on_page(lambda env: env.vm.page.activate),
     "vm_page_deactivate": _on_page(lambda env: env.vm.page.deactivate),
     "vm_page_cache": _on_page(lambda env: env.vm.page.cache),
@@ -182,8 +184,10 @@ CALLS: dict[str, Callable[[Env, Args], Returns]] = {
     "vm_page_dirty": _on_page(lambda env: env.vm.page.dirty),
     "vm_page_unwire": _on_page(lambda env: env.vm.page.unwire, ("activate", bool)),
     "vm_page_busy_try": _on_page(lambda env: env.vm.page.busy_try, ("also_m_busy", bool)),
-    "vm_page_busy_wait": lambda env, a: _value(
-        env.vm.page.busy_wait(env.roster.pages[a["page"]], bool(a["also_m_busy"]), "testwt")
+    "vm_page_busy_wait": _void(
+        lambda env, a: env.vm.page.busy_wait(
+            env.roster.pages[a["page"]], bool(a["also_m_busy"]), "testwt"
+        )
     ),
     "vm_page_protect": _on_page(lambda env: env.vm.page.protect, ("prot", int)),
     "pmap_ts_referenced": _on_page(lambda env: env.vm.pmap.ts_referenced),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smpvm.config import Config, Sysctl
+from smpvm.config import Config, ConfigError, Sysctl
 from smpvm.conform.calls import CALLS, call
 from smpvm.conform.carrier import ScriptCarrier, Stuck
 from smpvm.conform.diff import (
@@ -18,7 +19,7 @@ from smpvm.conform.diff import (
 )
 from smpvm.conform.env import Console, Env, StopRun
 from smpvm.conform.vectors import Vector, VectorError, read_vectors
-from smpvm.conform.world import LoggedLock, kernel_world, vm_world
+from smpvm.conform.world import HeldToken, LoggedLock, kernel_world, vm_world
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
 from smpvm.state import StateError, dump, load
@@ -161,18 +162,16 @@ def conform(
         for vector in read_vectors(path):
             try:
                 result = run_vector(vector, overrides)
-            except (StateError, KeyError, TypeError, AttributeError, IndexError) as error:
-                raise VectorError(f"{path}: {vector['name']}: {_damage(vector, error)}") from error
+            except Damage as error:
+                raise VectorError(f"{path}: {vector['name']}: {error}") from None
             report.results.append(result)
             if stop_after and len(report.failed) >= stop_after:
                 return report
     return report
 
 
-def _damage(vector: Vector, error: Exception) -> str:
-    if vector["function"] not in CALLS:
-        return f"unknown function {vector['function']}"
-    return f"{type(error).__name__}: {error}"
+class Damage(ValueError):
+    """A vector that cannot be run; the text says why."""
 
 
 def build(env: Env, overrides: Iterable[type] = ()) -> Vm:
@@ -202,12 +201,21 @@ def build(env: Env, overrides: Iterable[type] = ()) -> Vm:
 
 
 def run_vector(vector: Vector, overrides: Iterable[type] = ()) -> Result:
-    """Load the state, make the call, and compare everything."""
-    env = Env(vector)
-    vm = build(env, overrides)
-    env.roster = load(vm, vector["before"], settled=False)
+    """Load the state, make the call, and compare everything.  Raises Damage."""
+    if vector["function"] not in CALLS:
+        raise Damage(f"unknown function {vector['function']!r}")
+    try:
+        env = Env(vector)
+        vm = build(env, overrides)
+        env.roster = load(vm, vector["before"], settled=False)
+    except (StateError, ConfigError) as error:
+        raise Damage(str(error)) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damage(f"not a vector of the known form ({error!r})") from error
     for map_ in env.roster.maps:
         _log_lock(env, map_)
+    for obj in env.roster.held_tokens:
+        obj.token = HeldToken(env.k, obj.token.cls, obj.token.name)
     env.start()
     returns = _call(env, vector)
     differences = [
@@ -242,3 +250,8 @@ def _call(env: Env, vector: Vector) -> dict[str, Any]:
         return {"panic": {"kind": panic.kind, "code": panic.code}}
     except Stuck as stuck:
         return {"stuck": str(stuck)}
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if isinstance(error, LookupError) and Path(last.filename).parent == Path(__file__).parent:
+            raise Damage(f"arguments or script are not of the known form ({error!r})") from error
+        return {"crashed": f"{error!r} at {Path(last.filename).name}:{last.lineno}"}

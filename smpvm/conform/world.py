@@ -14,6 +14,7 @@ from smpvm.kern.clock import Clock
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK, Lock
 from smpvm.kern.proc import SZOMB, Proc, Procs
 from smpvm.kern.sched import Sched
+from smpvm.kern.token import Token
 from smpvm.kern.tsleep import Sleep
 from smpvm.kern.vnode import Vnode, Vnodes
 from smpvm.vm.glue import Glue
@@ -115,6 +116,15 @@ def kernel_world(env: Env) -> dict[str, type]:
     }
 
 
+class HeldToken(Token):
+    """The token of an object that somebody else has just now: a try fails, a wait succeeds."""
+
+    __slots__ = ()
+
+    def try_(self) -> bool:
+        return False
+
+
 class LoggedLock(Lock):
     """A map lock whose calls are events."""
 
@@ -168,7 +178,7 @@ def vm_world(env: Env) -> list[type]:
             env.log("swap_pager_swap_init")
 
     class ScriptSyncer(Syncer):
-        def speedup_syncer(self) -> None:
+        def speedup_syncer(self, wake: bool = True) -> None:
             env.log("speedup_syncer")
 
     class ScriptGlue(Glue):

@@ -89,7 +89,7 @@ def _object(roster: Roster, n: int, obj: VmObject) -> dict[str, Any]:
         "shadow_count": obj.shadow_count,
         "backing_object": None if backing is None else roster.object_ids[backing],
         "resident_page_count": obj.resident_page_count,
-        "generation": obj.generation,
+        "generation": obj.generation & 0xFFFF_FFFF,
         "hold_count": obj.hold_count,
         "swblock_count": obj.swblock_count,
         "pg_color": obj.pg_color,
@@ -97,7 +97,7 @@ def _object(roster: Roster, n: int, obj: VmObject) -> dict[str, Any]:
     }
     if roster.has_kernel_object and obj is roster.vm.kernel_object:
         desc["kernel"] = True
-    if obj.token.owner is not None and obj.token.owner is not roster.k.curthread():
+    if roster.token_held(obj):
         desc["token_held_by_other"] = True
     return desc
 

@@ -132,8 +132,8 @@ class _Loader:
                 vm.kernel_object = obj
                 roster.has_kernel_object = True
             if desc.get("token_held_by_other"):
-                others = self._others()
-                obj.token.owner = others
+                obj.token.owner = self._others()
+                roster.held_tokens[obj] = None
             roster.objects.append(obj)
             vm.object.lists[obj.num % len(vm.object.lists)][obj] = None
         for obj, desc in zip(roster.objects, self.state["objects"], strict=True):

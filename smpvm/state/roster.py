@@ -42,6 +42,8 @@ class Roster:
         self.vm_daemon_needed = 0
         """The value of the variable that is only slept on."""
         self.has_kernel_object = False
+        self.held_tokens: dict[VmObject, None] = {}
+        """Objects that a loaded state says somebody else has the token of."""
 
     @classmethod
     def of(cls, vm: Vm) -> Roster:
@@ -82,6 +84,11 @@ class Roster:
         """Does somebody else have the vnode's lock?"""
         holder = vp.v_lock.holder
         return holder is not None and holder is not self.k.curthread()
+
+    def token_held(self, obj: VmObject) -> bool:
+        """Does somebody else have the object's token?"""
+        owner = obj.token.owner
+        return obj in self.held_tokens or (owner is not None and owner is not self.k.curthread())
 
     def touch(self, m: Page, pv: int, write: bool) -> None:
         """A user access through mapping number *pv* of *m*, if there is one."""
