@@ -82,6 +82,10 @@ class Io:
         self.slots: Slots | None = None
         self.biodone = False
 
+    def ended(self) -> bool:
+        """Whether biodone has been called."""
+        return self.biodone
+
     def owners(self) -> list[Thread]:
         """Who has to end the request (for the waits-for graph): the device's thread."""
         disk = self.disk
@@ -160,11 +164,10 @@ class Disk:
     def biowait(self, io: Io, wmesg: str) -> int:
         """biowait (vfs_bio.c): sleep until *io* is done.  Returns its error.  Blocks."""
         k = self.k
-        while not io.biodone:
+        while not io.ended():
             k.sleep.tsleep_interlock(io)
-            if io.biodone:
-                break
-            k.sleep.tsleep(io, PINTERLOCKED, wmesg, 0, cond=lambda: io.biodone)
+            if not io.ended():
+                k.sleep.tsleep(io, PINTERLOCKED, wmesg, 0, cond=io.ended)
         return io.error
 
     def pending(self) -> list[Io]:
@@ -223,6 +226,7 @@ class Disk:
         k = self.k
         if (p := k.point) is not None:
             p(IO, self, "complete")
+        k.curthread().hit("v_intr")
         io.error = self.verdict(io)
         if io.error:
             kprintf(k, "disk-error", disk=self, io=io)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from smpvm.vm.page import Page
     from smpvm.vm.vm import Vm
 
-GetPage = Callable[[VmObject, "Page", bool], int]
+GetPage = Callable[[VmObject, "Page", int], int]
 PutPages = Callable[[VmObject, Sequence["Page"], int], list[int]]
 HasPage = Callable[[VmObject, int], bool]
 
@@ -43,7 +43,7 @@ class Pagers:
 
     # -- dispatch
 
-    def get_page(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+    def get_page(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """vm_pager_get_page, vm_pager.h:131-141: read the busy page *m*.
 
         The caller holds *obj* and a pip reference.  Returns a VM_PAGER_* status; with VM_PAGER_OK
@@ -123,7 +123,7 @@ class Pagers:
 
     # -- default_pager.c, the dead pager
 
-    def no_getpage(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+    def no_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """default_pager_getpage, default_pager.c:95-99; dead_pager_getpage, vm_pager.c:106-110."""
         return VM_PAGER_FAIL
 
@@ -145,7 +145,7 @@ class Pagers:
         """phys_pager_alloc, phys_pager.c:49-67: an object of *size* pages of plain memory."""
         return self.vm.object.allocate(OBJT_PHYS, size)
 
-    def phys_getpage(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+    def phys_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """phys_pager_getpage, phys_pager.c:82-93: zeros, taken off the paging queues for good."""
         page = self.vm.page
         page.zero_fill(m)
@@ -171,7 +171,7 @@ class Pagers:
         """dev_pager_dealloc, device_pager.c:204-237: the device forgets the object."""
         obj.handle = None
 
-    def device_getpage(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+    def device_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """dev_pager_getpage, device_pager.c:245-257.
 
         The C puts a fictitious page for the device's memory in the place of *m*; here *m* itself

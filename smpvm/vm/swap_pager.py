@@ -87,7 +87,7 @@ class SwapPager(SwapSpace):
     # -- for the rest of the VM
 
     def alloc(self, size: int, offset: int = 0) -> VmObject:
-        """swap_pager_alloc, swap_pager.c:428-440: a new SWAP object of *size* bytes (rounded up)."""
+        """swap_pager_alloc, swap_pager.c:428-440: a SWAP object of *size* bytes."""
         pages = (offset + PAGE_SIZE - 1 + size) >> PAGE_SHIFT
         obj = self.vm.object.allocate_hold(OBJT_DEFAULT, pages)
         self.meta_convert(obj)
@@ -114,7 +114,7 @@ class SwapPager(SwapSpace):
         self.vm.object.drop(obj)
 
     def page_inserted(self, m: Page) -> None:
-        """swap_pager_page_inserted, swap_pager.c:684-693: set PG_SWAPPED on a page that has swap."""
+        """swap_pager_page_inserted, swap_pager.c:684-693: PG_SWAPPED, if it has swap."""
         obj: VmObject = m.object
         if obj.swblock_count:
             self.vm.object.hold(obj)
@@ -164,7 +164,7 @@ class SwapPager(SwapSpace):
 
     # -- page-in
 
-    def getpage(self, obj: VmObject, mreq: Page, seqaccess: bool) -> int:
+    def getpage(self, obj: VmObject, mreq: Page, seqaccess: int) -> int:
         """swap_pager_getpage, swap_pager.c:1212-1459: read the busy page *mreq* in.
 
         The caller has one pip reference.  Returns VM_PAGER_OK, VM_PAGER_FAIL (no swap) or

@@ -191,7 +191,8 @@ class VnodePager:
                 k.panic("null-vnode", str(at), kind="fault")
             error = k.vnode.vget(vp, LK_SHARED | LK_RETRY | LK_CANRECURSE)
             if error == 0:
-                if at.handle is vp:
+                same: bool = at.handle is vp
+                if same:
                     return vp
                 k.vnode.vput(vp)
             else:
@@ -323,7 +324,7 @@ class VnodePager:
 
     # -- page-in
 
-    def getpage(self, obj: VmObject, m: Page, seqaccess: bool) -> int:
+    def getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """vnode_pager_getpage, vnode_pager.c:424-436 (and the generic getpages, :448-609).
 
         The caller has *m* busy, *obj* held, and the vnode locked (vm_fault: shared).  The page is
@@ -415,7 +416,7 @@ class VnodePager:
         return self.disk.biowait(io, "biowr") if sync else 0
 
     def write_done(self, io: Io) -> None:
-        """bpdone of a write that somebody waits for; that one sees the error, the pages are dirty."""
+        """bpdone of a write that somebody waits for, who sees the error (the pages stay dirty)."""
         page = self.vm.page
         for m in io.pages:
             page.busy_wait(m, False, "bpdpgw")
