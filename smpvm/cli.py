@@ -34,6 +34,7 @@ def cli() -> None:
 @click.option("--set", "sysctls", multiple=True, metavar="SYSCTL=VALUE", help="May be repeated.")
 @click.option("--trace", "traces", multiple=True, metavar="FILE[,FILE...]", help="Replay these.")
 @click.option("--repair", "repairs", multiple=True, metavar="NAME|all", help="See `repairs`.")
+@click.option("--check", "checks", default="default", metavar="all|none|NAME,...")
 @click.option("--history", is_flag=True, help="Keep each page's last events for stale-data.")
 @click.option("--coverage/--no-coverage", default=True, help="Show the table by C function.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")

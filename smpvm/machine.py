@@ -22,7 +22,7 @@ from smpvm.kern.thread import Panic, Thread
 from smpvm.vm.vm import Vm, compose
 
 HOST_ROLES = ("boot", "monitor")
-DAEMONS = ("pagedaemon", "vmdaemon", "syncer")
+DAEMONS = ("pagedaemon", "vmdaemon", "syncer", "swapper")
 
 PROGRESS = (
     "v_vm_faults",
@@ -41,8 +41,9 @@ PROGRESS = (
 class Machine:
     """A running machine.
 
-    *overrides* are mixins for the VM's subsystems (repairs, tests).  The calling host thread
-    carries the boot thread and must be the one that calls ``stop``.
+    *overrides* are mixins for the VM's subsystems (repairs, tests).  *on_stall* may add lines to
+    the report on a machine that no longer gets on.  The calling host thread carries the boot thread
+    and must be the one that calls ``stop``.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Machine:
         overrides: Iterable[type] = (),
         *,
         stall_after: float = 10.0,
+        on_stall: Callable[[], list[str]] = list,
     ) -> None:
         self.config = config = copy.deepcopy(config)
         self.carrier: Carrier = carrier or NativeCarrier(hz=config.hz, tick_scale=config.tick_scale)
@@ -63,6 +65,7 @@ class Machine:
             ncpus=config.ncpus,
             spin_pool=config.spin_pool,
         )
+        self._halted = threading.Event()
         self.k.on_panic = self.k.on_error = lambda td, why: self._halted.set()
         self.vm = Vm(self.k, config, compose(overrides))
         self.daemons: dict[str, Thread] = {}
@@ -71,10 +74,10 @@ class Machine:
         self.stall: list[str] = []
         """Who waited for what when the machine stopped getting on."""
         self.stall_after = stall_after
+        self.on_stall = on_stall
         self.started = time.monotonic()
         self._mutex = threading.Lock()
         self._monitor: threading.Thread | None = None
-        self._halted = threading.Event()
 
     # -- start
 
@@ -85,6 +88,7 @@ class Machine:
             "pagedaemon": vm.pageout.thread,
             "vmdaemon": vm.vmdaemon.daemon,
             "syncer": vm.syncer.thread,
+            "swapper": vm.glue.scheduler,
         }
         for name in daemons:
             td = self.k.make_thread(name, mains[name], role=name)
@@ -119,10 +123,13 @@ class Machine:
 
     # -- the end
 
-    def stop(self, *, patience: float = 120.0) -> None:
+    def stop(
+        self, *, patience: float = 120.0, at_rest: Callable[[], object] = lambda: None
+    ) -> None:
         """The orderly end.  Raises nothing; ``failed`` tells how it went.
 
-        *patience*: host seconds for all processes to leave, as long as they get on.
+        *patience*: host seconds for all processes to leave, as long as they get on.  *at_rest* is
+        called when all is quiet, before the daemons are stopped in their sleeps.
         """
         self.closing.set()
         end = time.monotonic() + patience
@@ -132,6 +139,8 @@ class Machine:
             self._stalled(f"processes still there after {patience:.0f} s")
         if not self.failed:
             self._drain(end)
+        if not self.failed:
+            at_rest()
         self.halt()
 
     def halt(self, timeout: float = 10.0) -> None:
@@ -146,7 +155,12 @@ class Machine:
         return [td for td in self.k.live_threads() if td.proc is not None]
 
     def _drain(self, end: float) -> None:
-        """Write dirty files back and wait until no I/O is left and every daemon sleeps."""
+        """Write dirty files back and wait until no I/O is left and every daemon sleeps.
+
+        The disks are healed first: what an error leaves dirty must be written now.
+        """
+        for disk in self.vm.pager.disks():
+            disk.config.error_rate = 0.0
         try:
             self.vm.syncer.sync_all()
         except Stopped:
@@ -175,7 +189,7 @@ class Machine:
     # -- trouble
 
     def _stalled(self, why: str) -> None:
-        lines = [why, *who_waits(self.k)]
+        lines = [why, *who_waits(self.k), *self.on_stall()]
         with self._mutex:
             if not self.stall:
                 self.stall = lines

@@ -187,7 +187,7 @@ class Ledger:
             self.words[addr] = (0,)
 
     def freed(self, first: int, last: int) -> None:
-        """MADV_FREE: words in [first, last) read as they were or as 0 until written again."""
+        """MADV_FREE: words in [first, last) read as they were, or as 0 from some time on."""
         for addr in self.within(first, last):
             self.words[addr] = (*self.words[addr], 0)
 
@@ -207,7 +207,7 @@ class Ledger:
             return True
         self.checked += 1
         if got in want:
-            if len(want) > 1:
+            if len(want) > 1 and (got == 0 or 0 not in want):
                 self.words[addr] = (got,)
             return True
         page = where(addr) if where is not None else ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from smpvm.check.suite import parse_checks
 from smpvm.config import ConfigError, parse_sysctl
 from smpvm.report.live import watch
 from smpvm.report.summary import run_lines
@@ -41,6 +42,7 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
         seconds=options["seconds"],
         traces=_traces(options["traces"]),
         repairs=choose(options["repairs"]),
+        checks=_checks(options["checks"]),
         history=options["history"],
         run_dir=options["run_dir"],
         command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
@@ -49,6 +51,13 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     if plan.run_dir is not None:
         _make_dir(plan.run_dir)
     return plan
+
+
+def _checks(text: str) -> frozenset[str]:
+    try:
+        return parse_checks(text)
+    except ValueError as why:
+        raise ConfigError(str(why)) from None
 
 
 def _traces(texts: Sequence[str]) -> list[Trace]:

@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smpvm.workload.trace import FETCH, WRITE, Trace
-from smpvm.workload.user import Area, User
+from smpvm.workload.user import WORDS, Area, User
 
 Kind = Callable[..., None]
 
 BURST = 32
 """Accesses between two looks at whether to go on."""
-WORDS = 3
-"""Words of a page that a process uses; few, so that what must be known stays small."""
 
 
 def touch(u: User, area: Area, page: int, *, write: float = 0.5) -> None:
     """Write or read one word of *page*."""
-    addr = area.word(page, u.rng.randrange(WORDS))
+    slot = u.rng.randrange(WORDS)
     if u.rng.random() < write:
-        u.write(addr)
+        u.write(area, page, slot)
     else:
-        u.read(addr)
+        u.read(area, page, slot)
 
 
 def pick(u: User, pages: int) -> int:
@@ -54,7 +52,7 @@ def short_lived(u: User, *, share: float) -> None:
     for page in range(area.pages):
         if page % BURST == 0 and not u.going():
             return
-        u.write(area.word(page, 0))
+        u.write(area, page, 0)
     for _ in range(area.pages // 2):
         touch(u, area, u.rng.randrange(area.pages), write=0.1)
 
@@ -66,7 +64,7 @@ def file_reader(u: User, *, share: float, order: str) -> None:
     while u.going():
         for _ in range(BURST):
             page = at if order == "sequential" else u.rng.randrange(area.pages)
-            u.read(area.word(page, u.rng.randrange(WORDS)))
+            u.read(area, page, u.rng.randrange(WORDS))
             at = (at + 1) % area.pages
 
 
@@ -79,9 +77,9 @@ def file_writer(u: User, *, share: float, msync_every: int = 200) -> None:
         for _ in range(BURST):
             page = u.rng.randrange(area.pages)
             if mine is not None and u.rng.random() < 0.5:
-                u.write(area.word(page, mine))
+                u.write(area, page, mine)
             else:
-                u.read(area.word(page, u.rng.randrange(WORDS)))
+                u.read(area, page, u.rng.randrange(WORDS))
         bursts += 1
         if bursts % msync_every == 0:
             u.msync(area)
@@ -94,10 +92,10 @@ def file_cutter(u: User, *, share: float) -> None:
         for page in range(area.pages):
             if page % BURST == 0 and not u.going():
                 return
-            u.write(area.word(page, 0))
+            u.write(area, page, 0)
         u.truncate(area, area.pages // 2)
         for page in range(area.pages // 2):
-            u.read(area.word(page, 0))
+            u.read(area, page, 0)
         u.truncate(area, area.pages)
 
 
@@ -105,7 +103,7 @@ def fork_tree(u: User, *, share: float, depth: int = 1) -> None:
     """Fills memory, forks, and parent and children go on writing to what they share."""
     area = u.anonymous(u.pages(share))
     for page in range(area.pages):
-        u.write(area.word(page, 0))
+        u.write(area, page, 0)
     while u.going():
         children = [u.fork(_fork_child, area, depth - 1) for _ in range(2)]
         for _ in range(area.pages):
@@ -123,7 +121,7 @@ def _fork_child(u: User, area: Area, depth: int) -> None:
     if depth > 0:
         u.wait([u.fork(_fork_child, area, depth - 1)])
         for page in range(0, area.pages, 3):
-            u.read(area.word(page, 0))
+            u.read(area, page, 0)
 
 
 def exec_churn(u: User, *, share: float) -> None:
@@ -164,11 +162,22 @@ def sleeper(u: User, *, share: float) -> None:
     """Fills memory, then sleeps most of the time: what idle processes are to a busy machine."""
     area = u.anonymous(u.pages(share))
     for page in range(area.pages):
-        u.write(area.word(page, 0))
+        u.write(area, page, 0)
     while u.going():
         u.sleep(3.0)
         for page in range(area.pages):
-            u.read(area.word(page, 0))
+            u.read(area, page, 0)
+
+
+def text_pages(trace: Trace) -> list[int]:
+    """The pages of a recorded program that it fetched instructions from and never wrote."""
+    written, fetched = set(), set()
+    for ref in trace.refs:
+        if ref & 3 == WRITE:
+            written.add(ref >> 2)
+        elif ref & 3 == FETCH:
+            fetched.add(ref >> 2)
+    return sorted(fetched - written)
 
 
 def trace(u: User, *, trace: Trace) -> None:
@@ -177,14 +186,8 @@ def trace(u: User, *, trace: Trace) -> None:
     Pages that the program never wrote and fetched instructions from are mapped from a file, as its
     text was; the rest is anonymous.
     """
-    written, fetched = set(), set()
-    for ref in trace.refs:
-        if ref & 3 == WRITE:
-            written.add(ref >> 2)
-        elif ref & 3 == FETCH:
-            fetched.add(ref >> 2)
-    text = sorted(fetched - written)
-    data = sorted(set(range(trace.pages)) - set(text))
+    text = text_pages(trace)
+    data = sorted(set(range(trace.pages)).difference(text))
     areas: dict[int, tuple[Area, int]] = {}
     if text:
         area = u.shared_file(f"text of {trace.name}", len(text))
@@ -198,9 +201,9 @@ def trace(u: User, *, trace: Trace) -> None:
                 return
             area, page = areas[ref >> 2]
             if ref & 3 == WRITE:
-                u.write(area.word(page, n % WORDS))
+                u.write(area, page, n % WORDS)
             else:
-                u.read(area.word(page, n % WORDS))
+                u.read(area, page, n % WORDS)
 
 
 KINDS: dict[str, Kind] = {

@@ -16,8 +16,10 @@ import smpvm
 from smpvm.check.audit import audit
 from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, write_atomic
+from smpvm.check.finding import Finding, FindingLog, fingerprint, write_atomic
+from smpvm.check.suite import DEFAULT, CheckSuite
 from smpvm.config import Config, ConfigError
+from smpvm.host.carrier import Stopped
 from smpvm.host.probe import Probe
 from smpvm.kern.thread import Panic
 from smpvm.machine import Machine
@@ -45,6 +47,7 @@ class Plan:
     overrides: Sequence[type] = ()
     """More mixins for the VM, inside of the repairs (tests that break something)."""
     observers: Sequence[Probe] = ()
+    checks: frozenset[str] = DEFAULT
     history: bool = False
     run_dir: Path | None = None
     command: str = ""
@@ -78,6 +81,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
     """Defects of smpvm itself."""
     repairs: list[str] = field(default_factory=list)
+    checkers: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -128,25 +132,36 @@ def run(
     findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    observers = [*plan.observers, *([history] if history else [])]
+    suite = CheckSuite(plan.checks, findings)
+    observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     overrides = [*(r.override for r in plan.repairs), *plan.overrides]
     machine = Machine(
-        plan.config, observers=observers, overrides=overrides, stall_after=plan.stall_after
+        plan.config,
+        observers=observers,
+        overrides=overrides,
+        stall_after=plan.stall_after,
+        on_stall=suite.stalled,
     )
     if plan.run_dir is not None:
         _write_run(plan, plan.run_dir)
     runner = Runner(machine, contents, tasks_of(plan))
     machine.boot()
     runner.start()
-    interrupted = _let_run(machine, plan.seconds, on_sample, interrupt or threading.Event())
-    machine.stop(patience=plan.patience)
+    interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt or threading.Event())
+    machine.stop(patience=plan.patience, at_rest=suite.at_rest)
     if not machine.failed:
         runner.check_files()
-    return _judge(plan, machine, runner, contents, findings, interrupted)
+    suite.finish()
+    result = _judge(plan, machine, runner, contents, findings, interrupted)
+    result.checkers = suite.summary()
+    if plan.run_dir is not None:
+        write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
+    return result
 
 
 def _let_run(
     machine: Machine,
+    runner: Runner,
     seconds: float,
     on_sample: Callable[[Sample], None] | None,
     interrupt: threading.Event,
@@ -156,6 +171,13 @@ def _let_run(
     while not machine.failed and (now := time.monotonic()) < end:
         if interrupt.wait(max(0.01, min(tick, end, now + 0.2) - now)):
             return True
+        try:
+            runner.poll()
+        except Stopped:
+            break
+        except Panic as panic:
+            machine.k.panicked(machine.k.boot, panic)
+            break
         if time.monotonic() >= tick:
             tick += 1.0
             if on_sample is not None:
@@ -172,8 +194,6 @@ def _judge(
     interrupted: bool,
 ) -> Result:
     k = machine.k
-    for td, panic in k.panics:
-        findings.add(_panic_finding(td, panic))
     if machine.stall and not k.panics and not k.errors:
         findings.add(
             Finding(
@@ -203,7 +223,7 @@ def _judge(
         interrupted=interrupted,
         processes=runner.started,
         counters=dict(counters),
-        extra=runner.totals(),
+        extra=dict(runner.totals),
         locks=machine.locks(),
         queues=machine.queues(),
         coverage=[(row.name, row.lines, n) for row, n in coverage_report(counters)],
@@ -216,37 +236,7 @@ def _judge(
         repairs=[r.name for r in plan.repairs],
         findings=findings.findings,
     )
-    if plan.run_dir is not None:
-        write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
     return result
-
-
-def _panic_finding(td: Any, panic: Panic) -> Finding:
-    kind = type(panic).__name__ == "Misuse" and panic.code in (
-        "sleep-with-spinlock",
-        "recursion",
-        "wrong-release",
-    )
-    return Finding(
-        panic.code if kind else "assertion",
-        f"{'NULL followed' if panic.kind == 'fault' else 'panic'}: {panic}",
-        sites=[Site(str(td), td.role, f"panics: {panic.code}", stack_of(panic))],
-        fingerprint=fingerprint("assertion", panic.code),
-    )
-
-
-def stack_of(why: BaseException) -> tuple[Any, ...]:
-    """The model's frames of an exception's traceback, innermost first."""
-    from smpvm.check.stacks import SKIP, kind_of, resolve
-
-    raw = []
-    tb = why.__traceback__
-    while tb is not None:
-        code = tb.tb_frame.f_code
-        if kind_of(code) != SKIP:
-            raw.append((code, tb.tb_lasti))
-        tb = tb.tb_next
-    return resolve(tuple(reversed(raw)))
 
 
 def _write_run(plan: Plan, run_dir: Path) -> None:
