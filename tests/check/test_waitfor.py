@@ -159,7 +159,8 @@ class TestDeadlocks:
         met = threading.Barrier(2)
 
         class Slots:
-            users = []
+            def __init__(self):
+                self.users = []
 
             def owners(self):
                 return self.users
