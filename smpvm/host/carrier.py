@@ -60,6 +60,9 @@ class Carrier(Protocol):
     stopping: bool
     """True once ``stop`` was called: every wait raises ``Stopped``."""
 
+    inert: bool
+    """Serial carriers: while true, points do nothing (set-up, audits, a checker's own reads)."""
+
     def adopt(self, td: Carried) -> None:
         """Make the calling host thread carry *td* (the boot thread)."""
 

@@ -95,7 +95,10 @@ class Kernel:
         self.boot = self.make_thread("boot", lambda: None)
         carrier.adopt(self.boot)
         self.spin_pool = SpinPool(self, spin_pool)
-        for name, cls in {**default_classes(), **(classes or {})}.items():
+        parts = default_classes()
+        if unknown := (classes or {}).keys() - parts.keys():
+            raise TypeError(f"the kernel has no part {', '.join(sorted(unknown))}")
+        for name, cls in {**parts, **(classes or {})}.items():
             setattr(self, name, cls(self))
         self.lwkt_yield = self.sched.lwkt_yield
         self.lwkt_user_yield = self.sched.lwkt_user_yield

@@ -158,6 +158,7 @@ class Sleep:
             s.since = k.carrier.ticks()
             s.asleep = True
         td.wchan, td.wmesg = ident, wmesg
+        td.hit("v_swtch")
         if (f := k.probe.sleep) is not None:
             f(td, ident, wmesg, timo, cond)
         if td.toks:

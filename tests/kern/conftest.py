@@ -7,6 +7,7 @@ import pytest
 from smpvm.host.native import NativeCarrier
 from smpvm.host.probe import EVENTS, Probe
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.stall import who_waits
 
 
 class Recorder(Probe):
@@ -48,7 +49,7 @@ class Bench:
         """Wait for every spawned thread; raise what ended one."""
         left = k.carrier.join(timeout)
         k.check()
-        assert left == [], [str(td) for td in left]
+        assert left == [], who_waits(k)
 
     def run(self, k, *bodies, timeout=10.0):
         tds = [k.spawn(f"t{i}", body, cpu=i) for i, body in enumerate(bodies)]
