@@ -198,11 +198,15 @@ class Disk:
         """Sleep until the oldest request is due, or until one may be started beside it."""
         k = self.k
         k.sleep.tsleep_interlock(self.ident)
-        if not (self._wait and len(self._serving) < self.config.queue_depth):
-            k.sleep.tsleep(self.ident, PINTERLOCKED, "diskio", left)
+        if not self._startable():
+            k.sleep.tsleep(self.ident, PINTERLOCKED, "diskio", left, cond=self._startable)
+
+    def _startable(self) -> bool:
+        """Whether a request waits that may be started beside those in service."""
+        return bool(self._wait) and len(self._serving) < max(self.config.queue_depth, 1)
 
     def _start_some(self, now: int) -> None:
-        while self._wait and len(self._serving) < max(self.config.queue_depth, 1):
+        while self._startable():
             self.lock.lock()
             io = self._wait.popleft()
             self.lock.unlock()
@@ -263,15 +267,16 @@ class Disk:
 class Slots:
     """A limited number of I/O buffers (an ``int *pfreecnt`` and the pbufs behind it).
 
-    ``users`` are the requests that have one now: whom a sleeper waits for.
+    ``users`` are the requests that have one now: whom a sleeper waits for.  ``wakes`` tells from
+    the count before a release whether that release wakes the sleepers.
     """
 
-    __slots__ = ("count", "ident", "k", "limit", "name", "users")
+    __slots__ = ("count", "k", "limit", "name", "users", "wakes")
 
-    def __init__(self, kernel: Kernel, name: str, count: int) -> None:
+    def __init__(self, kernel: Kernel, name: str, count: int, wakes: Callable[[int], bool]) -> None:
         self.k = kernel
         self.name = name
-        self.ident = Ident(name)
+        self.wakes = wakes
         self.count = count
         self.limit = count
         self.users: dict[Io, None] = {}
@@ -292,9 +297,9 @@ class Slots:
         k = self.k
         while self.count <= 0:
             k.curthread().hit("getpbuf_kva:wait")
-            k.sleep.tsleep_interlock(self.ident)
+            k.sleep.tsleep_interlock(self)
             if k.atomic.fetchadd_int(self, "count", 0) <= 0:
-                k.sleep.tsleep(self.ident, PINTERLOCKED, "wswbuf2", 0, cond=lambda: self.count > 0)
+                k.sleep.tsleep(self, PINTERLOCKED, "wswbuf2", 0, cond=lambda: self.count > 0)
         k.atomic.add_int(self, "count", -1)
         io.slots = self
         self.users[io] = None
@@ -305,19 +310,11 @@ class Slots:
         io.slots = None
         old = self.k.atomic.fetchadd_int(self, "count", 1)
         if self.wakes(old):
-            self.k.sleep.wakeup(self.ident)
-
-    def wakes(self, old: int) -> bool:
-        """Whether a release that found *old* free buffers wakes the sleepers.
-
-        As the C has it (vm_pager.c:660): at the second free one.  The count it compares with is
-        the one before the addition, and sleepers sleep while that is 0.
-        """
-        return old == 1
+            self.k.sleep.wakeup(self)
 
     def adjcount(self, n: int) -> None:
         """pbuf_adjcount (vm_pager.c:683-690): change the limit by *n*."""
         if n:
             self.limit += n
             self.k.atomic.add_int(self, "count", n)
-            self.k.sleep.wakeup(self.ident)
+            self.k.sleep.wakeup(self)

@@ -75,9 +75,10 @@ class Cleaning(ObjectsBase):
         self.set_flag(obj, OBJ_CLEANING)
         last = (obj.size if end == 0 else end) - 1
         info = CleanScan(obj, start, last, flags, pagerflags)
-        if self.wants_pass1(obj, info):
+        whole = start == 0 and last == obj.size - 1
+        if self.wants_marks(whole):
             obj.rb_memq.scan(lambda m: self.page_clean_pass1(m, info), start, last)
-            if not info.error:
+            if whole and not info.error:
                 self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
                 if obj.handle is not None:
                     self.k.vnode.vclrobjdirty(obj.handle)
@@ -90,9 +91,9 @@ class Cleaning(ObjectsBase):
         self.clear_flag(obj, OBJ_CLEANING)
         self.drop(obj)
 
-    def wants_pass1(self, obj: VmObject, info: CleanScan) -> bool:
-        """Whether the marking pass is run: only for a scan of the whole object."""
-        return info.start == 0 and info.end == obj.size - 1
+    def wants_marks(self, whole: bool) -> bool:
+        """Whether the marking pass is run: only for a scan of the *whole* object."""
+        return whole
 
     def page_clean_pass1(self, m: Page, info: CleanScan) -> int:
         """vm_object_page_clean_pass1, vm_object.c:1390-1416: mark a page, make it read-only.

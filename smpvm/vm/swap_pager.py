@@ -69,10 +69,21 @@ class SwapPager(SwapSpace):
         self.store: dict[int, Contents] = {}
         self.swap_async_max = 4
         self.swap_burst_read = False
-        self.nsw_rcount = k.new(Slots, k, "nsw_rcount", (NSWBUF_KVA + 1) // 2)
-        self.nsw_wcount_sync = k.new(Slots, k, "nsw_wcount_sync", (NSWBUF_KVA + 3) // 4)
-        self.nsw_wcount_async = k.new(Slots, k, "nsw_wcount_async", 4)
+        self.nsw_rcount = self._slots("nsw_rcount", (NSWBUF_KVA + 1) // 2)
+        self.nsw_wcount_sync = self._slots("nsw_wcount_sync", (NSWBUF_KVA + 3) // 4)
+        self.nsw_wcount_async = self._slots("nsw_wcount_async", 4)
         self.nsw_wcount_async_max = 4
+
+    def _slots(self, name: str, count: int) -> Slots:
+        return self.k.new(Slots, self.k, name, count, self.relpbuf_wakes)
+
+    def relpbuf_wakes(self, old: int) -> bool:
+        """Whether giving a buffer back, when *old* were free, wakes who sleeps for one.
+
+        As the C has it (relpbuf, vm_pager.c:649-651): at the second free one.  What it compares is
+        the count before the addition; sleepers sleep while that is 0.
+        """
+        return old == 1
 
     def swap_init(self) -> None:
         """swap_pager_swap_init, swap_pager.c:346-414: called once by the page-out daemon.

@@ -63,7 +63,7 @@ class Syncer:
                 )
                 self.sync_fsync()
             if not self.rushing() and k.clock.time_uptime() == start:
-                k.sleep.tsleep(self.ctx, 0, "syncer", k.hz)
+                k.sleep.tsleep(self.ctx, 0, "syncer", k.hz, cond=self.never)
 
     def rushing(self) -> bool:
         """Go on with the next slot at once, because somebody asked (vfs_sync.c:384-405)."""
@@ -74,8 +74,12 @@ class Syncer:
             self.syncer_rushjob += 1
         else:
             return False
-        self.k.sleep.tsleep(self.dummy, 0, "rush", 1)
+        self.k.sleep.tsleep(self.dummy, 0, "rush", 1, cond=self.never)
         return True
+
+    def never(self) -> bool:
+        """The condition of a sleep that only lets time pass."""
+        return False
 
     def speedup_syncer(self, wake: bool = False) -> None:
         """speedup_syncer, vfs_sync.c:432-443: work one slot more as soon as possible.

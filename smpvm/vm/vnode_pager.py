@@ -200,7 +200,7 @@ class VnodePager:
                 ident = obj.handle
                 if ident is None:
                     k.panic("sleep-no-ident", f"vnpgrl, {obj} has no handle")
-                k.sleep.tsleep(ident, 0, "vnpgrl", k.hz)
+                k.sleep.tsleep(ident, 0, "vnpgrl", k.hz, cond=lambda: False)
         return None
 
     def setsize(self, vp: Vnode, nsize: int) -> None:

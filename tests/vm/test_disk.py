@@ -181,7 +181,7 @@ def test_owner_of_a_pending_request_is_the_device(disk):
 
 def test_slots_let_as_many_in_as_there_are(disk):
     p, d = disk(latency=20)
-    slots = p.k.new(Slots, p.k, "slots", 2)
+    slots = p.k.new(Slots, p.k, "slots", 2, lambda old: old == 0)
 
     def body():
         ios = [Io(p.k, WRITE, {}, i, [page()], slots.relpbuf) for i in range(6)]

@@ -308,7 +308,7 @@ def test_a_busy_page_keeps_the_object_on_the_record(p):
     (m,) = p.busy(obj, [1])
 
     def release():
-        while not obj.rb_memq.lookup(0).dirty == 0:
+        while obj.rb_memq.lookup(0).dirty:
             p.k.sched.lwkt_yield()
         p.vm.page.wakeup(m)
 

@@ -13,17 +13,16 @@ from smpvm.vm.param import (
     VM_PAGER_FAIL,
     VM_PAGER_OK,
 )
-from smpvm.vm.swap_pager import SwapPager
 
 
-def as_daemon(p, body):
+def as_daemon(p, body, timeout=20.0):
     """Run *body* in the thread that the swap pager takes for the page-out daemon."""
 
     def main():
         p.vm.pageout.pagethread = p.k.curthread()
         body()
 
-    p.run(main)
+    p.run(main, timeout=timeout)
 
 
 def test_write_evict_read_back(paging):
@@ -132,29 +131,6 @@ def test_async_write_error_finds_the_object_not_held(paging):
     with pytest.raises((Panic, AssertionError)):
         as_daemon(p, body)
     assert [panic.code for _, panic in p.k.panics] == ["object-not-held"]
-
-
-class HeldForget(SwapPager):
-    def write_error_forget(self, obj, m):
-        self.vm.object.hold(obj)
-        super().write_error_forget(obj, m)
-        self.vm.object.drop(obj)
-
-
-def test_async_write_error_with_the_object_held(paging):
-    p = paging(classes={"swap": HeldForget})
-
-    def body():
-        obj = p.vm.object.allocate(OBJT_DEFAULT, 1)
-        m = p.page(obj, 0, {0: 1})
-        p.vm.swap.disk.fail_next("write")
-        p.flush(obj, [0])
-        p.quiet(obj)
-        assert m.dirty == 0xFF
-        assert m.busy == 0
-        assert p.vm.swap.blocks_in_use() == 0
-
-    as_daemon(p, body)
 
 
 def test_read_error_leaves_page_invalid(paging):
@@ -327,14 +303,7 @@ def test_second_writer_hangs_with_one_async_buffer(paging):
         p.flush(obj, [1])
 
     with pytest.raises(AssertionError):
-        p.vm.pageout.pagethread = None
-        main = body
-
-        def daemon():
-            p.vm.pageout.pagethread = p.k.curthread()
-            main()
-
-        p.run(daemon, timeout=1.0)
+        as_daemon(p, body, timeout=1.0)
     (sleeper,) = [s for s in p.k.sleep.sleepers() if s.wmesg == "wswbuf2"]
     assert sleeper.cond()
     assert swap.nsw_wcount_async.count == 1
