@@ -1,8 +1,9 @@
 """Atomic memory operations (machine/atomic.h): the only place for read-modify-write of a field.
 
 ``x.flags |= b`` is two accesses on any Python; everything that the kernel does with an atomic
-instruction goes through here.  One host lock guards them all: it is never held across anything
-that can wait, and no operation needs two.
+instruction goes through here.  A few host locks guard them, spread over the objects so that
+operations on different objects seldom meet; none is held across anything that can wait, and no
+operation needs two.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ class Atomics:
     """The bare operations.  *obj*.*field* is an int; values wrap where the caller masks."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self._locks = tuple(threading.Lock() for _ in range(64))
 
     def set_int(self, obj: Any, field: str, bits: int) -> None:
         """atomic_set_int: or *bits* in."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) | bits)
 
     def clear_int(self, obj: Any, field: str, bits: int) -> None:
         """atomic_clear_int: and *bits* out."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) & ~bits)
 
     def add_int(self, obj: Any, field: str, n: int) -> None:
         """atomic_add_int."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) + n)
 
     def fetchadd_int(self, obj: Any, field: str, n: int) -> int:
         """atomic_fetchadd_int: returns the value before the addition."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             old: int = getattr(obj, field)
             setattr(obj, field, old + n)
             return old
 
     def cmpset_int(self, obj: Any, field: str, old: int, new: int) -> bool:
         """atomic_cmpset_int: store *new* if the field is *old*; returns whether it did."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             if getattr(obj, field) != old:
                 return False
             setattr(obj, field, new)
@@ -55,7 +56,7 @@ class Atomics:
 
     def swap_int(self, obj: Any, field: str, new: int) -> int:
         """atomic_swap_int: store *new*, return what was there."""
-        with self.lock:
+        with self._locks[hash(obj) & 63]:
             old: int = getattr(obj, field)
             setattr(obj, field, new)
             return old
@@ -65,14 +66,14 @@ class ProbedAtomics(Atomics):
     """The same, each with its schedule point before it and its event after it."""
 
     def __init__(self, kernel: Kernel) -> None:
-        super().__init__()
         self._k = kernel
+        self._lock = threading.Lock()
 
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k
         if (p := k.point) is not None:
             p(ATOMIC, obj, field)
-        with self.lock:
+        with self._lock:
             old = peek(obj, field)
             new = op(old)
             if new is not None:

@@ -111,6 +111,9 @@ class Procs:
         self._guard = threading.Lock()
         self.nprocs = 1  # process 0, which is on no list here
 
+    def __str__(self) -> str:
+        return "procs"
+
     # -- the list
 
     def bucket(self, pid: int) -> ProcGlob:

@@ -19,6 +19,9 @@ class Sched:
         # Free-running carriers have time slices; under a scheduler every yield is a decision.
         self._resched_wanted: Callable[[], bool] | None = getattr(k.carrier, "slice_over", None)
 
+    def __str__(self) -> str:
+        return "sched"
+
     def lwkt_yield(self) -> None:
         """lwkt_yield (lwkt_thread.c:1062): let others run, if the time slice is over.
 

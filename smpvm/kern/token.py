@@ -32,7 +32,7 @@ class TokRef:
     def __init__(self, tok: Token, excl: bool) -> None:
         self.tok = tok
         self.excl = excl
-        self.mode = "excl" if excl else "shared"
+        self.mode = "excl" if excl else "shared"  # as asked for; recursion does not change it
 
 
 class Token:
@@ -91,7 +91,8 @@ class Token:
         mode = "excl" if excl else "shared"
         if (f := k.probe.lock_want) is not None:
             f(td, self, mode)
-        self._check(td, excl)
+        if td.toks or td.spins:
+            self._check(td, excl)
         if (p := k.point) is not None:
             # With other tokens in hand a failing attempt has an effect: it gives those up.
             free = (self.free_excl if excl else self.free_shared) if not td.toks else None
