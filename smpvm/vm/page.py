@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.shared import poke
 from smpvm.vm.page_alloc import PageAlloc
 from smpvm.vm.page_struct import (
     PG_ACTIONLIST,
@@ -63,8 +64,13 @@ class Pages(PageAlloc):
         Ascending, each at the head of its queue, so that high pages are used first.
         """
         vm = self.vm
+        lists: list[list[Page]] = [[] for _ in range(vm.pq.L2_SIZE)]
         for idx in range(vm.config.pages):
-            vm.page_array.append(self._add_new_page(idx))
+            m = self._add_new_page(idx)
+            vm.page_array.append(m)
+            lists[m.pc].append(m)
+        for pc, pages in enumerate(lists):
+            self._link_free(self.queues[self.FREE + pc], pages)
         self.stats.v_page_count = vm.config.pages
         self.stats.v_free_count = vm.config.pages
 
@@ -73,15 +79,15 @@ class Pages(PageAlloc):
         size, mask = self.vm.pq.L2_SIZE, self.vm.pq.L2_MASK
         pc = (idx & mask) ^ (idx // size & mask) ^ (idx // (size * size) & mask)
         m: Page = self.k.new(Page, idx, self.FREE + pc, pc)
-        q = self.queues[self.FREE + pc]
-        m.q_next = q.head
-        if q.head is None:
-            q.tail = m
-        else:
-            q.head.q_prev = m
-        q.head = m
-        q.lcnt += 1
         return m
+
+    def _link_free(self, q: PageQueue, pages: list[Page]) -> None:
+        """*pages*, the last one first, become the whole of *q*."""
+        for before, behind in zip(pages[1:], pages, strict=False):
+            poke(before, "q_next", behind)
+            poke(behind, "q_prev", before)
+        if pages:
+            q.head, q.tail, q.lcnt = pages[-1], pages[0], len(pages)
 
 
 __all__ = [
