@@ -290,7 +290,7 @@ class Slots:
         return list(dict.fromkeys(found))
 
     def getpbuf(self, io: Io) -> None:
-        """getpbuf_kva (vm_pager.c:459-508): a buffer for *io*; sleeps while there is none.
+        """getpbuf_kva (vm_pager.c:453-499): a buffer for *io*; sleeps while there is none.
 
         Looking and taking are two steps, so that the count may go below zero.
         """
@@ -305,7 +305,7 @@ class Slots:
         self.users[io] = None
 
     def relpbuf(self, io: Io) -> None:
-        """relpbuf (vm_pager.c:628-681): give the buffer of *io* back; wakes sleepers if due."""
+        """relpbuf (vm_pager.c:627-682): give the buffer of *io* back; wakes sleepers if due."""
         self.users.pop(io, None)
         io.slots = None
         old = self.k.atomic.fetchadd_int(self, "count", 1)
@@ -313,7 +313,7 @@ class Slots:
             self.k.sleep.wakeup(self)
 
     def adjcount(self, n: int) -> None:
-        """pbuf_adjcount (vm_pager.c:683-690): change the limit by *n*."""
+        """pbuf_adjcount (vm_pager.c:684-691): change the limit by *n*."""
         if n:
             self.limit += n
             self.k.atomic.add_int(self, "count", n)

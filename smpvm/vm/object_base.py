@@ -142,26 +142,26 @@ class ObjectsBase:
     # -- the lock
 
     def lock_swap(self) -> None:
-        """vm_object_lock_swap, vm_object.c:192-196: exchange the two newest tokens of the thread.
+        """vm_object_lock_swap, vm_object.c:199-203: exchange the two newest tokens of the thread.
 
         Lets a chain walk release the parent while it keeps the backing object.
         """
         self.k.token.swap()
 
     def lock(self, obj: VmObject) -> None:
-        """vm_object_lock, vm_object.c:198-202: only the token; the caller has a hold.  Blocks."""
+        """vm_object_lock, vm_object.c:205-209: only the token; the caller has a hold.  Blocks."""
         obj.token.get()
 
     def lock_shared(self, obj: VmObject) -> None:
-        """vm_object_lock_shared, vm_object.c:213-217.  Blocks."""
+        """vm_object_lock_shared, vm_object.c:220-224.  Blocks."""
         obj.token.get_shared()
 
     def unlock(self, obj: VmObject) -> None:
-        """vm_object_unlock, vm_object.c:219-223: only the token; a hold stays."""
+        """vm_object_unlock, vm_object.c:226-230: only the token; a hold stays."""
         obj.token.release()
 
     def upgrade(self, obj: VmObject) -> None:
-        """vm_object_upgrade, vm_object.c:225-230: shared to exclusive.
+        """vm_object_upgrade, vm_object.c:232-237: shared to exclusive.
 
         Released in between, so that everything may have changed.  Blocks.
         """
@@ -169,7 +169,7 @@ class ObjectsBase:
         obj.token.get()
 
     def downgrade(self, obj: VmObject) -> None:
-        """vm_object_downgrade, vm_object.c:232-237: exclusive to shared, released in between."""
+        """vm_object_downgrade, vm_object.c:239-244: exclusive to shared, released in between."""
         obj.token.release()
         obj.token.get_shared()
 
@@ -182,7 +182,7 @@ class ObjectsBase:
         self.k.kassert(obj.token.held_excl(), "object-not-held", f"{obj}, exclusively")
 
     def hold(self, obj: VmObject | None) -> None:
-        """vm_object_hold, vm_object.c:257-275: keep *obj* in memory and take its token exclusively.
+        """vm_object_hold, vm_object.c:265-282: keep *obj* in memory and take its token exclusively.
 
         The caller must be sure that *obj* is there until the hold counts (it holds the parent, or
         owns a reference).  Blocks.
@@ -193,7 +193,7 @@ class ObjectsBase:
         self.lock(obj)
 
     def hold_try(self, obj: VmObject) -> bool:
-        """vm_object_hold_try, vm_object.c:277-302: the same without blocking.
+        """vm_object_hold_try, vm_object.c:284-308: the same without blocking.
 
         Returns True when held.  On failure the hold is undone, which may free a dead object.
         """
@@ -206,12 +206,12 @@ class ObjectsBase:
         return False
 
     def hold_shared(self, obj: VmObject) -> None:
-        """vm_object_hold_shared, vm_object.c:304-322: hold with the token shared.  Blocks."""
+        """vm_object_hold_shared, vm_object.c:310-327: hold with the token shared.  Blocks."""
         self.atomic.add_int(obj, "hold_count", 1)
         self.lock_shared(obj)
 
     def drop(self, obj: VmObject | None) -> None:
-        """vm_object_drop, vm_object.c:329-359: undo a hold of either mode; None is allowed.
+        """vm_object_drop, vm_object.c:334-362: undo a hold of either mode; None is allowed.
 
         The last drop of a dead, unreferenced object frees it.
         """
@@ -237,7 +237,7 @@ class ObjectsBase:
     # -- allocation and references
 
     def quickcolor(self) -> int:
-        """vm_quickcolor, vm_object.c:245-255: where the colours of a new object begin."""
+        """vm_quickcolor, vm_object.c:252-263: where the colours of a new object begin."""
         td = self.k.curthread()
         cpu = td.cpu % len(self.quick_color)
         color = td.tid + self.quick_color[cpu]
@@ -245,7 +245,7 @@ class ObjectsBase:
         return color & 0xFFFF
 
     def allocate_hold(self, type_: int, size: int) -> VmObject:
-        """vm_object_allocate_hold, vm_object.c:451-463 (and _vm_object_allocate, :369-411).
+        """vm_object_allocate_hold, vm_object.c:465-475 (and _vm_object_allocate, :371-411).
 
         A new object of *size* pages with one reference, returned held exclusively.  May block on
         the token of an object list.
@@ -260,7 +260,7 @@ class ObjectsBase:
         return obj
 
     def allocate(self, type_: int, size: int) -> VmObject:
-        """vm_object_allocate, vm_object.c:434-449: the same, returned with no hold."""
+        """vm_object_allocate, vm_object.c:448-459: the same, returned with no hold."""
         obj = self.allocate_hold(type_, size)
         self.drop(obj)
         return obj
@@ -280,15 +280,15 @@ class ObjectsBase:
     # -- flags
 
     def set_flag(self, obj: VmObject, bits: int) -> None:
-        """vm_object_set_flag, vm_object.h:284-288 (atomic)."""
+        """vm_object_set_flag, vm_object.h:267-271 (atomic)."""
         self.atomic.set_int(obj, "flags", bits)
 
     def clear_flag(self, obj: VmObject, bits: int) -> None:
-        """vm_object_clear_flag, vm_object.h:290-294 (atomic)."""
+        """vm_object_clear_flag, vm_object.h:273-277 (atomic)."""
         self.atomic.clear_int(obj, "flags", bits)
 
     def set_writeable_dirty(self, obj: VmObject) -> None:
-        """vm_object_set_writeable_dirty, vm_object.c:2897-2931: a page of *obj* may be dirty now.
+        """vm_object_set_writeable_dirty, vm_object.c:2887-2921: a page of *obj* may be dirty now.
 
         Needs no lock: the caller's busy page keeps object and vnode there.  A vnode object also
         puts its vnode on record as dirty, for the syncer.
@@ -304,23 +304,23 @@ class ObjectsBase:
     # -- paging_in_progress
 
     def pip_add(self, obj: VmObject, n: int) -> None:
-        """vm_object_pip_add, vm_object.h:296-300: *n* I/Os more: no collapse, no end."""
+        """vm_object_pip_add, vm_object.h:279-283: *n* I/Os more: no collapse, no end."""
         self.atomic.add_int(obj, "paging_in_progress", n)
         if (f := self.k.probe.pip_add) is not None:
             f(self.k.curthread(), obj, n)
 
     def pip_wakeup_n(self, obj: VmObject, n: int) -> None:
-        """vm_object_pip_wakeup_n, vm_object.h:302-306: *n* I/Os less; zero wakes who waits."""
+        """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os less; zero wakes who waits."""
         if (f := self.k.probe.pip_wakeup) is not None:
             f(self.k.curthread(), obj, n)
         self.k.refcount.release_wakeup_n(obj, "paging_in_progress", n)
 
     def pip_wakeup(self, obj: VmObject) -> None:
-        """vm_object_pip_wakeup, vm_object.h:308-312: one I/O less."""
+        """vm_object_pip_wakeup, vm_object.h:291-295: one I/O less."""
         self.pip_wakeup_n(obj, 1)
 
     def pip_wait(self, obj: VmObject, wmesg: str) -> None:
-        """vm_object_pip_wait, vm_object.h:314-318: sleep until no I/O is in progress on *obj*.
+        """vm_object_pip_wait, vm_object.h:297-301: sleep until no I/O is in progress on *obj*.
 
         The sleep gives up the caller's tokens meanwhile.
         """

@@ -39,7 +39,7 @@ class ChainLocks(ObjectsBase):
             sleep.tsleep(obj, PINTERLOCKED, wmesg, 0, cond=cond)
 
     def chain_wait(self, obj: VmObject, shared: bool = False) -> None:
-        """vm_object_chain_wait, vm_object.c:522-568: sleep until *obj* is not chain locked.
+        """vm_object_chain_wait, vm_object.c:537-584: sleep until *obj* is not chain locked.
 
         *obj* is held on entry and return; its token is given up while asleep.
         """
@@ -58,7 +58,7 @@ class ChainLocks(ObjectsBase):
                 return
 
     def chain_acquire(self, obj: VmObject, shared: bool = False) -> None:
-        """vm_object_chain_acquire, vm_object.c:570-629: take the chain lock.
+        """vm_object_chain_acquire, vm_object.c:586-640: take the chain lock.
 
         *obj* is held (exclusively, for an exclusive lock) on entry and return; its token is given
         up while asleep.
@@ -83,7 +83,7 @@ class ChainLocks(ObjectsBase):
                     return
 
     def chain_release(self, obj: VmObject) -> None:
-        """vm_object_chain_release, vm_object.c:631-677: give one chain lock back; never blocks.
+        """vm_object_chain_release, vm_object.c:642-680: give one chain lock back; never blocks.
 
         *obj* need not be held.  The last shared owner, or the exclusive one, wakes who waits.
         """

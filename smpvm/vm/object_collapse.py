@@ -316,7 +316,7 @@ class Collapse(ChainLocks, Deallocation):
     def coalesce(
         self, prev: VmObject | None, prev_pindex: int, prev_size: int, next_size: int
     ) -> bool:
-        """vm_object_coalesce, vm_object.c:2807-2884: let *prev* cover what follows it as well.
+        """vm_object_coalesce, vm_object.c:2805-2873: let *prev* cover what follows it as well.
 
         *prev* backs *prev_size* bytes from page *prev_pindex*; the next *next_size* bytes have no
         object yet.  Returns whether *prev* (None: always) now covers them.  The caller need not

@@ -31,7 +31,7 @@ class Deallocation(ObjectsBase):
     """vm_object_reference_*, vm_object_deallocate*, vm_object_terminate."""
 
     def reference_locked(self, obj: VmObject) -> None:
-        """vm_object_reference_locked, vm_object.c:478-493: one reference more.
+        """vm_object_reference_locked, vm_object.c:490-504: one reference more.
 
         *obj* is held in either mode, and nobody has it chain locked (callers chain_wait first): a
         collapse counts references.  A vnode object references its vnode along.
@@ -43,7 +43,7 @@ class Deallocation(ObjectsBase):
             self.k.vnode.vref(obj.handle)
 
     def reference_quick(self, obj: VmObject) -> None:
-        """vm_object_reference_quick, vm_object.c:498-507: for vnode objects, without the token."""
+        """vm_object_reference_quick, vm_object.c:509-518: for vnode objects, without the token."""
         self.k.kassert(obj.type == OBJT_VNODE, "ref-quick-not-vnode", str(obj))
         self.atomic.add_int(obj, "ref_count", 1)
         self.k.vnode.vref(obj.handle)
@@ -97,7 +97,7 @@ class Deallocation(ObjectsBase):
                 return
 
     def deallocate_locked(self, obj: VmObject) -> None:
-        """vm_object_deallocate_locked, vm_object.c:846-1101: give one reference back.
+        """vm_object_deallocate_locked, vm_object.c:845-1118: give one reference back.
 
         *obj* is held exclusively on entry and return.  Follows the chain of backing objects whose
         last reference goes along, and the shadow that can now be collapsed.  Blocks.
@@ -281,7 +281,7 @@ class Deallocation(ObjectsBase):
     # -- the end of an object
 
     def terminate(self, obj: VmObject) -> None:
-        """vm_object_terminate, vm_object.c:1116-1245: destroy an object without references.
+        """vm_object_terminate, vm_object.c:1130-1246: destroy an object without references.
 
         *obj* is held exclusively on entry and return; the caller's drop frees the structure.
         Waits for I/O, flushes a vnode's pages, frees all pages and the swap.  Blocks.
@@ -309,7 +309,7 @@ class Deallocation(ObjectsBase):
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
 
     def terminate_callback(self, obj: VmObject, m: Page) -> int:
-        """vm_object_terminate_callback, vm_object.c:1250-1281: free a page, disown a wired one.
+        """vm_object_terminate_callback, vm_object.c:1251-1284: free a page, disown a wired one.
 
         *obj* is held; waits for a busy page.
         """

@@ -125,7 +125,7 @@ class Madvise(ObjectsBase):
         self.drop(obj)
 
     def pmap_remove(self, obj: VmObject | None, start: int, end: int) -> None:
-        """vm_object_pmap_remove, vm_object.c:1643-1685: unmap the pages of [start, end).
+        """vm_object_pmap_remove, vm_object.c:1643-1661: unmap the pages of [start, end).
 
         As little used as ``pmap_copy_1``, and with the same flaw.
         """

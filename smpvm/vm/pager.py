@@ -44,7 +44,7 @@ class Pagers:
     # -- dispatch
 
     def get_page(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """vm_pager_get_page, vm_pager.h:131-141: read the busy page *m*.
+        """vm_pager_get_page, vm_pager.h:125-135: read the busy page *m*.
 
         The caller holds *obj* and a pip reference.  Returns a VM_PAGER_* status; with VM_PAGER_OK
         the page is all valid.  *m* stays busy, and stays the page (a device would replace it: see
@@ -56,7 +56,7 @@ class Pagers:
         return status
 
     def put_pages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """vm_pager_put_pages, vm_pager.h:143-153: write the soft-busy *pages* of *obj*.
+        """vm_pager_put_pages, vm_pager.h:137-147: write the soft-busy *pages* of *obj*.
 
         *flags* are VM_PAGER_PUT_* and the like.  Returns a status for each page: VM_PAGER_PEND
         when the pager gives back soft busy and pip reference itself, others leave that to the
@@ -72,7 +72,7 @@ class Pagers:
         return status
 
     def has_page(self, obj: VmObject, pindex: int) -> bool:
-        """vm_pager_has_page, vm_pager.h:165-169: whether there is a copy in backing store."""
+        """vm_pager_has_page, vm_pager.h:160-164: whether there is a copy in backing store."""
         return self._haspage(obj)(obj, pindex)
 
     def deallocate(self, obj: VmObject) -> None:
@@ -124,7 +124,7 @@ class Pagers:
     # -- default_pager.c, the dead pager
 
     def no_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """default_pager_getpage, default_pager.c:95-99; dead_pager_getpage, vm_pager.c:106-110."""
+        """default_pager_getpage, default_pager.c:105-109; dead_pager_getpage, vm_pager.c:106-110."""
         return VM_PAGER_FAIL
 
     def no_haspage(self, obj: VmObject, pindex: int) -> bool:
@@ -132,7 +132,7 @@ class Pagers:
         return False
 
     def always_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """dev_pager_haspage, device_pager.c:268-272; phys_pager_haspage, phys_pager.c:118-122."""
+        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, phys_pager.c:118-122."""
         return True
 
     def dead_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
@@ -142,7 +142,7 @@ class Pagers:
     # -- phys_pager.c
 
     def phys_alloc(self, size: int) -> VmObject:
-        """phys_pager_alloc, phys_pager.c:49-67: an object of *size* pages of plain memory."""
+        """phys_pager_alloc, phys_pager.c:48-65: an object of *size* pages of plain memory."""
         return self.vm.object.allocate(OBJT_PHYS, size)
 
     def phys_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
@@ -161,18 +161,18 @@ class Pagers:
     # -- device_pager.c, in brief: a device whose pages read as zeros
 
     def device_alloc(self, handle: Any, size: int, managed: bool = False) -> VmObject:
-        """cdev_pager_allocate, device_pager.c:104-170: an object of *size* pages of a device."""
+        """cdev_pager_allocate, device_pager.c:109-169: an object of *size* pages of a device."""
         obj = self.vm.object.allocate_hold(OBJT_MGTDEVICE if managed else OBJT_DEVICE, size)
         obj.handle = handle
         self.vm.object.drop(obj)
         return obj
 
     def device_dealloc(self, obj: VmObject) -> None:
-        """dev_pager_dealloc, device_pager.c:204-237: the device forgets the object."""
+        """dev_pager_dealloc, device_pager.c:201-229: the device forgets the object."""
         obj.handle = None
 
     def device_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """dev_pager_getpage, device_pager.c:245-257.
+        """dev_pager_getpage, device_pager.c:237-250.
 
         The C puts a fictitious page for the device's memory in the place of *m*; here *m* itself
         stands for it, so that no caller has to follow a change of pages.
@@ -183,5 +183,5 @@ class Pagers:
         return VM_PAGER_OK
 
     def device_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """dev_pager_putpages, device_pager.c:262-267: panics."""
+        """dev_pager_putpages, device_pager.c:255-260: panics."""
         self.k.panic("device-pager-put", str(obj))

@@ -80,7 +80,7 @@ class SwapPager(SwapSpace):
     def relpbuf_wakes(self, old: int) -> bool:
         """Whether giving a buffer back, when *old* were free, wakes who sleeps for one.
 
-        As the C has it (relpbuf, vm_pager.c:649-651): at the second free one.  What it compares is
+        As the C has it (relpbuf, vm_pager.c:659): at the second free one.  What it compares is
         the count before the addition; sleepers sleep while that is 0.
         """
         return old == 1

@@ -51,7 +51,7 @@ class Syncer:
         self.rounds = 0
 
     def thread(self) -> None:
-        """syncer_thread, vfs_sync.c:300-420: the body of the syncer's thread; does not return."""
+        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; does not return."""
         k = self.k
         while True:
             start = k.clock.time_uptime()
@@ -82,7 +82,7 @@ class Syncer:
         return False
 
     def speedup_syncer(self, wake: bool = False) -> None:
-        """speedup_syncer, vfs_sync.c:432-443: work one slot more as soon as possible.
+        """speedup_syncer, vfs_sync.c:465-476: work one slot more as soon as possible.
 
         The VM names no mount, so that the syncer is not woken (*wake*) and finds out within a
         second.  Does not block.
@@ -97,7 +97,7 @@ class Syncer:
             k.sleep.wakeup(self.ctx)
 
     def sync_fsync(self) -> None:
-        """sync_fsync, vfs_sync.c:541-583: the mount's turn: flush dirty objects, lazily."""
+        """sync_fsync, vfs_sync.c:567-606: the mount's turn: flush dirty objects, lazily."""
         self.rounds += 1
         self.k.curthread().hit("vfs_msync")
         self.msync(wait=False)

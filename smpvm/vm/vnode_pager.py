@@ -99,7 +99,7 @@ class VnodePager:
         objects.drop(obj)
 
     def alloc(self, vp: Vnode, length: int) -> VmObject:
-        """vnode_pager_alloc, vnode_pager.c:89-187: the object of *vp*, with a reference more.
+        """vnode_pager_alloc, vnode_pager.c:101-189: the object of *vp*, with a reference more.
 
         *vp* is referenced by the caller; each reference on the object is one on *vp* too.  Blocks.
         """
@@ -124,7 +124,7 @@ class VnodePager:
         return obj
 
     def reference(self, vp: Vnode) -> VmObject | None:
-        """vnode_pager_reference, vnode_pager.c:201-208: the object, with a reference more, or None.
+        """vnode_pager_reference, vnode_pager.c:202-210: the object, with a reference more, or None.
 
         *vp* is referenced by the caller.
         """
@@ -134,7 +134,7 @@ class VnodePager:
         return obj
 
     def dealloc(self, obj: VmObject) -> None:
-        """vnode_pager_dealloc, vnode_pager.c:210-225: part *obj*, held, from its vnode.  Blocks."""
+        """vnode_pager_dealloc, vnode_pager.c:212-228: part *obj*, held, from its vnode.  Blocks."""
         vp = obj.handle
         self.k.kassert(vp is not None, "vnode-pager-dealloced", str(obj))
         self.vm.object.pip_wait(obj, "vnpdea")
@@ -146,7 +146,7 @@ class VnodePager:
         self.vm.swap.freespace_all(obj)
 
     def haspage(self, obj: VmObject, pindex: int) -> bool:
-        """vnode_pager_haspage, vnode_pager.c:232-276: whether the file has a block there."""
+        """vnode_pager_haspage, vnode_pager.c:235-282: whether the file has a block there."""
         vp = obj.handle
         if vp is None or vp.v_flag & VRECLAIMED:
             return False
@@ -204,7 +204,7 @@ class VnodePager:
         return None
 
     def setsize(self, vp: Vnode, nsize: int) -> None:
-        """vnode_pager_setsize, vnode_pager.c:290-397: the file is *nsize* bytes long now.
+        """vnode_pager_setsize, vnode_pager.c:295-409: the file is *nsize* bytes long now.
 
         Pages behind the new end are thrown away, and the rest of the last one is zeroed.  The
         caller has *vp* locked exclusively, as a rule.  Waits for busy pages.
@@ -263,7 +263,7 @@ class VnodePager:
         file.token.release()
 
     def freepage(self, m: Page) -> None:
-        """vnode_pager_freepage, vnode_pager.c:405-414: done with a busy page that came to nothing.
+        """vnode_pager_freepage, vnode_pager.c:417-426: done with a busy page that came to nothing.
 
         Freed, unless it is in other use (then activated and released).
         """
@@ -325,7 +325,7 @@ class VnodePager:
     # -- page-in
 
     def getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """vnode_pager_getpage, vnode_pager.c:424-436 (and the generic getpages, :448-609).
+        """vnode_pager_getpage, vnode_pager.c:436-447 (and the generic getpages, :448-609).
 
         The caller has *m* busy, *obj* held, and the vnode locked (vm_fault: shared).  The page is
         only soft-busy while it is read; it is busy again on return.  Returns VM_PAGER_OK,
@@ -377,7 +377,7 @@ class VnodePager:
     # -- page-out
 
     def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """vnode_pager_putpages, vnode_pager.c:621-655 (and generic_putpages, :668-783).
+        """vnode_pager_putpages, vnode_pager.c:631-665 (and generic_putpages, :668-783).
 
         The soft-busy *pages* follow each other.  Synchronous when memory is extremely short.
         Returns VM_PAGER_OK for each (written, or being written, and clean), VM_PAGER_BAD behind

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from smpvm.config import ConfigError
+from smpvm.vm.repairs.msync import MsyncRange
+from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,28 @@ class Repair:
     override: type
 
 
-REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({})
+_ALL = (
+    Repair(
+        "swap-error-hold",
+        "hold the object when a failed asynchronous swap write forgets its blocks",
+        "swp_pager_async_iodone (swap_pager.c:1831)",
+        SwapErrorHold,
+    ),
+    Repair(
+        "buffer-wakeup",
+        "wake who sleeps for an I/O buffer at the first free one, not at the second",
+        "relpbuf (vm_pager.c:659)",
+        BufferWakeup,
+    ),
+    Repair(
+        "msync-range",
+        "let msync of a part of a file write it",
+        "vm_object_page_clean (vm_object.c:1350-1370)",
+        MsyncRange,
+    ),
+)
+
+REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({r.name: r for r in _ALL})
 """Every repair by name."""
 
 

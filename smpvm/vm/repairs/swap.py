@@ -28,7 +28,7 @@ class SwapErrorHold(SwapPager):
 class BufferWakeup(SwapPager):
     """Wake those who sleep for a buffer when the first one is free.
 
-    relpbuf (vm_pager.c:649-651) compares the count before its addition with 1 instead of 0.
+    relpbuf (vm_pager.c:659) compares the count before its addition with 1 instead of 0.
     """
 
     def relpbuf_wakes(self, old: int) -> bool:
