@@ -45,6 +45,8 @@ LKC_EXCL: Final = 0x10000000
 LKC_UPGRANT: Final = 0x08000000
 LKC_MASK: Final = 0x03FFFFFF
 
+_BUSY: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
+"""What keeps a shared request out."""
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
@@ -121,11 +123,21 @@ class Lock:
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
         r = _Request(td, kind, ext)
-        error: int | None = None
-        while error is None:
-            error = self._turn(r)
-        self._report(r, kind, error)
+        error = 0
+        if k.point is not None or not self._quick(td, kind):
+            while (turn := self._turn(r)) is None:
+                pass
+            error = turn
+        if kind != LK_RELEASE:
+            self._report(r, kind, error)
         return error
+
+    def _quick(self, td: Thread, kind: int) -> bool:
+        """The critical paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
+        count = self.count
+        if kind == LK_EXCLUSIVE:
+            return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
+        return kind == LK_SHARED and not count & _BUSY and self._cas(count, count + 1)
 
     def _want(self, td: Thread, kind: int) -> None:
         if (f := self.k.probe.lock_want) is not None:
@@ -202,8 +214,7 @@ class Lock:
     def _shared(self, r: _Request) -> int | None:
         """LK_SHARED (kern_lock.c:146-228): behind waiting exclusive and upgrade requests."""
         count = self.count
-        busy = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
-        if not count & busy:
+        if not count & _BUSY:
             return 0 if self._cas(count, count + 1) else None
         if self.holder is r.td:
             return self._recurse(r, count)
@@ -357,8 +368,6 @@ class Lock:
     def _report(self, r: _Request, kind: int, error: int) -> None:
         """Tell the probe how the request ended, and keep td.locks."""
         k, td = self.k, r.td
-        if kind == LK_RELEASE:
-            return
         tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
         if error:
             if not r.blocked:
@@ -384,7 +393,7 @@ class Lock:
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
         if kind == LK_SHARED:
-            return not count & (LKC_EXREQ | LKC_UPREQ | LKC_EXCL)
+            return not count & _BUSY
         return count == 0 or bool(count & LKC_UPGRANT)
 
     def lockstatus(self, td: Thread | None = None) -> int:
