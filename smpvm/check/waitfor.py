@@ -127,7 +127,11 @@ class WaitFor(Probe):
                 return [a for a in adders if not self._in_flight.get(a.td.tid)]
         if wait.mode == "shared" and not _exclusive(wait.res):
             return list(self._exclusive_waiters(wait.res))
-        return [self.tracker.state(td) for td in wait.res.owners()]
+        owners = [self.tracker.state(td) for td in wait.res.owners()]
+        if getattr(wait.res, "kind", "") == "token":
+            # Whoever waits gives its tokens up: at once, or as soon as this hook returns.
+            owners = [owner for owner in owners if owner.waiting is None]
+        return owners
 
     def _exclusive_waiters(self, lock: Any) -> Iterator[ThreadState]:
         """A shared request for what is shared waits behind the exclusive ones that wait."""
