@@ -83,7 +83,7 @@ class DiskConfig:
 class Config:
     """One machine."""
 
-    pages: int = 1024
+    pages: int = 512
     """Physical pages given to the VM."""
     swap_pages: int = 4096
     ncpus: int = 2

@@ -131,6 +131,7 @@ def exec_churn(u: User, *, share: float) -> None:
         for _ in range(area.pages):
             touch(u, area, u.rng.randrange(area.pages))
         u.exec()
+        u.sleep(0.2)
 
 
 def locker(u: User, *, share: float) -> None:
@@ -143,6 +144,7 @@ def locker(u: User, *, share: float) -> None:
             for _ in range(BURST):
                 touch(u, area, first + u.rng.randrange(count))
             u.munlock(area, first, count)
+        u.sleep(0.2)
         for _ in range(BURST):
             touch(u, area, u.rng.randrange(area.pages))
 

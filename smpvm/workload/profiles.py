@@ -89,7 +89,7 @@ PROFILES: dict[str, Profile] = {
                 task("short_lived", share=0.2),
                 task("file_reader", share=0.3, order="random"),
             ),
-            config={"pages": 512, "swap_pages": 768},
+            config={"swap_pages": 768},
         ),
         Profile(
             "file-heavy",

@@ -35,6 +35,11 @@ class Sample:
 
 def look(machine: Machine) -> Sample:
     """A sample of *machine* now.  Takes no model lock; each number is an instant's."""
+    with machine.k.quietly():
+        return _look(machine)
+
+
+def _look(machine: Machine) -> Sample:
     runnable = blocked = swapped = resident = 0
     for td in machine.k.live_threads():
         if td.proc is None:

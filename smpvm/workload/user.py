@@ -77,8 +77,15 @@ class User:
     # -- going on
 
     def going(self) -> bool:
-        """Back to user mode: False when it is time to exit.  Raises ProcessKilled."""
+        """Back to user mode: False when it is time to exit.  Raises ProcessKilled.
+
+        The program computes for a tick, which costs time but (being a sleep) not the host's CPU:
+        that belongs to the kernel's work.
+        """
         self.vm.process.userret(self.p)
+        if self.machine.closing.is_set():
+            return False
+        self.k.sleep.tsleep(self._idle, PCATCH, "user", 1, cond=lambda: False)
         return not self.machine.closing.is_set()
 
     def pages(self, share: float) -> int:
