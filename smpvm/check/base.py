@@ -133,6 +133,7 @@ class HeldTracker(Probe):
         self.on_unblock: Callable[[ThreadState], None] | None = None
         self.on_event: Callable[[ThreadState, str, Any, str], None] | None = None
         """For the log: acquire, release, block, wake."""
+        self.on_exit: Callable[[ThreadState], None] | None = None
 
     def attach(self, kernel: Any) -> None:
         """Remember the kernel: its clock, and whether the run is being ended."""
@@ -360,6 +361,10 @@ class HeldTracker(Probe):
         if st.held and not (self.k is not None and self.k.carrier.stopping):
             for h in st.held:
                 self._misuse(st, "wrong-release", "ends while it holds it", h)
+        if self.on_exit is not None:
+            self.on_exit(st)
+        with self.mutex:
+            self.states.pop(td.tid, None)
 
 
 def _holds(held: list[Held], res: Any) -> bool:

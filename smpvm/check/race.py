@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
 from smpvm.check.stacks import RawStack, capture, functions, site
 from smpvm.host.probe import Probe
-from smpvm.kern.shared import peek
+from smpvm.kern.shared import Hook, peek
 
 TID_BITS: Final = 20
 TID_MASK: Final = (1 << TID_BITS) - 1
@@ -76,9 +76,9 @@ class Known:
 
 
 class Var:
-    """One shared field of one object: its last write, and the reads since."""
+    """One shared field of one object: its last write, the reads since, its atomic history."""
 
-    __slots__ = ("read", "read_site", "reads", "write", "write_site")
+    __slots__ = ("atomic", "read", "read_site", "reads", "write", "write_site")
 
     def __init__(self) -> None:
         self.write = 0
@@ -87,6 +87,29 @@ class Var:
         self.read_site = 0
         self.reads: dict[int, tuple[int, int]] | None = None
         """Unordered readers: thread → (epoch, site); None while one epoch tells it all."""
+        self.atomic: Release | None = None
+        """The last atomic operation that changed it."""
+
+
+class _Named(NamedTuple):
+    """What is kept of a thread after its end."""
+
+    name: str
+    role: str
+
+
+class Clash(NamedTuple):
+    """Two accesses with no order between them: *deed* by *td* now, *last_deed* before."""
+
+    td: Any
+    obj: Any
+    field: str
+    deed: str
+    where: int
+    last: int
+    last_where: int
+    last_deed: str
+    new: Any = None
 
 
 class Shared:
@@ -108,13 +131,13 @@ class Races(Probe):
         self.benign: Counter[tuple[str, str]] = Counter()
         """Unordered accesses to fields declared benign, by class and field."""
         self.reported: Counter[tuple[str, str]] = Counter()
-        self._atomics: dict[str, str] = {}
-        """Field → the key of its atomic history beside its plain one."""
+        self._bare: dict[Any, dict[str, Var]] = {}
+        """State of the fields of objects that are not instrumented."""
         self._threads: dict[int, Release] = {}
-        self._ended: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
         self._stacks: dict[int, RawStack] = {}
+        self._tds: dict[int, _Named] = {}
         self._mutex = threading.Lock()
 
     def _known(self, td: Any) -> Known:
@@ -122,9 +145,39 @@ class Races(Probe):
         known: Known | None = st.vc
         if known is None:
             known = st.vc = Known(td)
+            with self._mutex:
+                self._tds[td.tid] = _Named(td.name, td.role)
         return known
 
     # -- plain accesses
+
+    def access_hook(self, current: Callable[[], Any]) -> Hook:
+        """For the Kernel: the hook of instrumented objects, where this is the only observer.
+
+        It saves a call for each access, and there are very many.
+        """
+        read, write = self.read, self.write
+
+        def hook_read(obj: Any, field: str) -> None:
+            td = current()
+            if not td.quiet:
+                st = td.observed
+                known = None if st is None else st.vc
+                var = obj._seen.get(field)
+                if (
+                    known is None
+                    or var is None
+                    or var.read != known.epoch
+                    or var.atomic is not None
+                ):
+                    read(td, obj, field)
+
+        def hook_write(obj: Any, field: str, new: Any) -> None:
+            td = current()
+            if not td.quiet:
+                write(td, obj, field, new)
+
+        return Hook(hook_read, hook_write)
 
     def read(self, td: Any, obj: Any, field: str) -> None:
         st = td.observed
@@ -133,6 +186,10 @@ class Races(Probe):
         var = seen.get(field)
         if var is None:
             var = seen.setdefault(field, Var())
+        if var.atomic is not None:
+            # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
+            # operation stored is ordered after it.
+            known.acquire(var.atomic)
         epoch = known.epoch
         if var.read == epoch:
             return
@@ -141,7 +198,7 @@ class Races(Probe):
         if write:
             tid = write & TID_MASK
             if tid != known.tid and known.others.get(tid, 0) < write:
-                self._race(td, known, obj, field, "read", where, write, var.write_site, "write")
+                self._race(Clash(td, obj, field, "read", where, write, var.write_site, "write"))
         if var.reads is not None:
             var.reads[known.tid] = (epoch, where)
             return
@@ -150,10 +207,7 @@ class Races(Probe):
             var.read_site = where
             var.read = epoch
         else:
-            var.reads = {
-                last & TID_MASK: (last, var.read_site),
-                known.tid: (epoch, where),
-            }
+            var.reads = {last & TID_MASK: (last, var.read_site), known.tid: (epoch, where)}
             var.read = 0
 
     def write(self, td: Any, obj: Any, field: str, new: Any) -> None:
@@ -168,20 +222,16 @@ class Races(Probe):
             return
         where = self._site()
         write = var.write
-        if write:
-            tid = write & TID_MASK
-            if tid != known.tid and known.others.get(tid, 0) < write:
-                self._race(
-                    td, known, obj, field, "write", where, write, var.write_site, "write", new
-                )
+        if write and not known.after(write):
+            self._race(Clash(td, obj, field, "write", where, write, var.write_site, "write", new))
         reads = var.reads
         if reads is not None:
-            for last, last_site in list(reads.values()):
+            for last, at in list(reads.values()):
                 if not known.after(last):
-                    self._race(td, known, obj, field, "write", where, last, last_site, "read", new)
+                    self._race(Clash(td, obj, field, "write", where, last, at, "read", new))
             var.reads = None
         elif var.read and not known.after(var.read):
-            self._race(td, known, obj, field, "write", where, var.read, var.read_site, "read", new)
+            self._race(Clash(td, obj, field, "write", where, var.read, var.read_site, "read", new))
         var.read = 0
         var.write_site = where
         var.write = epoch
@@ -239,11 +289,15 @@ class Races(Probe):
 
     def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
         known = self._known(td)
-        key = self._atomics.get(field) or self._atomics.setdefault(field, field + " (atomic)")
-        seen = obj._seen
-        known.acquire(seen.get(key))
+        seen = getattr(obj, "_seen", None)
+        if seen is None:  # without shared fields: an allocator, a counter
+            seen = self._bare.setdefault(obj, {})
+        var = seen.get(field)
+        if var is None:
+            var = seen.setdefault(field, Var())
+        known.acquire(var.atomic)
         if new != old:
-            seen[key] = known.release()
+            var.atomic = known.release()
 
     def wakeup(self, td: Any, ident: Any, sleepers: Sequence[Any]) -> None:
         if not sleepers:
@@ -263,11 +317,10 @@ class Races(Probe):
     def thread_start(self, td: Any) -> None:
         self._known(td).acquire(self._threads.pop(td.tid, None))
 
-    def thread_exit(self, td: Any) -> None:
-        self._ended[td.tid] = self._known(td).release()
-
     def thread_join(self, td: Any, child: Any) -> None:
-        self._known(td).acquire(self._ended.get(child.tid))
+        known = self._known(td)
+        if child.observed is not None and child.observed.vc is not None:
+            known.acquire(child.observed.vc.release())
 
     def io_submit(self, td: Any, io: Any) -> None:
         self._io[io] = self._known(td).release()
@@ -277,56 +330,51 @@ class Races(Probe):
 
     # -- reporting
 
-    def _race(
-        self,
-        td: Any,
-        known: Known,
-        obj: Any,
-        field: str,
-        deed: str,
-        where: int,
-        last: int,
-        last_site: int,
-        last_deed: str,
-        new: Any = None,
-    ) -> None:
-        cls = type(obj)
-        if field in getattr(cls, "__benign__", ()):
-            self.benign[cls.__name__, field] += 1
+    def _race(self, c: Clash) -> None:
+        cls = type(c.obj)
+        if self._accepted(cls, c):
+            self.benign[cls.__name__, c.field] += 1
             return
-        self.reported[cls.__name__, field] += 1
-        mine, theirs = self._stacks.get(where, ()), self._stacks.get(last_site, ())
+        self.reported[cls.__name__, c.field] += 1
+        mine, theirs = self._stacks.get(c.where, ()), self._stacks.get(c.last_where, ())
         ends = sorted(
-            (
-                f"{deed} {' '.join(functions(mine, 1))}",
-                f"{last_deed} {' '.join(functions(theirs, 1))}",
-            )
+            (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )
-        print_ = fingerprint("race", cls.__name__, field, *ends)
+        print_ = fingerprint("race", cls.__name__, c.field, *ends)
         if self.log.seen(print_):
             return
-        with self._mutex:
-            other = self._thread(last & TID_MASK)
-        now = peek(obj, field)
-        change = f"{field}: {now} → {new}" if deed == "write" else f"{field}: reads {now}"
+        td, other, what = c.td, self._thread(c.last & TID_MASK), f"{c.obj}.{c.field}"
+        now = peek(c.obj, c.field)
+        change = f"{now} → {c.new}" if c.deed == "write" else f"reads {now}"
         self.log.add(
             Finding(
                 "race",
-                f"{cls.__name__}.{field} of {obj}: {deed} by {td.name}, {last_deed} by "
+                f"{cls.__name__}.{c.field} of {c.obj}: {c.deed} by {td.name}, {c.last_deed} by "
                 f"{other.name if other is not None else '?'}, with no order between them",
                 sites=[
-                    site_of(other, f"{last_deed}s {obj}.{field}", theirs),
-                    site_of(td, f"{deed}s {obj}.{field}", mine),
+                    site_of(other, f"{c.last_deed}s {what}", theirs),
+                    site_of(td, f"{c.deed}s {what}", mine),
                 ],
-                objects=[f"{obj}.{field}"],
-                evidence=[change, f"{td.name} holds {describe_held(td.observed)}"],
+                objects=[what],
+                evidence=[
+                    f"{c.field}: {change}",
+                    f"{td.name} holds {describe_held(td.observed)}",
+                ],
                 fingerprint=print_,
             )
         )
 
+    @staticmethod
+    def _accepted(cls: type, c: Clash) -> bool:
+        """Is it declared benign?  A reason that begins with "read" accepts unordered reads only."""
+        reason = getattr(cls, "__benign__", {}).get(c.field)
+        if reason is None:
+            return False
+        return "read" in (c.deed, c.last_deed) or not reason.startswith("read")
+
     def _thread(self, tid: int) -> Any:
-        st = self.tracker.states.get(tid)
-        return None if st is None else st.td
+        with self._mutex:
+            return self._tds.get(tid)
 
     def counts(self) -> list[tuple[str, str, int, str]]:
         """Benign accesses seen: class, field, how often; for the end of a report."""

@@ -129,8 +129,10 @@ def _frame(code: CodeType, lasti: int) -> Frame:
     return Frame(code.co_qualname, _place(code.co_filename), line, c)
 
 
-_C_NAME = re.compile(r"\b([a-z_][a-z0-9_]+)(?:\(\))?[:,;]?\s+\(?(?:\w+/)?[a-z_0-9]+\.[ch]:\d+")
-_C_FIRST = re.compile(r"^``?([a-z_][a-z0-9_]*)(?:\(\))?``?|^([a-z]+_[a-z0-9_]+)\b")
+_C_FIRST = re.compile(
+    r"``([a-z_]\w*)(?:\(\))?``|([a-z]\w*_\w*)|([a-z]\w*)(?=,? \(?[\w/]+\.[ch]:\d)"
+)
+_C_LATER = re.compile(r"\b([a-z]\w*_\w*)(?:\(\))?[,:]? \(?[\w/]+\.[ch]:\d")
 
 
 @functools.cache
@@ -154,10 +156,9 @@ def c_name(docstring: str) -> str:
     """The C function that a docstring names: at its start, or before a ``file.c:line``."""
     text = docstring.strip()
     if match := _C_FIRST.match(text):
-        return match.group(1) or match.group(2)
-    if match := _C_NAME.search(text):
-        return match.group(1)
-    return ""
+        return match.group(1) or match.group(2) or match.group(3)
+    match = _C_LATER.search(text)
+    return match.group(1) if match else ""
 
 
 def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:

@@ -105,6 +105,7 @@ class LockTrace:
         self._order = order
         if self.events or self._trace_all:
             tracker.on_event = self.event
+            tracker.on_exit = self._ended
         if order is not None:
             order.on_edge = self.edge
 
@@ -119,6 +120,10 @@ class LockTrace:
                 self._hand_over(st)
         if self._trace_all:
             self._log.trace("{} {} {} {}", st.td.name, what, "" if res is None else res, mode)
+
+    def _ended(self, st: ThreadState) -> None:
+        if st.log:
+            self._hand_over(st)
 
     def _hand_over(self, st: ThreadState) -> None:
         kept, st.log = st.log or [], []

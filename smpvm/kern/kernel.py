@@ -254,6 +254,11 @@ class Kernel:
             return None
         if point is not None and touched is not None and seen_read is None and seen_write is None:
             return _bare_points(point, touched)
+        if not carrier.serial:
+            for observer in self.probe.observers:
+                make = getattr(observer, "access_hook", None)
+                if make is not None and seen_read == observer.read:
+                    return cast(Hook, make(current))
 
         def read(obj: Any, field: str) -> None:
             td = cast(Thread, current())

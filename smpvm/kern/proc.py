@@ -43,7 +43,10 @@ PLOCK_MASK: Final = 0x1FFFFFFF
 ALLPROC_HSIZE: Final = 256
 
 
-@shared("p_stat", "p_flags", "p_nice", "p_lock", "p_vmspace")
+_LOOKED = "reads: kern_wait (kern_exit.c:959) looks first and holds the zombie before it acts"
+
+
+@shared("p_stat", "p_flags", "p_nice", "p_lock", "p_vmspace", benign={"p_stat": _LOOKED})
 class Proc:
     """struct proc.  Limits in bytes; ``p_lock`` counts the holds on the process."""
 

@@ -248,7 +248,7 @@ class Disk:
         """biodone (vfs_bio.c): run the request's ``done``, or wake who waits for it."""
         if io.done is not None:
             io.done(io)
-        io.biodone = True
+        self.k.atomic.cmpset_int(io, "biodone", False, True)  # BIO_DONE of bio_flags
         self.k.sleep.wakeup(io)
 
     def _move(self, io: Io) -> None:

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 _COUNTED = ("v_free_count", "v_inactive_count", "v_active_count", "v_cache_count", "v_active_count")
 
-_PEEKED = "_vm_page_list_find (vm_page.c:1425-1430) looks first and compares under the locks"
+_PEEKED = "reads: _vm_page_list_find (vm_page.c:1425-1430) looks first, compares under the locks"
 
 
-@shared("head", "tail", "lcnt", benign={"head": _PEEKED, "tail": _PEEKED})
+_SIZED = "reads: vm_pageout_page_stats (vm_pageout.c:1620) sizes its scan without the lock"
+
+
+@shared("head", "tail", "lcnt", benign={"head": _PEEKED, "tail": _PEEKED, "lcnt": _SIZED})
 class PageQueue:
     """struct vpgqueues (vm_page.h:236-246): a doubly linked list through the pages themselves.
 

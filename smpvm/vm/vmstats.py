@@ -74,6 +74,7 @@ _HINT = "a hint that is allowed to be off by a wakeup"
 
 BENIGN = {
     "vm_pages_needed": "vm_pageout.c:2096 and 2099: 'SMP race ok'",
+    "vm_pages_waiting": "vm_page.c:1997 and 2032: 'SMP race ok'",
     "vm_pageout_deficit": "an estimate: vm_page_alloc adds to it atomically, the daemon resets it",
     "vm_swapcache_inactive_heuristic": _HINT,
     "pageout_lock_miss": "a statistic",
