@@ -14,6 +14,7 @@ from types import MappingProxyType
 from smpvm.config import ConfigError
 from smpvm.vm.repairs.msync import MsyncRange
 from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
+from smpvm.vm.repairs.vmdaemon import SwapoutAsk, SwapoutTake
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ _ALL = (
         "let msync of a part of a file write it",
         "vm_object_page_clean (vm_object.c:1350-1370)",
         MsyncRange,
+    ),
+    Repair(
+        "swapout-ask",
+        "ask for a swap-out before waking the swap daemon, and atomically",
+        "vm_pageout_scan_cache (vm_pageout.c:1495-1496)",
+        SwapoutAsk,
+    ),
+    Repair(
+        "swapout-take",
+        "lose no request for a swap-out: look before sleeping, take it in one step",
+        "vm_daemon, vm_req_vmdaemon (vm_pageout.c:2110-2144)",
+        SwapoutTake,
     ),
 )
 
