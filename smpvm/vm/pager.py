@@ -124,7 +124,7 @@ class Pagers:
     # -- default_pager.c, the dead pager
 
     def no_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """default_pager_getpage, default_pager.c:105-109; dead_pager_getpage, vm_pager.c:106-110."""
+        """default_pager_getpage, default_pager.c:105-109; dead_pager_getpage too."""
         return VM_PAGER_FAIL
 
     def no_haspage(self, obj: VmObject, pindex: int) -> bool:
