@@ -46,6 +46,8 @@ SIGSEGV: Final = 11
 
 MAXSSIZ: Final = 512 * 1024 * 1024
 """Bytes kept free for the growth of a process's stack, at the top of its space."""
+FIRST_PID: Final = 100
+"""Numbers below belong to init and the system's own processes, which the kill scan spares."""
 WAITGEN_MASK: Final = 0x7FFFFFFF
 
 
@@ -95,7 +97,7 @@ class Processes:
     def _new(self, parent: Proc | None) -> Proc:
         """The structure, SIDL, on the lists."""
         proc = self.k.proc
-        p = proc.new(proc.new_pid())
+        p = proc.new(FIRST_PID + proc.new_pid())
         self.families[p] = self.k.new(Family)
         p.p_pptr = parent
         if parent is not None:

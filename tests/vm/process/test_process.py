@@ -206,7 +206,6 @@ class TestKill:
         procs.run(body)
 
     def test_low_memory_takes_the_biggest_process(self, procs):
-        procs.boot(pages=128, swap_pages=0)
         kinds = {}
 
         def hog(p):
