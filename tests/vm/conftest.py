@@ -117,6 +117,12 @@ def vm(vms):
 
 
 @pytest.fixture
+def stubs():
+    """Attribute → class for a VM that has only what these tests need."""
+    return STUBS
+
+
+@pytest.fixture
 def recorder():
     return Recorder()
 

@@ -1,5 +1,7 @@
 """Page tables: mappings in order, what their bits do to the page, and the hardware's access."""
 
+import time
+
 import pytest
 
 from smpvm.kern.thread import Panic
@@ -213,6 +215,15 @@ def test_protect_does_nothing_without_cause(vms, recorder):
     assert got.value.code == "protect-unbusied"
 
 
+def test_flags_stay_until_the_last_mapping_is_gone(vm, m):
+    a, b = chain(vm, m, 2)
+    vm.pmap.remove(a, 0, 2 * PAGE)
+    assert m.flags & (PG_MAPPED | PG_WRITEABLE) == PG_MAPPED | PG_WRITEABLE
+    assert [p.pmap for p in m.mappings()] == [b]
+    vm.pmap.remove(b, 0, 2 * PAGE)
+    assert not m.flags & (PG_MAPPED | PG_WRITEABLE)
+
+
 # -- ranges
 
 
@@ -348,6 +359,49 @@ def test_object_init_pt_is_for_files_of_the_running_process(vm, obj, pmap, runni
 
 
 # -- on several threads
+
+
+def test_access_follows_an_entry_that_changes_its_page_at_the_last_moment(vm, obj, m, pmap):
+    other = vm.page.alloc(obj, 6, 1)
+    vm.pmap.enter(pmap, PAGE, m, RW, False)
+    mmu = vm.pmap.mmu
+    stripe = m.idx % mmu.STRIPES
+    assert stripe != other.idx % mmu.STRIPES
+    real = mmu._locks[stripe]
+
+    class Late:
+        """Stands for another thread that replaces the page just before we get the lock."""
+
+        def __enter__(self):
+            mmu._locks[stripe] = real
+            vm.pmap.enter(pmap, PAGE, other, RW, False)
+            real.acquire()
+
+        def __exit__(self, *_):
+            real.release()
+
+    mmu._locks[stripe] = Late()
+    assert vm.pmap.access(pmap, PAGE, True, 0, 7) == 7
+    assert (m.contents, other.contents) == (None, {0: 7})
+
+
+def test_who_waited_for_an_entry_that_is_freed_finds_none(vms):
+    vm = vms.make()
+    m, pmap = vm.page.alloc(None, 0, 1), vm.pmap.pinit()
+    vm.pmap.enter(pmap, PAGE, m, RW, False)
+    pv = vm.pmap.pv_get(pmap, PAGE)
+    got = []
+    td = vm.k.spawn("waiter", lambda: got.append(vm.pmap.pv_get(pmap, PAGE)))
+    deadline = time.monotonic() + 10
+    while td.wmesg != "pvwait":
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+    vm.pmap.remove_pv_pte(pv)
+    vm.pmap.remove_pv_page(pv)
+    vm.pmap.pv_free(pv)
+    assert vm.k.carrier.join(10) == []
+    assert got == [None]
+    assert pv.hold == 0
 
 
 @pytest.mark.parametrize("spin_pool", [8192, 1])
