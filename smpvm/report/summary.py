@@ -16,7 +16,10 @@ COUNTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("copy-on-write copies", ("v_cow_faults",)),
     ("zero-filled pages", ("v_zfod",)),
     ("daemon rounds", ("v_pdwakeups",)),
-    ("vget time-outs", ("vm_pageout_scan_inactive:vget-failed",)),
+    (
+        "vget time-outs",
+        ("vm_pageout_scan_inactive:vget-timeout", "vm_pageout_scan_inactive:vget-nowait"),
+    ),
     ("vmdaemon deactivations", ("vm_daemon_callback:over-limit",)),
 )
 

@@ -126,12 +126,12 @@ PROFILES: dict[str, Profile] = {
             "slow-disk",
             "writers that hold vnode locks over slow writes: vget times out",
             (
-                task("file_writer", 4, share=0.4, msync_every=40),
-                task("file_reader", 1, share=0.3, order="random"),
-                task("hog", 2, share=0.4),
+                task("file_writer", 4, share=0.7, msync_every=2),
+                task("file_reader", 1, share=0.7, order="random"),
+                task("hog", 2, share=0.3),
             ),
             swap_disk=DiskConfig(latency=4, queue_depth=4),
-            file_disk=DiskConfig(latency=25, queue_depth=2),
+            file_disk=DiskConfig(latency=10, queue_depth=4),
         ),
         Profile(
             "flaky-disk",
