@@ -181,6 +181,25 @@ def test_tries_find_modified_mappings(vm, m, what):
     assert not m.flags & PG_BUSY
 
 
+@pytest.mark.parametrize("what", ["try_to_cache", "try_to_free"])
+def test_a_store_between_the_dirty_test_and_the_unmapping_is_noticed(vm, m, what):
+    pmap = vm.pmap.pinit()
+    vm.pmap.enter(pmap, 0x4000, m, RW, False)
+    vm.page.activate(m)
+    vm.page.wakeup(m)
+    real = vm.page.test_dirty
+
+    def then_store(page):
+        real(page)
+        vm.pmap.access(pmap, 0x4000, True, 0, 1)
+
+    vm.page.test_dirty = then_store
+    getattr(vm.page, what)(m)
+    assert m.object is not None
+    assert (m.dirty, m.valid, m.flags & PG_BUSY) == (255, 255, 0)
+    assert base(vm, m) == (vm.pq.INACTIVE if what == "try_to_cache" else vm.pq.ACTIVE)
+
+
 def test_dontneed_mostly_goes_to_the_head(vm):
     page = vm.page
     heads = tails = left = 0
