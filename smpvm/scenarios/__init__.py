@@ -1,1 +1,5 @@
-"""The deadlock-detection suite: small situations on the real model, one file each."""
+"""The deadlock-detection suite: small situations on the real model, one file each.
+
+Each file's docstring says what the situation is, who runs, what must hold and which C functions are
+involved.  ``small`` is the machine that they all stand on.
+"""
