@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SPIN_LOOPS: Final = 10
 """lwkt_spin_loops: failed attempts before all tokens are taken in sorted order."""
+COURTESY: Final = 32
+"""Turns that a new shared request waits where an exclusive one has been waiting (native)."""
 
 
 class TokRef:
@@ -99,8 +101,11 @@ class Token:
             if free is not None and not free() and self.owner is not td:
                 td.contended[self.cls] += 1
                 td.waiting = self
-            p(ACQUIRE if excl else ACQUIRE_SHARED, self, ready=free)
+            kind = ACQUIRE if excl else ACQUIRE_SHARED
+            p(kind, self, HOLDING if td.toks else "", ready=free)
             td.waiting = None
+        elif self.exclreq and not excl and not self.held_by(td):
+            self._courtesy()
         ref = TokRef(self, excl)
         if not self.try_ref(ref, td, True):
             self._block(td, ref)
@@ -108,6 +113,18 @@ class Token:
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
             f(td, self, mode, False)
+
+    def _courtesy(self) -> None:
+        """Let a waiting exclusive request have a chance, for a few milliseconds of host time.
+
+        The C does not do this, but its waiters poll on CPUs of their own, and see every instant at
+        which nobody shares the token; a parked host thread would miss them for many seconds.
+        """
+        relax = self.k.carrier.relax
+        for _ in range(COURTESY):
+            if not self.exclreq:
+                break
+            relax(self)
 
     def _check(self, td: Thread, excl: bool) -> None:
         if self.owner is td:
@@ -208,6 +225,8 @@ class Token:
                 self.owner = None
             else:
                 self.count -= 1
+                if self.count:
+                    return False  # those who wait, wait for the last of them
             waiters = self._waiters
             if not waiters or self.owner is not None:
                 return False

@@ -244,3 +244,27 @@ def test_yield_gives_the_tokens_up(bench, recorder):
     assert t.owner is k.boot
     assert [n for n in recorder.names() if n.startswith("token")] == ["token_drop", "token_regain"]
     t.release()
+
+
+def test_sharers_that_come_and_go_do_not_starve_an_exclusive_request(bench, k):
+    a, t = Token(k, "a"), Token(k, "object")
+    done, shared = [], [0]
+
+    def sharer():
+        while not done:
+            a.get_shared()
+            t.get_shared()
+            for _ in range(500):
+                pass
+            shared[0] += 1
+            t.release()
+            a.release()
+
+    def writer():
+        for _ in range(20):
+            t.get()
+            t.release()
+        done.append(True)
+
+    bench.run(k, *[sharer] * 6, writer, timeout=20)
+    assert shared[0] > 0
