@@ -20,6 +20,8 @@ from smpvm.vm.page_struct import VM_ALLOC_NORMAL
 from smpvm.vm.param import OBJT_DEVICE, OBJT_MGTDEVICE, VM_PROT_READ, VM_PROT_WRITE
 
 if TYPE_CHECKING:
+    from smpvm.vm.object import VmObject
+    from smpvm.vm.page_struct import Page
     from smpvm.vm.pmap import Pmap
 
 
@@ -109,12 +111,16 @@ class FaultWire(Prefault):
             offset = vaddr - new.start
             while (m := page.alloc(dst_object, off_to_idx(offset), VM_ALLOC_NORMAL)) is None:
                 page.vm_wait(0)
-            original = page.lookup(src_object, off_to_idx(offset + src_offset))
-            if original is None:
-                self.k.panic("copy-wired-missing", f"{src} {old}")
-            page.copy(original, m)
+            self.copy_wired(src_object, off_to_idx(offset + src_offset), m)
             pmap.enter(dst.pmap, vaddr, m, new.max_protection, False, new)
             page.activate(m)
             page.wakeup(m)
         objects.drop(dst_object)
         objects.drop(src_object)
+
+    def copy_wired(self, obj: VmObject, pindex: int, m: Page) -> None:
+        """Copy the wired page *pindex* of the held object *obj* to the busy page *m*."""
+        original = self.vm.page.lookup(obj, pindex)
+        if original is None:
+            self.k.panic("copy-wired-missing", f"{obj} index {pindex}")
+        self.vm.page.copy(original, m)

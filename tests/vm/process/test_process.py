@@ -1,4 +1,6 @@
-"""Birth and death of processes: fork, exec, exit, wait, kill; the two counts of an address space."""
+"""Birth and death of processes: fork, exec, exit, wait, kill; the two counts of a space."""
+
+from functools import partial
 
 import pytest
 
@@ -107,10 +109,10 @@ def test_many_generations(procs):
     def body(p):
         va = procs.anonymous(p, 10)
         procs.fill(p, va, 10)
-        for turn in range(30):
-            procs.process.fork1(p, procs.guarded(lambda c: procs.check(c, va, 10, base=100 + turn)))
+        for base in range(100, 130):
+            procs.process.fork1(p, procs.guarded(partial(procs.check, va=va, pages=10, base=base)))
             procs.process.wait(p)
-            procs.fill(p, va, 10, base=101 + turn)
+            procs.fill(p, va, 10, base=base + 1)
 
     procs.run(body, body)
 
