@@ -13,6 +13,7 @@ edge to what they ask for; what they got counts as held.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +99,8 @@ class LockOrder:
         self.log = log
         self.graph = OrderGraph()
         self._mutex = threading.Lock()
-        self.on_edge: Any = None
-        """For the event log: told of each new edge."""
+        self.on_edge: list[Callable[[Edge], None]] = []
+        """Told of each new edge: the event log."""
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
         tracker.on_misuse = self.misuse
@@ -132,8 +133,9 @@ class LockOrder:
         with self._mutex:
             fresh = (edge.first, edge.then) not in self.graph.edges
             cycle = self.graph.add(edge)
-        if fresh and self.on_edge is not None:
-            self.on_edge(edge)
+        if fresh:
+            for tell in self.on_edge:
+                tell(edge)
         if cycle:
             self.log.add(cycle_finding(cycle))
 

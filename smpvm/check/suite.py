@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from smpvm.check.base import HeldTracker
@@ -11,6 +11,7 @@ from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
 from smpvm.check.panics import Panics
 from smpvm.check.race import Races
+from smpvm.check.trace import LockTrace
 from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
 from smpvm.host.probe import Probe
@@ -45,7 +46,7 @@ class CheckSuite:
     - ``at_rest()`` once everything is quiet and before the threads are stopped;
     - ``finish()`` at the very end: final counts are written.
 
-    Panics are always watched.  Findings go to *log*; *trace* is a ``check.trace.LockTrace``.
+    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.
     """
 
     def __init__(
@@ -53,11 +54,11 @@ class CheckSuite:
         which: Iterable[str] = DEFAULT,
         log: FindingLog | None = None,
         *,
-        trace: Any = None,
+        traces: Sequence[LockTrace] = (),
     ) -> None:
         self.which = frozenset(which)
         self.log = FindingLog() if log is None else log
-        self.trace = trace
+        self.traces = tuple(traces)
         self.tracker = tracker = HeldTracker()
         self.panics = Panics(tracker, self.log)
         self.order = LockOrder(tracker, self.log) if "order" in self.which else None
@@ -65,9 +66,9 @@ class CheckSuite:
         self.wakeup = LostWakeups(tracker, self.log) if "wakeup" in self.which else None
         self.race = Races(tracker, self.log) if "race" in self.which else None
         self.marker = Markers(tracker, self.log) if "marker" in self.which else None
-        if trace is not None:
+        for trace in self.traces:
             trace.follow(tracker, self.order)
-        held = self.order is not None or self.waitfor is not None or trace is not None
+        held = self.order is not None or self.waitfor is not None or bool(self.traces)
         found = (
             tracker if held else None,
             self.panics,
@@ -107,8 +108,8 @@ class CheckSuite:
         """The end of the run: settle what was pending, write final counts and the log's end."""
         if self.wakeup is not None:
             self.wakeup.settle(now=float("inf"))
-        if self.trace is not None:
-            self.trace.close()
+        for trace in self.traces:
+            trace.close()
         self.log.finish()
 
     def summary(self) -> dict[str, Any]:
@@ -124,9 +125,9 @@ class CheckSuite:
             out["benign_races"] = {f"{c}.{f}": n for c, f, n, _ in self.race.counts()}
         if self.marker is not None:
             out["scans_followed"] = self.marker.scans_seen
-        if self.trace is not None:
-            out["log_events"] = self.trace.written
-            out["log_dropped"] = self.trace.dropped
+        if self.traces:
+            out["log_events"] = sum(trace.written for trace in self.traces)
+            out["log_dropped"] = sum(trace.dropped for trace in self.traces)
         return out
 
 

@@ -24,6 +24,8 @@ from smpvm.check.base import HeldTracker, ThreadState
 from smpvm.check.lockorder import Edge, LockOrder, edge_sites
 
 VERSION: Final = 1
+LOG_NAME: Final = "lockorder.jsonl"
+"""The log in a run directory."""
 BATCH: Final = 512
 """Events that a thread keeps before it hands them over."""
 
@@ -107,7 +109,7 @@ class LockTrace:
             tracker.on_event = self.event
             tracker.on_exit = self._ended
         if order is not None:
-            order.on_edge = self.edge
+            order.on_edge.append(self.edge)
 
     def event(self, st: ThreadState, what: str, res: Any, mode: str) -> None:
         """One event of one thread, from that thread."""

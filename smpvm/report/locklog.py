@@ -7,10 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-VERSION: Final = 1
-LOG_NAME: Final = "lockorder.jsonl"
+from smpvm.check.trace import LOG_NAME, VERSION
 
 
 class LogError(ValueError):

@@ -21,7 +21,7 @@ from smpvm.report.summary import run_lines
 from smpvm.vm.repairs import choose
 from smpvm.workload.profiles import find
 from smpvm.workload.stress import Plan, Result, check_plan, run
-from smpvm.workload.trace import Trace, read
+from smpvm.workload.trace import Trace, check_writable, read
 
 
 def plan_of(options: Mapping[str, Any]) -> Plan:
@@ -45,11 +45,14 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
         checks=_checks(options["checks"]),
         history=options["history"],
         run_dir=options["run_dir"],
+        log_file=options["log_file"],
         command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
     )
     check_plan(plan)
     if plan.run_dir is not None:
         _make_dir(plan.run_dir)
+    if plan.log_file is not None:
+        check_writable(plan.log_file)
     return plan
 
 
@@ -99,7 +102,7 @@ def command(options: Mapping[str, Any]) -> int:
     """Run it, show it, and return the exit code."""
     plan = plan_of(options)
     quiet = options["as_json"]
-    with _log(options["log_file"]), interrupts() as asked:
+    with interrupts() as asked:
         shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
         with shown:
             result = run(
@@ -122,24 +125,3 @@ def exit_code(result: Result) -> int:
     if result.errors:
         return 4
     return 1 if result.findings else 0
-
-
-@contextmanager
-def _log(path: Path | None) -> Iterator[None]:
-    """Serialised log lines to *path* while it lasts."""
-    if path is None:
-        yield
-        return
-    from loguru import logger
-
-    logger.remove()
-    try:
-        sink = logger.add(path, serialize=True, level="DEBUG")
-    except OSError as why:
-        raise ConfigError(f"{path}: {why.strerror or why}") from None
-    logger.info("smpvm stress begins")
-    try:
-        yield
-    finally:
-        logger.info("smpvm stress ends")
-        logger.remove(sink)

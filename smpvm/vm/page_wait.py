@@ -37,10 +37,7 @@ class PageWait(PageObjects):
         self.vm_token.get()
         if k.curthread() is vm.pageout.pagethread:
             if vm.meter.count_min(0):
-                self.glob.vm_pageout_pages_needed = 1
-                k.sleep.tsleep(
-                    vm.idents.vm_pageout_pages_needed, 0, "VMWait", timo, cond=self._daemon_served
-                )
+                self._wait_as_daemon(timo)
         elif vm.meter.count_target():
             self._wait_for_free("vmwait", timo)
         self.vm_token.release()
@@ -63,6 +60,12 @@ class PageWait(PageObjects):
                     td.hit("vm_wait_pfault:lowmemkill")
                     break
         self.vm_token.release()
+
+    def _wait_as_daemon(self, timo: int) -> None:
+        """The page-out daemon's own wait for pages."""
+        ident = self.vm.idents.vm_pageout_pages_needed
+        self.glob.vm_pageout_pages_needed = 1
+        self.k.sleep.tsleep(ident, 0, "VMWait", timo, cond=self._daemon_served)
 
     def _wait_for_free(self, wmesg: str, timo: int) -> None:
         """Wake the daemon unless it knows already, count ourselves in, and sleep."""

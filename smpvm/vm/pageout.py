@@ -116,13 +116,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         vm, k = self.vm, self.k
         glob = vm.glob
         if glob.vm_pages_needed == 0:
-            error = k.sleep.tsleep(
-                vm.idents.vm_pages_needed,
-                0,
-                "psleep",
-                i32(vm.sysctl.pageout_stats_interval * k.hz),
-                cond=self.pages_are_needed,
-            )
+            error = self.daemon_sleep(i32(vm.sysctl.pageout_stats_interval * k.hz))
             if error and not vm.meter.paging_needed() and glob.vm_pages_needed == 0:
                 k.curthread().hit("vm_pageout_thread:stats")
                 for q in range(vm.pq.L2_SIZE):
@@ -130,6 +124,12 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 return False
             glob.vm_pages_needed = 1
         return True
+
+    def daemon_sleep(self, timo: int) -> int:
+        """The daemon's tsleep (vm_pageout.c:1899), *timo* ticks at most: no interlock."""
+        return self.k.sleep.tsleep(
+            self.vm.idents.vm_pages_needed, 0, "psleep", timo, cond=self.pages_are_needed
+        )
 
     def pages_are_needed(self) -> bool:
         """What the daemon sleeps for (asked by checkers only)."""

@@ -20,6 +20,7 @@ from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
 from smpvm.check.finding import Finding, FindingLog, fingerprint, write_atomic
 from smpvm.check.suite import DEFAULT, CheckSuite
+from smpvm.check.trace import LOG_NAME, LockTrace
 from smpvm.config import Config, ConfigError
 from smpvm.host.carrier import Stopped
 from smpvm.host.probe import Probe
@@ -52,6 +53,9 @@ class Plan:
     checks: frozenset[str] = DEFAULT
     history: bool = False
     run_dir: Path | None = None
+    """Gets run.json, result.json, findings/ and lockorder.jsonl."""
+    log_file: Path | None = None
+    """Gets every lock event."""
     command: str = ""
     """The command line that shows a finding again."""
     stall_after: float = 10.0
@@ -155,7 +159,7 @@ def _run(
     findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    suite = CheckSuite(plan.checks, findings)
+    suite = CheckSuite(plan.checks, findings, traces=_traces(plan))
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     overrides = [*(r.override for r in plan.repairs), *plan.overrides]
     machine = Machine(
@@ -260,6 +264,16 @@ def _judge(
         findings=findings.findings,
     )
     return result
+
+
+def _traces(plan: Plan) -> list[LockTrace]:
+    """The log of all lock events, and the run directory's log of the order alone."""
+    traces = []
+    if plan.log_file is not None:
+        traces.append(LockTrace(plan.log_file))
+    if plan.run_dir is not None:
+        traces.append(LockTrace(plan.run_dir / LOG_NAME, events=False))
+    return traces
 
 
 def _write_run(plan: Plan, run_dir: Path) -> None:

@@ -14,8 +14,8 @@ from smpvm.kern.thread import Panic
 class Watched:
     """A kernel on real threads with checkers attached."""
 
-    def __init__(self, *which, tick=0.001, hz=100, run=None, trace=None):
-        self.suite = CheckSuite(which or CHECKS, FindingLog(run), trace=trace)
+    def __init__(self, *which, tick=0.001, hz=100, run=None, traces=()):
+        self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces)
         for checker in (self.suite.waitfor, self.suite.wakeup):
             if checker is self.suite.waitfor and checker is not None:
                 checker.confirm = 0.01

@@ -36,7 +36,7 @@ def work(w, rounds=50):
 def traced(watch, tmp_path):
     def make(**kw):
         trace = LockTrace(tmp_path / "log.jsonl", **kw)
-        w = watch("order", trace=trace)
+        w = watch("order", traces=[trace])
         w.trace, w.path = trace, tmp_path / "log.jsonl"
         return w
 
@@ -110,7 +110,7 @@ class TestTerminal:
     def test_the_level_chooses(self, watch, tmp_path, level, lines):
         out = io.StringIO()
         trace = LockTrace(None, terminal=out, level=level)
-        w = watch("order", trace=trace)
+        w = watch("order", traces=[trace])
         page, queue, lock = (Spinlock(w.k, c) for c in ("page", "queue", "leaf"))
 
         def body():
@@ -138,7 +138,7 @@ from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.spinlock import Spinlock
 run = Path(sys.argv[1])
-suite = CheckSuite({"order"}, FindingLog(run), trace=LockTrace(run / "lockorder.jsonl"))
+suite = CheckSuite({"order"}, FindingLog(run), traces=[LockTrace(run / "lockorder.jsonl")])
 k = Kernel(NativeCarrier(), suite.observers)
 a, b = Spinlock(k, "alpha"), Spinlock(k, "beta")
 def pair(x, y):

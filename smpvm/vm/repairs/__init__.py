@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from smpvm.config import ConfigError
+from smpvm.vm.repairs.fault import CopyWired, FaultOnce, MoveRecheck
+from smpvm.vm.repairs.glue import SwapoutHeld
+from smpvm.vm.repairs.map import MsyncEnd, WireBackOut
 from smpvm.vm.repairs.msync import MsyncRange
 from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 from smpvm.vm.repairs.vmdaemon import SwapoutAsk, SwapoutTake
+from smpvm.vm.repairs.waits import DaemonWait, FreeWait, UnholdWakeup
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,60 @@ _ALL = (
         "lose no request for a swap-out: look before sleeping, take it in one step",
         "vm_daemon, vm_req_vmdaemon (vm_pageout.c:2110-2144)",
         SwapoutTake,
+    ),
+    Repair(
+        "swapout-held",
+        "let a process be swapped out although the scan itself holds it",
+        "swappable (vm_glue.c:384-386)",
+        SwapoutHeld,
+    ),
+    Repair(
+        "msync-end",
+        "end msync's check for holes at the last entry of the map",
+        "vm_map_clean (vm_map.c:2645-2659)",
+        MsyncEnd,
+    ),
+    Repair(
+        "wire-back-out",
+        "take the wiring back behind the entry that could not be wired, too",
+        "vm_map_wire (vm_map.c:2483-2493)",
+        WireBackOut,
+    ),
+    Repair(
+        "copy-wired",
+        "find the wired pages that a fork has to copy in the objects behind the first, too",
+        "vm_fault_copy_entry (vm_fault.c:2290-2294)",
+        CopyWired,
+    ),
+    Repair(
+        "move-recheck",
+        "look at the map's timestamp again once its lock is had, before a page is moved",
+        "vm_fault_object (vm_fault.c:1836-1866)",
+        MoveRecheck,
+    ),
+    Repair(
+        "fault-once",
+        "count a fault once, as soft or hard",
+        "vm_fault (vm_fault.c:613-627)",
+        FaultOnce,
+    ),
+    Repair(
+        "free-wait",
+        "look for free memory again once on the sleep queue",
+        "vm_wait, vm_wait_pfault (vm_page.c:1964-2046)",
+        FreeWait,
+    ),
+    Repair(
+        "unhold-wakeup",
+        "tell who waits for memory of a page that its last unhold frees",
+        "vm_page_unhold (vm_page.c:957-972)",
+        UnholdWakeup,
+    ),
+    Repair(
+        "pagedaemon-wait",
+        "look for a request again once on the sleep queue",
+        "vm_pageout_thread (vm_pageout.c:1897-1901)",
+        DaemonWait,
     ),
 )
 

@@ -1,0 +1,59 @@
+"""Repairs of the waits for memory: none of the seed's looks and sleeps in one step.
+
+Between the look and the tsleep another CPU can free what is waited for and find nobody asleep; the
+sleeper's timer then hides that the wakeup was lost (vm_page.c:1992-2001, 2023-2036,
+vm_pageout.c:1897-1901).
+"""
+
+from __future__ import annotations
+
+from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.vm.page import Pages
+from smpvm.vm.page_struct import Page
+from smpvm.vm.pageout import Pageout
+
+
+class FreeWait(Pages):
+    """Join the sleep queue first, then say so, then look again."""
+
+    def _wait_for_free(self, wmesg: str, timo: int) -> None:
+        """The sleep of vm_wait and vm_wait_pfault, interlocked."""
+        k, glob, idents = self.k, self.glob, self.vm.idents
+        if glob.vm_pages_needed == 0:
+            glob.vm_pages_needed = 1
+            k.sleep.wakeup(idents.vm_pages_needed)
+        k.sleep.tsleep_interlock(idents.v_free_count)
+        k.atomic.add_int(glob, "vm_pages_waiting", 1)
+        if not self._waiters_served():
+            k.sleep.tsleep(
+                idents.v_free_count, PINTERLOCKED, wmesg, timo, cond=self._waiters_served
+            )
+
+    def _wait_as_daemon(self, timo: int) -> None:
+        """The sleep of the page-out daemon in vm_wait, interlocked."""
+        ident = self.vm.idents.vm_pageout_pages_needed
+        self.k.sleep.tsleep_interlock(ident)
+        self.glob.vm_pageout_pages_needed = 1
+        if not self._daemon_served():
+            self.k.sleep.tsleep(ident, PINTERLOCKED, "VMWait", timo, cond=self._daemon_served)
+
+
+class UnholdWakeup(Pages):
+    """Tell who waits for memory of a page that its last unhold frees."""
+
+    def unhold(self, m: Page) -> None:
+        """vm_page_unhold (vm_page.c:957-972) moves a page to the free queue and tells nobody."""
+        super().unhold(m)
+        self.free_wakeup()
+
+
+class DaemonWait(Pageout):
+    """The page-out daemon looks again once it is on the sleep queue."""
+
+    def daemon_sleep(self, timo: int) -> int:
+        """The tsleep of vm_pageout_thread (vm_pageout.c:1899), interlocked."""
+        k, ident = self.k, self.vm.idents.vm_pages_needed
+        k.sleep.tsleep_interlock(ident)
+        if self.pages_are_needed():
+            return 0
+        return k.sleep.tsleep(ident, PINTERLOCKED, "psleep", timo, cond=self.pages_are_needed)
