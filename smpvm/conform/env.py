@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from smpvm.conform.carrier import Stuck
 from smpvm.conform.ops import apply
 from smpvm.host.probe import Probe
 from smpvm.kern.errno import EWOULDBLOCK
@@ -44,6 +45,7 @@ class Env:
         self.events: list[Event] = []
         self.ticks = vector["before"]["globals"]["ticks"]
         self.time_uptime = vector["before"]["globals"]["time_uptime"]
+        self.limit = 10 * len(vector["events"]) + 1000
         self.k: Kernel
         self.vm: Vm
         self.roster: Roster
@@ -57,6 +59,8 @@ class Env:
         """Note an event; it may still be changed by the caller."""
         event = {"ev": ev, **facts}
         self.events.append(event)
+        if len(self.events) > self.limit:
+            raise Stuck(f"more than {self.limit} events: the call does not end")
         return event
 
     def reach(self, at: str) -> tuple[dict[str, Any], int]:

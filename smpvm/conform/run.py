@@ -22,7 +22,7 @@ from smpvm.conform.vectors import Vector, VectorError, read_vectors
 from smpvm.conform.world import HeldToken, LoggedLock, kernel_world, vm_world
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
-from smpvm.state import StateError, dump, load
+from smpvm.state import StateError, check, dump, load
 from smpvm.vm.coverage import COVERAGE
 from smpvm.vm.vm import Vm, compose
 
@@ -150,16 +150,22 @@ class Report:
 
 
 def conform(
-    files: Sequence[str | Path], overrides: Iterable[type] = (), *, stop_after: int = 0
+    files: Sequence[str | Path],
+    overrides: Iterable[type] = (),
+    *,
+    functions: Sequence[str] = (),
+    stop_after: int = 0,
 ) -> Report:
     """Run every vector of *files*; *overrides* (repairs, mutations) are mixed into the model.
 
-    With *stop_after* the run ends when that many vectors disagree.  Raises VectorError for a file
-    that cannot be used.
+    With *functions* only their vectors are run; with *stop_after* the run ends when that many
+    vectors disagree.  Raises VectorError for a file that cannot be used.
     """
     report = Report()
     for path in files:
         for vector in read_vectors(path):
+            if functions and vector["function"] not in functions:
+                continue
             try:
                 result = run_vector(vector, overrides)
             except Damage as error:
@@ -205,12 +211,13 @@ def run_vector(vector: Vector, overrides: Iterable[type] = ()) -> Result:
     if vector["function"] not in CALLS:
         raise Damage(f"unknown function {vector['function']!r}")
     try:
+        check(vector["before"], vector["config"]["pq_l2_size"], settled=False)
         env = Env(vector)
         vm = build(env, overrides)
-        env.roster = load(vm, vector["before"], settled=False)
+        env.roster = load(vm, vector["before"], settled=None)
     except (StateError, ConfigError) as error:
         raise Damage(str(error)) from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise Damage(f"not a vector of the known form ({error!r})") from error
     for map_ in env.roster.maps:
         _log_lock(env, map_)

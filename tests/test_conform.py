@@ -1,0 +1,422 @@
+"""The model does what the kernel's C did, and a model that does not is noticed."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from smpvm.conform import VectorError, conform, read_vectors, run_vector
+from smpvm.vm.meter import Meter
+from smpvm.vm.page import Pages
+from smpvm.vm.pageout import Pageout
+from smpvm.vm.pmap import Pmaps
+from smpvm.vm.vmdaemon import VmDaemon
+
+PART = Path(__file__).parent / "data" / "vectors.jsonl.gz"
+ALL = Path(__file__).parents[2] / "shared" / "conformance" / "vectors.jsonl.gz"
+
+
+def explain(report):
+    return "\n".join(line for r in report.failed[:5] for line in r.lines())
+
+
+def test_the_model_agrees_on_a_representative_part():
+    report = conform([PART])
+    assert not report.failed, explain(report)
+    assert len(report.results) > 500
+    assert len(report.by_function()) == 46
+    assert report.exit_code == 0
+
+
+@pytest.mark.skipif(not ALL.exists(), reason="the shared vectors are not here")
+def test_the_model_agrees_on_every_vector():
+    report = conform([ALL])
+    assert not report.failed, explain(report)
+    assert len(report.results) == 1845
+
+
+# -- a wrong model is noticed
+
+
+class ForwardCluster(Pageout):
+    function = "vm_pageout_clean"
+
+    def cluster_forward_special(self, p):
+        return self.cluster_special(p)
+
+
+class AnyQueueInCluster(Pageout):
+    function = "vm_pageout_clean"
+
+    def cluster_dirty(self, p):
+        self.vm.page.test_dirty(p)
+        return bool(p.dirty & p.valid) and not p.wire_count and not p.hold_count
+
+
+class PendIsNoProgress(Pageout):
+    function = "vm_pageout_flush"
+
+    def flush(self, mc, flags):
+        return max(0, super().flush(mc, flags) - 1)
+
+
+class BadKeepsItsDirt(Pageout):
+    function = "vm_pageout_flush"
+
+    def flush_bad(self, m):
+        pass
+
+
+class FinishedStaysActive(Pageout):
+    function = "vm_pageout_flush"
+
+    def flush_done(self, obj, m):
+        self.vm.page.busy_wait(m, False, "pgouw")
+        self.vm.page.io_finish(m)
+        self.vm.page.wakeup(m)
+        self.vm.object.pip_wakeup(obj)
+
+
+class NoRecheck(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_moved(self, s, m, obj, vp):
+        return False
+
+
+class NoSecondChance(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_second_chance(self, s, m):
+        return False
+
+
+class SwappedDefer(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def swap_pageouts_ok(self, obj):
+        return not super().swap_pageouts_ok(obj)
+
+
+class ActCountSaturates(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_activate(self, m, more):
+        self.vm.page.activate(m)
+        m.act_count = min(m.act_count + more, 64)
+        self.vm.page.wakeup(m)
+
+
+class HeldStaysInPlace(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_requeue(self, s, m):
+        self.vm.page.wakeup(m)
+
+
+class NoEarlyStop(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_enough(self):
+        return False
+
+
+class LaunderWithoutLimit(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_maxlaunder(self, pass_):
+        return 10000
+
+
+class SkipNotCounted(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_skip_vnode(self, s, obj):
+        pass
+
+
+class ReferencesIgnored(Pageout):
+    function = "vm_pageout_scan_inactive"
+
+    def inactive_reactivated(self, m):
+        return False
+
+
+class NullObjectTolerated(Pageout):
+    function = "vm_pageout_scan_active"
+
+    def active_decline(self, m):
+        if m.object is None:
+            self.active_age(m, anonymous=False)
+        else:
+            super().active_decline(m)
+
+
+class DeclinesSwapped(Pageout):
+    function = "vm_pageout_scan_active"
+
+    def active_age(self, m, *, anonymous):
+        super().active_age(m, anonymous=not anonymous)
+
+
+class PassIgnored(Pageout):
+    function = "vm_pageout_scan_active"
+
+    def active_idle(self, s, m):
+        obj = m.object
+        return (
+            bool(self.vm.sysctl.pageout_algorithm)
+            or obj is None
+            or obj.ref_count == 0
+            or m.act_count < 1
+        )
+
+
+class CacheRoverStands(Pageout):
+    function = "vm_pageout_scan_cache"
+
+    def cache_page(self, m):
+        super().cache_page(m)
+        self.cache_rover = 0
+
+
+class WakeBeforeRequest(Pageout):
+    function = "vm_pageout_scan_cache"
+
+    def cache_request_swapout(self):
+        self.vm.glob.vm_pageout_req_swapout |= 1
+
+
+class KillInit(Pageout):
+    function = "vm_pageout_scan_callback"
+
+    def never_kill(self, p):
+        return False
+
+
+class KillAtFirstPass(Pageout):
+    function = "vm_pageout_thread"
+
+    def cache_out_of_swap(self, avail_shortage, pass_):
+        return super().cache_out_of_swap(avail_shortage, pass_ + 1)
+
+
+class StatsWholeQueue(Pageout):
+    function = "vm_pageout_thread"
+
+    def stats_length(self, pcount):
+        super().stats_length(pcount)
+        return pcount
+
+
+class BackingNotRechecked(Pageout):
+    function = "vm_pageout_object_deactivate_pages"
+
+    def hold_backing(self, lobject, first):
+        tobject = lobject.backing_object
+        if tobject is not None:
+            self.vm.object.hold(tobject)
+        return tobject
+
+
+class WiredIgnored(Pageout):
+    function = "vm_pageout_map_deactivate_pages"
+
+    def map_biggest_object(self, map_):
+        return super().map_biggest_object(map_)[0], True
+
+
+class WaitersForgotten(Pageout):
+    function = "vm_pageout_thread"
+
+    def waiters_may_go(self):
+        return False
+
+
+class OneBackOff(Pageout):
+    function = "vm_pageout_thread"
+
+    def thread_back_off(self, pass_):
+        self.pdelay(self.k.hz)
+
+
+class SharesWithoutSlop(Pageout):
+    function = "vm_pageout_thread"
+
+    def pqaverage(self, n):
+        return n // self.vm.pq.L2_SIZE
+
+
+class DaemonAlwaysWoken(VmDaemon):
+    function = "vm_req_vmdaemon"
+
+    def req_vmdaemon(self):
+        self.lastrun = self.k.clock.ticks() - self.k.hz - 1
+        super().req_vmdaemon()
+
+
+class LimitOfSwappedOut(VmDaemon):
+    function = "vm_daemon_callback"
+
+    def rss_limit(self, p):
+        return min(p.p_rlimit_rss_cur, p.p_rlimit_rss_max) >> 12
+
+
+class RequestKept(VmDaemon):
+    function = "vm_daemon"
+
+    def daemon_swapout(self):
+        if request := self.vm.glob.vm_pageout_req_swapout:
+            self.vm.glue.swapout_procs(request)
+
+
+class TargetOffByOne(Meter):
+    function = "vm_page_counts"
+
+    def paging_target(self):
+        return super().paging_target() + 1
+
+
+class AllReferences(Pmaps):
+    function = "vm_pageout_scan_inactive"
+
+    def ts_referenced(self, m):
+        return len([pv for pv in m.mappings() if pv.bits & 4]) + super().ts_referenced(m) * 0
+
+
+class HoldFreesAtOnce(Pages):
+    function = "vm_page_unhold"
+
+    def unhold(self, m):
+        self.pool.lock(m)
+        self.atomic.add_int(m, "hold_count", -1)
+        self.pool.unlock(m)
+
+
+MUTANTS = [
+    cls
+    for cls in list(globals().values())
+    if isinstance(cls, type)
+    and cls.__module__ == __name__
+    and issubclass(cls, (Pageout, VmDaemon, Meter, Pmaps, Pages))
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda cls: cls.__name__)
+def test_a_swapped_branch_is_caught(mutant):
+    assert conform([PART], [mutant], functions=[mutant.function], stop_after=1).failed
+
+
+@pytest.mark.parametrize(
+    ("module", "constant", "value", "function"),
+    [
+        ("scan_inactive", "ACT_ADVANCE", 2, "vm_pageout_scan_inactive"),
+        ("scan_active", "ACT_ADVANCE", 4, "vm_pageout_scan_active"),
+        ("scan_active", "ACT_MAX", 63, "vm_pageout_scan_active"),
+        ("deactivate", "ACT_ADVANCE", 2, "vm_pageout_object_deactivate_pages"),
+        ("deactivate", "ACT_DECLINE", 2, "vm_pageout_object_deactivate_pages"),
+        ("page_stats", "ACT_DECLINE", 2, "vm_pageout_page_stats"),
+        ("page_move", "ACT_INIT", 6, "vm_page_activate"),
+        ("clean", "BLIST_MAX_ALLOC", 16, "vm_pageout_clean"),
+        ("scan_cache", "PQ_PRIME2", 31, "vm_pageout_scan_cache"),
+        ("scan_cache", "PRIO_MIN", -19, "vm_pageout_scan_cache"),
+    ],
+)
+def test_a_changed_constant_is_caught(monkeypatch, module, constant, value, function):
+    monkeypatch.setattr(f"smpvm.vm.{module}.{constant}", value)
+    assert conform([PART], functions=[function], stop_after=1).failed
+
+
+# -- the report
+
+
+def first(function):
+    return next(v for v in read_vectors(PART) if v["function"] == function)
+
+
+def test_a_difference_names_field_values_vector_and_lines():
+    vector = first("vm_page_activate")
+    vector["after"]["pages"][0]["act_count"] = 77
+    result = run_vector(vector)
+    (difference,) = result.differences
+    assert difference.field == "page 0 act_count"
+    assert difference.kernel == 77
+    text = "\n".join(result.lines())
+    assert vector["name"] in text
+    assert "vm_page.c:" in text
+    assert "page 0 act_count: kernel 77, ours" in text
+
+
+def test_the_lines_of_the_seed_are_named():
+    vector = first("vm_pageout_page_stats")
+    vector["after"]["counters"]["v_pdpages"] += 1
+    assert "vm_pageout.c:1603-1756" in run_vector(vector).lines()[0]
+
+
+def test_events_and_returns_are_compared():
+    vector = next(v for v in read_vectors(PART) if v["events"] and "value" in v["returns"])
+    vector["events"] = vector["events"][:-1]
+    vector["returns"]["value"] = "other"
+    fields = [d.field for d in run_vector(vector).differences]
+    assert any(f.startswith("event") for f in fields)
+    assert "returns value" in fields
+
+
+def test_json_report(tmp_path):
+    good, bad = first("vm_page_hold"), first("vm_page_unhold")
+    bad["after"]["pages"][0]["hold_count"] = 99
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
+    report = conform([path])
+    data = json.loads(json.dumps(report.as_json()))
+    assert (data["vectors"], data["agree"]) == (2, 1)
+    assert data["differences"][0]["vector"] == bad["name"]
+    assert report.exit_code == 1
+    assert any("vm_page_unhold" in line and "0.00 %" in line for line in report.summary())
+
+
+# -- files that cannot be used
+
+
+def damaged(tmp_path, data):
+    path = tmp_path / "bad.jsonl.gz"
+    path.write_bytes(data)
+    with pytest.raises(VectorError) as caught:
+        conform([path])
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+    return text
+
+
+def test_damaged_files_are_named(tmp_path):
+    assert "truncated" in damaged(tmp_path, PART.read_bytes()[:5000])
+    assert "not JSON" in damaged(tmp_path, b"hello\n")
+    assert "no vectors" in damaged(tmp_path, b"")
+    assert "no 'name'" in damaged(tmp_path, b"{}\n")
+    assert "not a vector" in damaged(tmp_path, b"[1]\n")
+    assert "not text" in damaged(tmp_path, b"\xff\xfe\x00x\n")
+    missing = tmp_path / "nowhere"
+    with pytest.raises(VectorError, match="nowhere"):
+        conform([missing])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: v.update(function="vm_nothing"), "unknown function 'vm_nothing'"),
+        (lambda v: v["before"]["pages"][0].update(flags=["BUSI"]), "page 0: unknown flag 'BUSI'"),
+        (lambda v: v["before"].pop("globals"), "globals is missing"),
+        (lambda v: v["config"].pop("hz"), "not a vector of the known form"),
+        (lambda v: v["config"].update(hz=-1), "hz: -1"),
+        (lambda v: v["args"].pop("page"), "arguments or script"),
+        (lambda v: v["args"].update(page=999), "arguments or script"),
+    ],
+)
+def test_damaged_vectors_are_named(tmp_path, change, words):
+    vector = first("vm_page_activate")
+    change(vector)
+    text = damaged(tmp_path, gzip.compress(json.dumps(vector).encode()))
+    assert vector["name"] in text
+    assert words in text
