@@ -91,6 +91,19 @@ def profiles() -> int:
     return CLEAN
 
 
+@cli.command()
+@click.option("--function", "functions", multiple=True, metavar="NAME", help="Only its vectors.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+def conform(files: tuple[Path, ...], functions: tuple[str, ...], as_json: bool) -> int:
+    """Compare the model with vectors recorded from the kernel's own C, call by call."""
+    from smpvm.conform.command import command
+
+    return command(files, functions=functions, as_json=as_json, echo=click.echo)
+
+
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"smpvm: {' '.join(text.split())}", file=sys.stderr)
