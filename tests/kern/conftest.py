@@ -7,7 +7,7 @@ import pytest
 from smpvm.host.native import NativeCarrier
 from smpvm.host.probe import EVENTS, Probe
 from smpvm.kern.kernel import Kernel
-from smpvm.kern.stall import who_waits
+from smpvm.kern.stall import waits_for, who_waits
 
 
 class Recorder(Probe):
@@ -55,6 +55,14 @@ class Bench:
         tds = [k.spawn(f"t{i}", body, cpu=i) for i, body in enumerate(bodies)]
         self.finish(k, timeout)
         return tds
+
+    def collide(self, k, take, drop, *bodies, timeout=30.0):
+        """Run *bodies* with every one of them blocked first on what *take* has taken."""
+        take()
+        tds = [k.spawn(f"t{i}", body) for i, body in enumerate(bodies)]
+        self.until(lambda: all(waits_for(td) is not None for td in tds))
+        drop()
+        self.finish(k, timeout)
 
     def until(self, cond, timeout=10.0):
         """Return when *cond()* holds; the hand-offs of these tests wait on it, not on a time."""

@@ -74,11 +74,18 @@ def test_mutual_exclusion_under_contention(bench, k):
     old = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        bench.run(k, body(a, b), body(b, a), body(a, b), timeout=40)
+        bench.collide(
+            k,
+            lambda: (a.get(), b.get()),
+            lambda: (b.release(), a.release()),
+            body(a, b),
+            body(b, a),
+            body(a, b),
+        )
     finally:
         sys.setswitchinterval(old)
     assert box[0] == 3 * rounds
-    assert k.lock_contention()["a"] + k.lock_contention()["b"] > 0
+    assert k.lock_contention()["a"] + k.lock_contention()["b"] >= 3
 
 
 def test_all_tokens_are_given_up_while_waiting_for_another(bench, recorder):
