@@ -107,7 +107,7 @@ class Lock:
     # -- the call
 
     def lockmgr(self, flags: int) -> int:
-        """lockmgr (kern_lock.c:84-588): set, change or release the lock.
+        """lockmgr (kern_lock.c:85-655): set, change or release the lock.
 
         Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
         0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
@@ -212,7 +212,7 @@ class Lock:
     # -- one method for each request
 
     def _shared(self, r: _Request) -> int | None:
-        """LK_SHARED (kern_lock.c:146-228): behind waiting exclusive and upgrade requests."""
+        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests."""
         count = self.count
         if not count & _BUSY:
             return 0 if self._cas(count, count + 1) else None
@@ -226,7 +226,7 @@ class Lock:
         return self._block(r) or None
 
     def _exclusive(self, r: _Request) -> int | None:
-        """LK_EXCLUSIVE (kern_lock.c:230-299)."""
+        """LK_EXCLUSIVE (kern_lock.c:230-304)."""
         count = self.count
         if count == 0:
             return 0 if self._cas_holder(0, LKC_EXCL | 1, r.td) else None
@@ -240,7 +240,7 @@ class Lock:
         return self._block(r) or None
 
     def _downgrade(self, r: _Request) -> int | None:
-        """LK_DOWNGRADE (kern_lock.c:301-337): exclusive to shared, waking shared requests."""
+        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared, waking shared requests."""
         count = self.count
         if self.holder is not r.td or count & (LKC_EXCL | LKC_MASK) != LKC_EXCL | 1:
             self.k.misuse("wrong-release", f"{r.td} downgrades {self} without holding it")
@@ -251,7 +251,7 @@ class Lock:
         return 0
 
     def _upgrade(self, r: _Request) -> int | None:
-        """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:339-455): shared to exclusive.
+        """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:342-464): shared to exclusive.
 
         May let others have the lock in between, which EXCLUPGRADE refuses.
         """
@@ -292,7 +292,7 @@ class Lock:
         return EBUSY
 
     def _waitupgrade(self, r: _Request) -> int | None:
-        """LK_WAITUPGRADE (kern_lock.c:457-506): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
+        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
         count = self.count
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
@@ -304,7 +304,7 @@ class Lock:
         return None
 
     def _undo_upreq(self, r: _Request) -> None:
-        """undo_upreq (kern_lock.c:594-660): take back an upgrade request, granted or not."""
+        """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
         k = self.k
         while True:
             count = self.count
@@ -326,7 +326,7 @@ class Lock:
                 return
 
     def _release(self, r: _Request) -> int | None:
-        """LK_RELEASE (kern_lock.c:508-606): grants a pending upgrade, else wakes requests."""
+        """LK_RELEASE (kern_lock.c:515-626): grants a pending upgrade, else wakes requests."""
         k, td, count = self.k, r.td, self.count
         if not count & LKC_MASK or self not in td.locks:
             k.misuse("wrong-release", f"{td} releases {self}, which it does not hold")
@@ -397,18 +397,18 @@ class Lock:
         return count == 0 or bool(count & LKC_UPGRANT)
 
     def lockstatus(self, td: Thread | None = None) -> int:
-        """lockstatus (kern_lock.c:711): LK_EXCLUSIVE, LK_EXCLOTHER, LK_SHARED or 0."""
+        """lockstatus (kern_lock.c:776): LK_EXCLUSIVE, LK_EXCLOTHER, LK_SHARED or 0."""
         count = self.count
         if count & LKC_EXCL:
             return LK_EXCLUSIVE if td is None or self.holder is td else LK_EXCLOTHER
         return LK_SHARED if count & LKC_MASK else 0
 
     def lockcount(self) -> int:
-        """lockcount (kern_lock.c:757): how many holds there are."""
+        """lockcount (kern_lock.c:820): how many holds there are."""
         return self.count & LKC_MASK
 
     def lockowned(self) -> bool:
-        """lockowned (kern_lock.c:737): by the caller; for a shared lock the C can only guess."""
+        """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
         return self.held_by(self.k.curthread())
 
     def held_by(self, td: Thread) -> bool:

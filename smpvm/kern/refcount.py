@@ -21,31 +21,31 @@ class Refcounts:
         self.k = k
 
     def init(self, obj: Any, field: str, value: int) -> None:
-        """refcount_init (refcount.h:41)."""
+        """refcount_init (refcount.h:43)."""
         setattr(obj, field, value)
 
     def acquire(self, obj: Any, field: str) -> None:
-        """refcount_acquire (refcount.h:47)."""
+        """refcount_acquire (refcount.h:49)."""
         self.k.atomic.add_int(obj, field, 1)
 
     def acquire_n(self, obj: Any, field: str, n: int) -> None:
-        """refcount_acquire_n (refcount.h:53)."""
+        """refcount_acquire_n (refcount.h:55)."""
         self.k.atomic.add_int(obj, field, n)
 
     def release(self, obj: Any, field: str) -> bool:
-        """refcount_release (refcount.h:59): True for the last one.  Wakes nobody."""
+        """refcount_release (refcount.h:61): True for the last one.  Wakes nobody."""
         return self.k.atomic.fetchadd_int(obj, field, -1) == 1
 
     def release_n(self, obj: Any, field: str, n: int) -> bool:
-        """refcount_release_n (refcount.h:65)."""
+        """refcount_release_n (refcount.h:67)."""
         return self.k.atomic.fetchadd_int(obj, field, -n) == n
 
     def release_wakeup(self, obj: Any, field: str) -> bool:
-        """refcount_release_wakeup (refcount.h:81): True for the last one; wakes ``wait``."""
+        """refcount_release_wakeup (refcount.h:84): True for the last one; wakes ``wait``."""
         return self.release_wakeup_n(obj, field, 1)
 
     def release_wakeup_n(self, obj: Any, field: str, n: int) -> bool:
-        """refcount_release_wakeup_n (refcount.h:90, kern_refcount.c:100).  *n* is not 0."""
+        """refcount_release_wakeup_n (refcount.h:93, kern_refcount.c:103).  *n* is not 0."""
         k = self.k
         old = getattr(obj, field) & ~REFCNTF_WAITING
         if k.atomic.cmpset_int(obj, field, old, old - n):
@@ -62,7 +62,7 @@ class Refcounts:
                     return bool(old == n)
 
     def wait(self, obj: Any, field: str, wmesg: str) -> None:
-        """refcount_wait (refcount.h:104, kern_refcount.c:58): sleep until the count is zero.
+        """refcount_wait (refcount.h:108, kern_refcount.c:65): sleep until the count is zero.
 
         Blocks, with a timer of ten seconds that only makes it look again.
         """

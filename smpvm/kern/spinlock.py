@@ -46,7 +46,7 @@ class Spinlock:
     # -- exclusive
 
     def lock(self) -> None:
-        """spin_lock (spinlock2.h:136, kern_spinlock.c:163 when contested).
+        """spin_lock (spinlock2.h:137, kern_spinlock.c:191 when contested).
 
         Spins until the lock is exclusively the caller's.  Raises Misuse on recursion.
         """
@@ -77,7 +77,7 @@ class Spinlock:
             f(td, self, "excl", False)
 
     def _spin(self, td: Thread) -> None:
-        """_spin_lock_contested (kern_spinlock.c:163-234): EXCLWAIT is registered already."""
+        """_spin_lock_contested (kern_spinlock.c:191-261): EXCLWAIT is registered already."""
         k = self.k
         if k.point is None:
             td.contended[self.cls] += 1
@@ -96,7 +96,7 @@ class Spinlock:
         td.waiting = None
 
     def trylock(self) -> bool:
-        """spin_trylock (spinlock2.h:72): fails also while an exclusive request waits."""
+        """spin_trylock (spinlock2.h:74): fails also while an exclusive request waits."""
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
@@ -121,7 +121,7 @@ class Spinlock:
         return got
 
     def unlock(self) -> None:
-        """spin_unlock (spinlock2.h:164).  Raises Misuse unless the caller holds it exclusively."""
+        """spin_unlock (spinlock2.h:181).  Raises Misuse unless the caller holds it exclusively."""
         k = self.k
         td = k.curthread()
         if self.owner is not td:
@@ -141,7 +141,7 @@ class Spinlock:
     # -- shared
 
     def lock_shared(self) -> None:
-        """spin_lock_shared (spinlock2.h:203, kern_spinlock.c:242 when contested).
+        """spin_lock_shared (spinlock2.h:256, kern_spinlock.c:268 when contested).
 
         Waits while the lock is exclusively held or an exclusive request waits.
         """
@@ -172,7 +172,7 @@ class Spinlock:
             return True
 
     def _spin_shared(self, td: Thread) -> None:
-        """_spin_lock_shared_contested (kern_spinlock.c:242-295)."""
+        """_spin_lock_shared_contested (kern_spinlock.c:268-325)."""
         k = self.k
         if k.point is None:
             td.contended[self.cls] += 1
@@ -195,7 +195,7 @@ class Spinlock:
         return self._tried(td, "shared", self not in td.spins and self._take_shared())
 
     def unlock_shared(self) -> None:
-        """spin_unlock_shared (spinlock2.h:244).  Raises Misuse unless the caller shares it."""
+        """spin_unlock_shared (spinlock2.h:262).  Raises Misuse unless the caller shares it."""
         k = self.k
         td = k.curthread()
         if self.owner is td or self not in td.spins:
@@ -223,7 +223,7 @@ class Spinlock:
         return self.owner is None and self.shared == 0
 
     def held(self) -> bool:
-        """spin_held (spinlock2.h:104): by anybody, in either mode, or asked for."""
+        """spin_held (spinlock2.h:102): by anybody, in either mode, or asked for."""
         return self.owner is not None or self.shared > 0 or self.exclwait > 0
 
     def held_by(self, td: Thread) -> bool:
@@ -268,7 +268,7 @@ class SpinPool:
             return lock
 
     def lock(self, m: HasIdx) -> None:
-        """spin_pool_lock (kern_spinlock.c:311)."""
+        """spin_pool_lock (kern_spinlock.c:341)."""
         self.lock_of(m.idx).lock()
 
     def trylock(self, m: HasIdx) -> bool:
@@ -276,7 +276,7 @@ class SpinPool:
         return self.lock_of(m.idx).trylock()
 
     def unlock(self, m: HasIdx) -> None:
-        """spin_pool_unlock (kern_spinlock.c:320)."""
+        """spin_pool_unlock (kern_spinlock.c:350)."""
         self.lock_of(m.idx).unlock()
 
     def held_by(self, m: HasIdx, td: Thread) -> bool:

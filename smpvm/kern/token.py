@@ -77,14 +77,14 @@ class Token:
     # -- the C's functions
 
     def get(self) -> None:
-        """lwkt_gettoken (lwkt_token.c:600): exclusive; may block, giving up every token meanwhile.
+        """lwkt_gettoken (lwkt_token.c:621): exclusive; may block, giving up every token meanwhile.
 
         Raises Misuse with a spinlock held, and for exclusive after shared (it would never end).
         """
         self._get(True)
 
     def get_shared(self) -> None:
-        """lwkt_gettoken_shared (lwkt_token.c:666): shared; may block like ``get``."""
+        """lwkt_gettoken_shared (lwkt_token.c:691): shared; may block like ``get``."""
         self._get(False)
 
     def _get(self, excl: bool) -> None:
@@ -151,7 +151,7 @@ class Token:
             f(td, [r.tok for r in had])
 
     def try_(self) -> bool:
-        """lwkt_trytoken (lwkt_token.c:728): exclusive, without waiting; True when it got it."""
+        """lwkt_trytoken (lwkt_token.c:756): exclusive, without waiting; True when it got it."""
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
@@ -170,7 +170,7 @@ class Token:
         return True
 
     def release(self) -> None:
-        """lwkt_reltoken (lwkt_token.c:780): the newest token, or it is a Misuse (token-order)."""
+        """lwkt_reltoken (lwkt_token.c:804): the newest token, or it is a Misuse (token-order)."""
         k = self.k
         td = k.curthread()
         if not td.toks or td.toks[-1].tok is not self:
@@ -189,7 +189,7 @@ class Token:
         elif waited and not td.spins:
             k.carrier.yield_()  # or a busy holder would have it again before they ran
 
-    # -- the attempts (lwkt_token.c:219-404)
+    # -- the attempts (lwkt_token.c:244-430)
 
     def try_ref(self, ref: TokRef, td: Thread, blocking: bool) -> bool:
         """_lwkt_trytokref: take one reference if that is possible now.
@@ -276,7 +276,7 @@ class Tokens:
         self.k = k
 
     def swap(self) -> None:
-        """lwkt_token_swap (lwkt_token.c:871): exchange the two newest, to release out of order.
+        """lwkt_token_swap (lwkt_token.c:910): exchange the two newest, to release out of order.
 
         Two references to the same token stay as they are: the older one owns the exclusive bit.
         """
@@ -291,7 +291,7 @@ class Tokens:
         return td.toks_dropped
 
     def drop_all(self, td: Thread) -> None:
-        """lwkt_relalltokens (lwkt_token.c:487): *td* is about to block; newest first."""
+        """lwkt_relalltokens (lwkt_token.c:515): *td* is about to block; newest first."""
         k = self.k
         if (f := k.probe.token_drop) is not None:
             f(td, [ref.tok for ref in td.toks])
@@ -351,7 +351,7 @@ class Tokens:
         return True
 
     def get_all(self, td: Thread, refs: Sequence[TokRef], in_order: bool) -> Token | None:
-        """lwkt_getalltokens (lwkt_token.c:420) and its sorted variant (lwkt_token.c:511).
+        """lwkt_getalltokens (lwkt_token.c:452) and its sorted variant (lwkt_token.c:541).
 
         Returns None with all of *refs* taken, or the token that could not be had, with none.
         *in_order*: in order of creation, as the C does by address once a thread failed often.

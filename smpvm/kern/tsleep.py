@@ -77,7 +77,7 @@ class Sleep:
         s.td.sleeper = s
 
     def _remove(self, td: Thread) -> None:
-        """_tsleep_remove (kern_synch.c:391)."""
+        """_tsleep_remove (kern_synch.c:389)."""
         s = td.sleeper
         if s is None:
             return
@@ -90,7 +90,7 @@ class Sleep:
     # -- sleeping
 
     def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
-        """tsleep_interlock (kern_synch.c:380): go on *ident*'s queue without sleeping yet.
+        """tsleep_interlock (kern_synch.c:379): go on *ident*'s queue without sleeping yet.
 
         A thread is on one queue at a time.  Does not block; any lock may be held.
         """
@@ -111,7 +111,7 @@ class Sleep:
         timo: int,
         cond: Callable[[], bool] | None = None,
     ) -> int:
-        """tsleep (kern_synch.c:435): sleep until wakeup(*ident*), *timo* ticks at most (0: no end).
+        """tsleep (kern_synch.c:436): sleep until wakeup(*ident*), *timo* ticks at most (0: no end).
 
         Blocks; no spinlock may be held (Misuse), tokens are given up meanwhile and had again on
         return.  *cond* tells a checker whether the awaited thing is true already.  Returns 0,
@@ -195,7 +195,7 @@ class Sleep:
     # -- waking
 
     def wakeup(self, ident: Any) -> None:
-        """wakeup (kern_synch.c:985): every sleeper on *ident*; not remembered for later ones.
+        """wakeup (kern_synch.c:975): every sleeper on *ident*; not remembered for later ones.
 
         Does not block; any lock may be held.
         """
@@ -212,7 +212,7 @@ class Sleep:
         self._run(woken)
 
     def wakeup_one(self, ident: Any) -> None:
-        """wakeup_one (kern_synch.c:1014): one sleeper on this CPU, or else one on each other CPU.
+        """wakeup_one (kern_synch.c:1004): one sleeper on this CPU, or else one on each other CPU.
 
         The C asks the other CPUs all at once, so that each of them may wake one.
         """
@@ -232,7 +232,7 @@ class Sleep:
         self._run(woken)
 
     def _wake_first(self, queue: list[Sleeper], woken: list[Sleeper]) -> bool:
-        """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:905): those only interlocked go too."""
+        """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:909): those only interlocked go too."""
         for s in queue:
             self._remove(s.td)
             woken.append(s)

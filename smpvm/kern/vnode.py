@@ -53,7 +53,7 @@ def vlktimeout(hz: int) -> int:
     "v_state",
     "v_act",
     "v_object",
-    benign={"v_act": "vfs_lock.c:533 accepts the SMP race"},
+    benign={"v_act": "vfs_lock.c:522 accepts the SMP race"},
 )
 class Vnode:
     """struct vnode, as far as the page-out path knows it."""
@@ -117,11 +117,11 @@ class Vnodes:
     # -- flags
 
     def vsetflags(self, vp: Vnode, bits: int) -> None:
-        """vsetflags (vfs_lock.c:128)."""
+        """vsetflags (vfs_lock.c:140)."""
         self.k.atomic.set_int(vp, "v_flag", bits)
 
     def vclrflags(self, vp: Vnode, bits: int) -> None:
-        """vclrflags (vfs_lock.c:134)."""
+        """vclrflags (vfs_lock.c:146)."""
         self.k.atomic.clear_int(vp, "v_flag", bits)
 
     def vsetobjdirty(self, vp: Vnode) -> None:
@@ -136,13 +136,13 @@ class Vnodes:
     # -- references
 
     def vref(self, vp: Vnode) -> None:
-        """vref (vfs_lock.c:252): one reference more; there must be one already."""
+        """vref (vfs_lock.c:275): one reference more; there must be one already."""
         k = self.k
         k.kassert(vp.v_refcnt & VREF_MASK and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
         k.atomic.add_int(vp, "v_refcnt", 1)
 
     def vrele(self, vp: Vnode) -> None:
-        """vrele (vfs_lock.c:294): one reference less.
+        """vrele (vfs_lock.c:317): one reference less.
 
         The last one leaves the vnode cached, or with VREF_FINALIZE makes it inactive (blocks).
         """
@@ -163,7 +163,7 @@ class Vnodes:
                 return
 
     def _terminate(self, vp: Vnode) -> None:
-        """vnode_terminate (vfs_lock.c:393): inactive; releases the vnode lock."""
+        """vnode_terminate (vfs_lock.c:418): inactive; releases the vnode lock."""
         self.k.kassert(vp.v_state == VS_ACTIVE, "vnode-state", str(vp))
         if not vp.v_flag & VINACTIVE:
             self.vsetflags(vp, VINACTIVE)
@@ -193,7 +193,7 @@ class Vnodes:
         vp.v_lock.lockmgr(LK_RELEASE)
 
     def vget(self, vp: Vnode, flags: int) -> int:
-        """vget (vfs_lock.c:462): reference and lock, making an inactive vnode active again.
+        """vget (vfs_lock.c:475): reference and lock, making an inactive vnode active again.
 
         Blocks unless LK_NOWAIT; the caller may hold no page hard-busy (lock order).  Returns 0,
         EBUSY, EWOULDBLOCK (LK_TIMELOCK), or ENOENT for a reclaimed vnode.
@@ -225,7 +225,7 @@ class Vnodes:
         vp.v_spin.unlock()
 
     def vput(self, vp: Vnode) -> None:
-        """vput (vfs_lock.c:581): unlock and release."""
+        """vput (vfs_lock.c:589): unlock and release."""
         k = self.k
         if (f := k.probe.call) is not None:
             f(k.curthread(), "vput", vnode=vp)
