@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
@@ -106,9 +107,27 @@ class MapBase:
         return new
 
     def entry_dispose(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_dispose (vm_map.c:834-848): no hint may point to it any more."""
+        """vm_map_entry_dispose (vm_map.c:834-848): no hint may point to it any more.
+
+        The C puts it on the CPU's list of spare entries at once, by its ``next``: whoever walks the
+        map and stands on it goes astray (``walk``).
+        """
         self.k.kassert(map.hint is not entry, "entry-is-hint", str(entry))
         self.k.kassert(map.first_free is not entry, "entry-is-first-free", str(entry))
+        entry.freed = True
+
+    def walk(self, map: VmMap) -> Iterator[VmMapEntry]:
+        """The entries in address order, for walks that only the token guards, not the map lock.
+
+        Panics ``map-entry-freed`` where the C would follow a ``next`` into the spare entries.
+        """
+        entry = map.header.next
+        while entry is not map.header:
+            yield entry
+            following = entry.next
+            if entry.freed:
+                self.k.panic("map-entry-freed", f"{map} {entry}", kind="fault")
+            entry = following
 
     def entry_link(self, map: VmMap, after: VmMapEntry, entry: VmMapEntry) -> None:
         """vm_map_entry_link (vm_map.c:858-872).  Map locked exclusively."""

@@ -103,6 +103,7 @@ class VmMapEntry:
         "aux",
         "eflags",
         "end",
+        "freed",
         "inheritance",
         "maptype",
         "max_protection",
@@ -132,6 +133,7 @@ class VmMapEntry:
         self.max_protection = 0
         self.inheritance = VM_INHERIT_DEFAULT
         self.wired_count = 0
+        self.freed = False
 
     def __str__(self) -> str:
         return f"entry {self.start:#x}-{self.end:#x}"

@@ -198,11 +198,12 @@ class VmSpaces(MapCopy):
     def vmspace_swap_count(self, space: VmSpace) -> int:
         """vmspace_swap_count (vm_map.c:499-529): pages of swap, roughly; 1 at least for each entry.
 
-        Holds the space: only its token guards the walk, not the map lock.
+        Holds the space.  Only its token guards the walk, not the map lock, though vm_map_protect,
+        _madvise, _inherit and the wiring merge and free entries without the token.
         """
         count = 0
         self.vmspace_hold(space)
-        for entry in space.vm_map.entries():
+        for entry in self.walk(space.vm_map):
             obj = entry.vm_object
             if obj is not None and (blocks := obj.swblock_count):
                 n = (entry.end - entry.start) // PAGE_SIZE
@@ -217,7 +218,7 @@ class VmSpaces(MapCopy):
         """
         count = 0
         self.vmspace_hold(space)
-        for entry in space.vm_map.entries():
+        for entry in self.walk(space.vm_map):
             obj = entry.vm_object
             if obj is not None and obj.type in (OBJT_DEFAULT, OBJT_SWAP):
                 count += obj.resident_page_count

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from smpvm.config import ConfigError
 from smpvm.vm.repairs.fault import CopyWired, FaultOnce, MoveRecheck
 from smpvm.vm.repairs.glue import SwapoutHeld
-from smpvm.vm.repairs.map import MsyncEnd, WireBackOut
+from smpvm.vm.repairs.map import MsyncEnd, SimplifyToken, WireBackOut
 from smpvm.vm.repairs.msync import MsyncRange
 from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 from smpvm.vm.repairs.vmdaemon import SwapoutAsk, SwapoutTake
@@ -79,6 +79,12 @@ _ALL = (
         "take the wiring back behind the entry that could not be wired, too",
         "vm_map_wire (vm_map.c:2483-2493)",
         WireBackOut,
+    ),
+    Repair(
+        "simplify-token",
+        "merge map entries with the map's token, under which the kill scan walks them",
+        "vm_map_simplify_entry (vm_map.c:1378-1458), vmspace_swap_count (:499-529)",
+        SimplifyToken,
     ),
     Repair(
         "copy-wired",

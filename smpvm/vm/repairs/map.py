@@ -27,3 +27,12 @@ class WireBackOut(Maps):
                     entry.wired_count -= 1
                 entry = entry.next
         return rv, wired
+
+
+class SimplifyToken(Maps):
+    """Entries are merged, so freed, with the map's token: vmspace_swap_count walks under it."""
+
+    def simplify_entry(self, map: VmMap, entry: VmMapEntry) -> None:
+        map.token.get()
+        super().simplify_entry(map, entry)
+        map.token.release()
