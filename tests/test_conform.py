@@ -205,8 +205,8 @@ class KillAtFirstPass(Pageout):
 class StatsWholeQueue(Pageout):
     function = "vm_pageout_thread"
 
-    def stats_length(self, pcount):
-        super().stats_length(pcount)
+    def stats_length(self, q, pcount):
+        super().stats_length(q, pcount)
         return pcount
 
 

@@ -176,7 +176,7 @@ class Deactivate(Scan):
             td.hit("vm_pageout_object_deactivate_pages_callback:activate")
             page.and_queue_spin_unlock(p)
             page.activate(p)
-            p.act_count = (p.act_count + actcount) & 0xFF
+            self.deactivate_gain(p, actcount)
             page.flag_clear(p, PG_REFERENCED)
         elif kind == vm.pq.ACTIVE:
             if p.flags & PG_REFERENCED:
@@ -189,6 +189,10 @@ class Deactivate(Scan):
             page.protect(p, VM_PROT_NONE)
         else:
             page.and_queue_spin_unlock(p)
+
+    def deactivate_gain(self, p: Page, actcount: int) -> None:
+        """Credit the references found; the sum is a u_char, and nothing stops it at ACT_MAX."""
+        p.act_count = (p.act_count + actcount) & 0xFF
 
     def deactivate_idle(self, p: Page, info: DeactivateInfo) -> None:
         """An unreferenced active page ages.  Page and queue are locked on entry, not on return."""

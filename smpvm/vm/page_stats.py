@@ -34,7 +34,7 @@ class PageStats(ScanActive):
             td.hit("vm_pageout_page_stats:no-shortage")
             return
         queue = vm.queues[vm.pq.ACTIVE + q]
-        pcount = self.stats_length(queue.lcnt)
+        pcount = self.stats_length(q, queue.lcnt)
         spin, busy_try, base = queue.spin, vm.page.busy_try, queue.number
 
         marker, _ = self.scan_open(queue)
@@ -68,19 +68,32 @@ class PageStats(ScanActive):
         want = stats.v_inactive_target + stats.v_cache_max + stats.v_free_min
         return i32(want - (stats.v_free_count + stats.v_inactive_count + stats.v_cache_count))
 
-    def stats_length(self, pcount: int) -> int:
-        """How many pages of a queue of *pcount* to look at: a share, and at times all of them."""
+    def stats_length(self, q: int, pcount: int) -> int:
+        """How many of the *pcount* pages of queue *q* to look at: a share, at times all of them.
+
+        The interval is counted for each queue, as if each were a scan of its own.
+        """
         sysctl = self.vm.sysctl
-        self.fullintervalcount = i32(self.fullintervalcount + sysctl.pageout_stats_interval)
+        self.stats_tick(q)
         if self.fullintervalcount >= sysctl.pageout_full_stats_interval:
             self.k.curthread().hit("vm_pageout_page_stats:full")
             self.fullintervalcount = 0
             return pcount
+        return self.stats_share(pcount)
+
+    def stats_share(self, pcount: int) -> int:
+        """The share of *pcount* pages that a partial scan looks at; one at least."""
+        sysctl = self.vm.sysctl
         pages = self.vm.stats.v_page_count
         if pages == 0:
             self.k.panic("divide", "v_page_count is 0", kind="divide")
         share = u32(sysctl.pageout_stats_max * pcount) // pages
         return min(pcount, i32(share + 1))
+
+    def stats_tick(self, q: int) -> None:
+        """Another interval has gone by (vm_pageout.c:1621)."""
+        interval = self.vm.sysctl.pageout_stats_interval
+        self.fullintervalcount = i32(self.fullintervalcount + interval)
 
     def stats_page(self, queue: PageQueue, m: Page) -> None:
         """Account for one page, busied by the scan, which stays busy."""

@@ -161,7 +161,14 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 break
             q += 1
         r.avail_shortage -= delta
-        r.q1iterator = q + 1
+        r.q1iterator = self.next_start(r.q1iterator, q)
+
+    def next_start(self, start: int, q: int) -> int:
+        """Where the next round starts, after one from *start* on that ended at its *q*-th queue.
+
+        The seed keeps the number of queues, not the place (vm_pageout.c:1949, 2002).
+        """
+        return q + 1
 
     def inactive_shortage(self, avail_shortage: int) -> int:
         """Pages that should go from active to inactive: the target, and a bit more when short."""
@@ -182,8 +189,13 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             if inactive_shortage - delta <= 0 and r.avail_shortage - delta <= 0:
                 break
             q += 1
-        r.avail_shortage -= delta
-        r.q2iterator = q + 1
+        r.avail_shortage -= self.active_gain(delta)
+        r.q2iterator = self.next_start(r.q2iterator, q)
+
+    def active_gain(self, delta: int) -> int:
+        """How many of the *delta* pages of an active scan are counted as available: all of them,
+        though most are only on another queue (vm_pageout.c:2001)."""
+        return delta
 
     def thread_rest(self, r: Round) -> None:
         """After a round: back off while short, else let the waiters go (vm_pageout.c:2016-2064)."""
@@ -199,8 +211,12 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 self.k.sleep.wakeup(self.vm.idents.v_free_count)
             else:
                 td.hit("vm_pageout_thread:still-short")
+                self.still_short()
         else:
             r.pass_ = 0
+
+    def still_short(self) -> None:
+        """The next round follows at once."""
 
     def waiters_may_go(self) -> bool:
         """Enough free and cache pages for those who sleep in vm_wait."""
@@ -218,8 +234,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 td.hit("vm_pageout_thread:retry-at-once")
         elif pass_ < 10:
             td.hit("vm_pageout_thread:delay")
-            glob.vm_pages_needed = 0
-            self.pdelay(c_div(hz, 10))
+            self.delay_for_request(c_div(hz, 10))
             glob.vm_pages_needed = 1
         elif glob.swap_pager_full == 0:
             td.hit("vm_pageout_thread:delay-forced")
@@ -228,8 +243,15 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             td.hit("vm_pageout_thread:delay-catastrophe")
             self.pdelay(hz)
 
+    def delay_for_request(self, timo: int) -> None:
+        """A rest that a request for pages ends: the request is forgotten first, then awaited."""
+        self.vm.glob.vm_pages_needed = 0
+        self.k.sleep.tsleep(
+            self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=self.pages_are_needed
+        )
+
     def pdelay(self, timo: int) -> None:
-        """Sleep *timo* ticks on what wakes the daemon; a rest, so nothing is being waited for."""
+        """A rest of *timo* ticks, on what wakes the daemon; nothing is being waited for."""
         self.k.sleep.tsleep(self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=lambda: False)
 
     # -- the wakeup

@@ -169,10 +169,14 @@ class ScanActive(Scan):
             page.protect(m, VM_PROT_NONE)
             if m.dirty == 0 and not m.flags & PG_NEED_COMMIT and short:
                 td.hit("vm_pageout_scan_active:cache")
-                page.cache(m)
+                self.active_cache(m)
                 s.delta += 1
                 return
         td.hit("vm_pageout_scan_active:deactivate")
         page.deactivate(m)
         page.wakeup(m)
         s.delta += 1
+
+    def active_cache(self, m: Page) -> None:
+        """Straight to the cache queue; the page is given up."""
+        self.vm.page.cache(m)

@@ -16,6 +16,19 @@ from smpvm.vm.repairs.fault import CopyWired, FaultOnce, MoveRecheck
 from smpvm.vm.repairs.glue import SwapoutHeld
 from smpvm.vm.repairs.map import MsyncEnd, SimplifyToken, WireBackOut
 from smpvm.vm.repairs.msync import MsyncRange
+from smpvm.vm.repairs.pageout import (
+    ActCountCap,
+    ActiveNullObject,
+    BackOffWait,
+    ClusterForward,
+    KillOnce,
+    LaunderRecheck,
+    PaperShortage,
+    PartialPage,
+    QueueIterator,
+    ShortRest,
+    StatsInterval,
+)
 from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 from smpvm.vm.repairs.vmdaemon import SwapoutAsk, SwapoutTake
 from smpvm.vm.repairs.waits import DaemonWait, FreeWait, UnholdWakeup
@@ -121,6 +134,72 @@ _ALL = (
         "look for a request again once on the sleep queue",
         "vm_pageout_thread (vm_pageout.c:1897-1901)",
         DaemonWait,
+    ),
+    Repair(
+        "cluster-forward",
+        "gather dirty pages above the first into its cluster, too",
+        "vm_pageout_clean (vm_pageout.c:341-345)",
+        ClusterForward,
+    ),
+    Repair(
+        "partial-page",
+        "do not write pages that are valid in part, which flush asserts never happens",
+        "vm_pageout_clean, vm_pageout_scan_inactive (vm_pageout.c:320-351, 970)",
+        PartialPage,
+    ),
+    Repair(
+        "act-count-cap",
+        "stop act_count at ACT_MAX, so that it never wraps to look idle",
+        "vm_pageout_scan_inactive (vm_pageout.c:588, 889, 906)",
+        ActCountCap,
+    ),
+    Repair(
+        "launder-recheck",
+        "do not write a page that was cleaned while its vnode was waited for",
+        "vm_pageout_scan_inactive (vm_pageout.c:1075-1096)",
+        LaunderRecheck,
+    ),
+    Repair(
+        "active-null-object",
+        "age an active page without an object instead of following NULL",
+        "vm_pageout_scan_active (vm_pageout.c:1320)",
+        ActiveNullObject,
+    ),
+    Repair(
+        "kill-once",
+        "do not kill a process that is being killed already",
+        "vm_pageout_scan_callback (vm_pageout.c:1555-1558)",
+        KillOnce,
+    ),
+    Repair(
+        "stats-interval",
+        "count the interval of full statistics scans once, not for each queue",
+        "vm_pageout_page_stats (vm_pageout.c:1621-1629)",
+        StatsInterval,
+    ),
+    Repair(
+        "queue-iterator",
+        "begin each round of scans behind the last queue scanned",
+        "vm_pageout_thread (vm_pageout.c:1949, 2002)",
+        QueueIterator,
+    ),
+    Repair(
+        "paper-shortage",
+        "do not count pages as available that were only deactivated",
+        "vm_pageout_thread (vm_pageout.c:2001)",
+        PaperShortage,
+    ),
+    Repair(
+        "short-rest",
+        "rest before the next round when the shortage was met on paper only",
+        "vm_pageout_thread (vm_pageout.c:2049-2061)",
+        ShortRest,
+    ),
+    Repair(
+        "back-off-wait",
+        "look for a request again once on the sleep queue, in a back-off",
+        "vm_pageout_thread (vm_pageout.c:2034-2036)",
+        BackOffWait,
     ),
 )
 

@@ -1,0 +1,157 @@
+"""Repairs of the page-out daemon's own scans and rounds (vm_pageout.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.kern.proc import P_LOWMEMKILL, P_WEXIT
+from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.vm.page_struct import PG_NEED_COMMIT
+from smpvm.vm.pageout import Pageout
+from smpvm.vm.param import ACT_MAX, VM_PAGE_BITS_ALL, i32
+from smpvm.vm.scan_active import ScanActive
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+    from smpvm.kern.vnode import Vnode
+    from smpvm.vm.object_base import VmObject
+    from smpvm.vm.page_struct import Page
+    from smpvm.vm.scan_inactive import InactiveScan
+    from smpvm.vm.vm import Vm
+
+
+class ClusterForward(Pageout):
+    """Gather the pages above the first, too: the busy bit found there is the gatherer's own."""
+
+    def cluster_forward_special(self, p: Page) -> bool:
+        """vm_pageout.c:341-342 without PG_BUSY; the soft busy count is 0 after the busy_try."""
+        return self.cluster_special(p)
+
+
+class ActiveNullObject(Pageout):
+    """Age a page without an object like a file's, as the test behind it expects such pages."""
+
+    def active_decline(self, m: Page) -> None:
+        """vm_pageout.c:1320 with a look at the pointer first."""
+        if m.object is None:
+            self.active_age(m, anonymous=False)
+        else:
+            super().active_decline(m)
+
+
+class ActCountCap(Pageout):
+    """Stop act_count at ACT_MAX wherever it is raised, so that it never wraps as a u_char."""
+
+    def inactive_activate(self, m: Page, more: int) -> None:
+        """vm_pageout.c:889 and 906."""
+        self.vm.page.activate(m)
+        m.act_count = min(m.act_count + more, ACT_MAX)
+        self.vm.page.wakeup(m)
+
+    def deactivate_gain(self, p: Page, actcount: int) -> None:
+        """vm_pageout.c:588."""
+        p.act_count = min(p.act_count + actcount, ACT_MAX)
+
+
+class QueueIterator(Pageout):
+    """Let each round of scans start at the queue behind the last one scanned."""
+
+    def next_start(self, start: int, q: int) -> int:
+        """vm_pageout.c:1949 and 2002 with the start added in."""
+        return i32(start + q + 1)
+
+
+class StatsInterval(Pageout):
+    """Count one interval for one statistics scan over all queues, not for each queue."""
+
+    def stats_tick(self, q: int) -> None:
+        """vm_pageout.c:1621, once; the whole scan is then as full as its first queue."""
+        if q == 0:
+            if self.fullintervalcount >= self.vm.sysctl.pageout_full_stats_interval:
+                self.fullintervalcount = 0
+            super().stats_tick(q)
+
+    def stats_length(self, q: int, pcount: int) -> int:
+        """All queues in full, or none."""
+        self.stats_tick(q)
+        if self.fullintervalcount >= self.vm.sysctl.pageout_full_stats_interval:
+            self.k.curthread().hit("vm_pageout_page_stats:full")
+            return pcount
+        return self.stats_share(pcount)
+
+
+class LaunderRecheck(Pageout):
+    """Do not write a page that somebody has cleaned while its vnode's lock was waited for."""
+
+    def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
+        """vm_pageout.c:1075-1096 with one look more."""
+        vp = super().inactive_vnode_lock(s, m, obj)
+        if vp is None:
+            return None
+        self.vm.page.test_dirty(m)
+        if m.dirty or m.flags & PG_NEED_COMMIT:
+            return vp
+        self.vm.page.wakeup(m)
+        self.k.vnode.vput(vp)
+        return None
+
+
+class PartialPage(Pageout):
+    """Leave pages alone that are valid in part: vm_pageout_flush asserts that none is."""
+
+    def cluster_dirty(self, p: Page) -> bool:
+        """vm_pageout.c:320-325 and 347-351 with valid looked at."""
+        return p.valid == VM_PAGE_BITS_ALL and super().cluster_dirty(p)
+
+    def inactive_launder(self, s: InactiveScan, m: Page) -> None:
+        """vm_pageout.c:970: such a page goes round again."""
+        if m.valid == VM_PAGE_BITS_ALL:
+            super().inactive_launder(s, m)
+        else:
+            self.inactive_requeue(s, m)
+
+
+class PaperShortage(Pageout):
+    """Count as available only what the active scan has cached, not what it has deactivated."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        self._cached = 0
+
+    def active_cache(self, m: Page) -> None:
+        """A page that is available from here on."""
+        self._cached += 1
+        ScanActive.active_cache(self, m)
+
+    def active_gain(self, delta: int) -> int:
+        """vm_pageout.c:2001."""
+        cached, self._cached = self._cached, 0
+        return cached
+
+
+class ShortRest(Pageout):
+    """Rest a tenth of a second when the shortage was met on paper only, as in other back-offs."""
+
+    def still_short(self) -> None:
+        """vm_pageout.c:2057: the pages that were counted are still being written."""
+        self.pdelay(max(self.k.hz // 10, 1))
+
+
+class KillOnce(Pageout):
+    """Pass over processes that are being killed or are exiting: their memory is on its way."""
+
+    def never_kill(self, p: Proc) -> bool:
+        """vm_pageout.c:1555-1558 with two flags more."""
+        return bool(p.p_flags & (P_LOWMEMKILL | P_WEXIT)) or super().never_kill(p)
+
+
+class BackOffWait(Pageout):
+    """In a back-off, look for a request again once on the sleep queue."""
+
+    def delay_for_request(self, timo: int) -> None:
+        """vm_pageout.c:2034-2035, interlocked."""
+        ident = self.vm.idents.vm_pages_needed
+        self.vm.glob.vm_pages_needed = 0
+        self.k.sleep.tsleep_interlock(ident)
+        if not self.pages_are_needed():
+            self.k.sleep.tsleep(ident, PINTERLOCKED, "pdelay", timo, cond=self.pages_are_needed)
