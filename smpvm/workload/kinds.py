@@ -34,11 +34,18 @@ def pick(u: User, pages: int) -> int:
     return u.rng.randrange(pages)
 
 
-def hog(u: User, *, share: float, rss: float = 0.0, life: int = 0) -> None:
-    """Anonymous memory used at random; *rss* limits the resident share, *life* the bursts."""
+def hog(u: User, *, share: float, rss: float = 0.0, life: int = 0, fill: bool = False) -> None:
+    """Anonymous memory used at random; *rss* limits the resident share, *life* the bursts.
+
+    With *fill* all of it is written first.
+    """
     if rss:
         u.limit_rss(u.pages(rss))
     area = u.anonymous(u.pages(share))
+    for page in range(area.pages if fill else 0):
+        if page % BURST == 0 and not u.going():
+            return
+        u.write(area, page, 0)
     bursts = 0
     while u.going() and not 0 < life <= bursts:
         for _ in range(BURST):
@@ -99,8 +106,20 @@ def file_cutter(u: User, *, share: float) -> None:
         u.truncate(area, area.pages)
 
 
-def fork_tree(u: User, *, share: float, depth: int = 1) -> None:
+def raw_io(u: User, *, share: float) -> None:
+    """Anonymous memory, now and then handed to a device that reads it by itself."""
+    area = u.anonymous(u.pages(share))
+    while u.going():
+        for _ in range(BURST):
+            touch(u, area, u.rng.randrange(area.pages))
+        first = u.rng.randrange(area.pages)
+        u.raw_io(area, first, min(8, area.pages - first), u.rng.randrange(1, 20))
+
+
+def fork_tree(u: User, *, share: float, depth: int = 1, rss: float = 0.0) -> None:
     """Fills memory, forks, and parent and children go on writing to what they share."""
+    if rss:
+        u.limit_rss(u.pages(rss))
     area = u.anonymous(u.pages(share))
     for page in range(area.pages):
         u.write(area, page, 0)
@@ -216,6 +235,7 @@ KINDS: dict[str, Kind] = {
         file_reader,
         file_writer,
         file_cutter,
+        raw_io,
         fork_tree,
         exec_churn,
         locker,

@@ -73,23 +73,25 @@ PROFILES: dict[str, Profile] = {
                 task("advise", share=0.1),
                 task("locker", share=0.02),
                 task("sleeper", share=0.1),
+                task("raw_io", share=0.1),
             ),
         ),
         Profile(
             "thrash",
-            "four processes that each want most of memory, at random",
-            (task("hog", 4, share=0.8),),
+            "processes that each want most of memory, at random",
+            (task("hog", 4, share=0.8), task("raw_io", share=0.3)),
             config={"swap_pages": 8192},
+            sysctl={"max_launder": 64},
         ),
         Profile(
             "oom",
             "more than memory and swap together hold: the kill scan has to act",
             (
-                task("hog", 3, share=0.9),
+                task("hog", 3, share=0.9, fill=True),
                 task("short_lived", share=0.2),
                 task("file_reader", share=0.3, order="random"),
             ),
-            config={"swap_pages": 768},
+            config={"swap_pages": 384},
         ),
         Profile(
             "file-heavy",
@@ -117,6 +119,7 @@ PROFILES: dict[str, Profile] = {
             "processes held to a resident limit by the vmdaemon",
             (
                 task("hog", 3, share=0.5, rss=0.05),
+                task("fork_tree", share=0.15, rss=0.04),
                 task("hog", 2, share=0.5),
                 task("sleeper", 2, share=0.2),
             ),
