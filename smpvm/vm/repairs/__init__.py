@@ -14,7 +14,7 @@ from types import MappingProxyType
 from smpvm.config import ConfigError
 from smpvm.vm.repairs.fault import CopyWired, FaultOnce, MoveRecheck
 from smpvm.vm.repairs.glue import SwapoutHeld
-from smpvm.vm.repairs.map import MsyncEnd, SimplifyToken, WireBackOut
+from smpvm.vm.repairs.map import MapToken, MsyncEnd, WireBackOut
 from smpvm.vm.repairs.msync import MsyncRange
 from smpvm.vm.repairs.pageout import (
     ActCountCap,
@@ -94,10 +94,10 @@ _ALL = (
         WireBackOut,
     ),
     Repair(
-        "simplify-token",
-        "merge map entries with the map's token, under which the kill scan walks them",
-        "vm_map_simplify_entry (vm_map.c:1378-1458), vmspace_swap_count (:499-529)",
-        SimplifyToken,
+        "map-token",
+        "cut and merge map entries with the map's token, under which the kill scan walks them",
+        "vm_map_protect (vm_map.c:1859-1935), vmspace_swap_count (:499-529)",
+        MapToken,
     ),
     Repair(
         "copy-wired",

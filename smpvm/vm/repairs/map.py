@@ -29,10 +29,35 @@ class WireBackOut(Maps):
         return rv, wired
 
 
-class SimplifyToken(Maps):
-    """Entries are merged, so freed, with the map's token: vmspace_swap_count walks under it."""
+class MapToken(Maps):
+    """Whatever cuts and merges entries has the map's token too: the kill scan walks under it."""
 
-    def simplify_entry(self, map: VmMap, entry: VmMapEntry) -> None:
+    def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
         map.token.get()
-        super().simplify_entry(map, entry)
+        rv = super().protect(map, start, end, prot, set_max)
         map.token.release()
+        return rv
+
+    def madvise(self, map: VmMap, start: int, end: int, behav: int) -> int:
+        map.token.get()
+        error = super().madvise(map, start, end, behav)
+        map.token.release()
+        return error
+
+    def inherit(self, map: VmMap, start: int, end: int, inheritance: int) -> int:
+        map.token.get()
+        rv = super().inherit(map, start, end, inheritance)
+        map.token.release()
+        return rv
+
+    def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
+        map.token.get()
+        rv = super().unwire(map, start, end, new_pageable)
+        map.token.release()
+        return rv
+
+    def wire(self, map: VmMap, start: int, end: int, kmflags: int) -> int:
+        map.token.get()
+        rv = super().wire(map, start, end, kmflags)
+        map.token.release()
+        return rv

@@ -173,4 +173,4 @@ def test_the_kill_scan_can_stand_on_an_entry_that_is_freed():
 
 
 def test_with_the_token_it_cannot():
-    assert outcomes(300, [REPAIRS["simplify-token"].override]) == {"clean"}
+    assert outcomes(300, [REPAIRS["map-token"].override]) == {"clean"}
