@@ -1,0 +1,186 @@
+"""The command line: what it prints, its exit codes, and that every mistake is one line."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smpvm.cli import main
+from smpvm.workload.profiles import PROFILES
+
+pytestmark = pytest.mark.timeout(120)
+
+QUICK = ["stress", "--seconds", "1", "--pages", "256", "--check", "none"]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must be refused: exit code 2 and one line on standard error."""
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("smpvm: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["nonesuch"], "nonesuch"),
+        (["stress", "--nonesuch"], "--nonesuch"),
+        (["stress", "--profile", "x"], "tiny-pool"),
+        (["stress", "--set", "max_launder=-1"], "allowed 0 to"),
+        (["stress", "--set", "nonesuch=1"], "unknown"),
+        (["stress", "--set", "max_launder"], "name=value"),
+        (["stress", "--pages", "3"], "pages: 3 is out of range"),
+        (["stress", "--pages", "many"], "many"),
+        (["stress", "--pq-l2-size", "6"], "power of two"),
+        (["stress", "--cpus", "0"], "ncpus: 0"),
+        (["stress", "--swap-pages", "-1"], "swap_pages"),
+        (["stress", "--seconds", "0"], "--seconds"),
+        (["stress", "--repair", "x"], "repair x: unknown"),
+        (["stress", "--check", "x"], "check 'x'"),
+        (["stress", "--trace", "/nonexistent"], "No such file"),
+        (["stress", "--run-dir", "/proc/x"], "/proc/x"),
+        (["stress", "--log", "/proc/x"], "/proc/x"),
+        (["record", "-o", "/nonexistent/x", "--", "true"], "No such file"),
+        (["record", "-o", "/tmp/x"], "COMMAND"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], argv: list[str], said: str
+) -> None:
+    assert said in refused(capsys, *argv)
+
+
+def test_more_wired_than_memory_allows_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smpvm.workload import profiles
+
+    greedy = profiles.Profile("greedy", "", (profiles.task("locker", 5, share=0.2),))
+    monkeypatch.setitem(profiles.PROFILES, "greedy", greedy)
+    assert "wire" in refused(capsys, "stress", "--profile", "greedy")
+
+
+def test_a_foreign_and_a_cut_trace_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(b"\x89PNG\r\n")
+    assert "neither" in refused(capsys, "stress", "--trace", str(foreign))
+    cut = tmp_path / "cut"
+    cut.write_bytes(gzip.compress(b'{"format": "smpvm-trace", "version": 1}\n' * 99)[:-9])
+    assert "cut short" in refused(capsys, "stress", "--trace", str(cut))
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profiles"]) == 0
+    listed = capsys.readouterr().out
+    assert [line.split()[0] for line in listed.splitlines()] == list(PROFILES)
+    assert main(["repairs"]) == 0
+    assert "vm_pageout.c" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert main(["--help"]) == 0
+
+
+def test_a_run_prints_the_table_the_summary_and_the_two_lines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    argv = [*QUICK, "--seconds", "2.5", "--profile", "tiny-pool", "--repair", "all"]
+    code = main([*argv, "--run-dir", str(run_dir)])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert " avm " in out
+    assert "vm_pageout_scan_inactive" in out
+    assert "lock class" in out
+    assert ", 0 lost\naudit: clean\nfindings: none\n" in out
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["profile"] == "tiny-pool"
+    assert run["config"]["spin_pool"] == 1
+    assert json.loads((run_dir / "result.json").read_text())["counters"]["v_vm_faults"] > 0
+
+
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--profile", "thrash", "--json", "--set", "vm.max_launder=8"]) == 0
+    doc = json.loads(capsys.readouterr().out)
+    assert doc["format"] == "smpvm-run"
+    assert doc["words_lost"] == 0
+    assert doc["findings"] == []
+
+
+def test_a_trace_of_ones_own_is_replayed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "mine.log"
+    lines = ["I  00401000,4"] + [f" S {page:05x}000,8" for page in range(0x500, 0x540)]
+    log.write_text("\n".join(lines) + "\n")
+    assert main([*QUICK, "--profile", "default", "--trace", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["words_checked"] > 0
+
+
+def test_the_lock_log_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    argv = [*QUICK, "--check", "order", "--profile", "thrash", "--log", str(log), "--json"]
+    assert main(argv) == 0
+    capsys.readouterr()
+    lines = log.read_text().splitlines()
+    assert len(lines) > 100
+    assert all(json.loads(line) for line in lines)
+
+
+def start(*argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "smpvm", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def test_ctrl_c_ends_a_run_in_order_with_the_same_summary() -> None:
+    child = start("stress", "--seconds", "600", "--pages", "256", "--profile", "tiny-pool")
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode in (0, 1), err
+    assert "interrupted" in out
+    assert "contents: " in out
+    assert "audit: " in out
+    assert "Traceback" not in err
+
+
+def test_a_second_ctrl_c_ends_it_at_once() -> None:
+    child = start("stress", "--seconds", "600", "--profile", "thrash")
+    assert child.stdout is not None
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, err = child.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert "Traceback" not in err
+    assert child.returncode in (0, 3)
+
+
+def test_an_error_of_smpvm_itself_is_exit_code_4(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def boom(*args: object) -> int:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("smpvm.report.stress.command", boom)
+    assert main(["stress"]) == 4
+    err = capsys.readouterr().err
+    assert "internal error: RuntimeError: boom" in err
+    assert err.count("\n") == 1
