@@ -25,6 +25,9 @@ WAKEUP: Final = "wakeup"
 YIELD: Final = "yield"
 IO: Final = "io"
 
+HOLDING: Final = "holding"
+"""The field of a token's acquire whose failure gives up other tokens."""
+
 
 class Stopped(BaseException):
     """The run is being ended: unwinds a kernel thread from whatever wait it is in.

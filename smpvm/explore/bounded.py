@@ -1,0 +1,73 @@
+"""Preemption-bounded depth-first search (CHESS: Musuvathi and Qadeer, 2007).
+
+Every execution with at most *bound* preemptions, each once.  A switch away from a thread that
+could go on, and does not yield, is a preemption.  Without a bound: every interleaving there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smpvm.explore.scheduler import Plain, Scheduler, Strand
+from smpvm.host.carrier import YIELD
+
+
+class _Choice:
+    __slots__ = ("index", "n")
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.index = 0
+
+
+class Bounded(Plain):
+    """A strategy and its own scheduler: the stack of choices is the state of the search."""
+
+    name = "bounded"
+    fair_after = False
+
+    def __init__(self, bound: int | None = 2) -> None:
+        self.every = False
+        self.bound = bound
+        self.executions = 0
+        self._stack: list[_Choice] = []
+        self._depth = 0
+        self._used = 0
+        self._exhausted = False
+
+    def start(self, n: int) -> Scheduler | None:
+        if n > 0:
+            while self._stack and self._stack[-1].index + 1 >= self._stack[-1].n:
+                self._stack.pop()
+            if not self._stack:
+                self._exhausted = True
+                return None
+            self._stack[-1].index += 1
+        self._depth = self._used = 0
+        self.executions += 1
+        return self
+
+    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand:
+        goes_on = current is not None and current.op[1] != YIELD
+        if goes_on and self.bound is not None and self._used >= self.bound:
+            assert current is not None
+            return current
+        stack = self._stack
+        if self._depth == len(stack):
+            stack.append(_Choice(len(runnable)))
+        choice = stack[self._depth]
+        self._depth += 1
+        if current is None:
+            return runnable[choice.index]
+        order = [current, *(s for s in runnable if s is not current)]
+        nxt = order[choice.index]
+        if nxt is not current and goes_on:
+            self._used += 1
+        return nxt
+
+    def claim(self) -> str:
+        if not self._exhausted:
+            return ""
+        if self.bound is None:
+            return f"every interleaving was run ({self.executions} executions)"
+        return f"every schedule of at most {self.bound} preemptions ({self.executions} executions)"

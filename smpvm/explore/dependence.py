@@ -1,0 +1,58 @@
+"""Which operations of two threads do not commute.
+
+Two operations depend on each other when they concern the same object and the same field, and are
+not both reads (or both shared acquires).  The field "" means the whole object.  What a step did
+beyond the operation that it announced (tokens given up by a sleep, a lock word changed inside a
+turn of lockmgr) is known once it has been executed, from what was ``touched``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, SLEEP
+from smpvm.host.serial import AWAIT, TIMER, Op
+
+
+def same(a: Any, b: Any) -> bool:
+    """Are two operands one object?  (Identities of sleeps may be equal values.)"""
+    return a is b or a == b
+
+
+def conflict(a: Op, b: Op) -> bool:
+    """May the order of *a* and *b*, of different threads, make a difference?"""
+    _, kind, obj, field = a
+    _, kind2, obj2, field2 = b
+    if kind == AWAIT or kind2 == AWAIT:
+        return _awaits(a, b)
+    if obj is not obj2 and obj != obj2:
+        return (
+            kind == TIMER
+            or kind2 == TIMER
+            or ((kind == SLEEP or field == HOLDING) and is_token(obj2))
+            or ((kind2 == SLEEP or field2 == HOLDING) and is_token(obj))
+        )
+    if kind == kind2 and (
+        kind == READ or (kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr")
+    ):
+        return False
+    return field == field2 or not field or not field2
+
+
+def is_token(obj: Any) -> bool:
+    """A sleep gives up its thread's tokens without announcing each."""
+    return getattr(obj, "kind", "") == "token"
+
+
+def _awaits(a: Op, b: Op) -> bool:
+    """An await whose loop reads announced fields only opens a gate; one on a whole object may also
+    look at it, or take it, in the step that the await begins."""
+    wholes = [[w for w, f in op[2] if not f] if op[1] == AWAIT else [op[2]] for op in (a, b)]
+    if TIMER in (a[1], b[1]):
+        return True
+    return any(same(x, y) for x in wholes[0] for y in wholes[1])
+
+
+def is_acquire(op: Op) -> bool:
+    """An acquire, in either mode."""
+    return op[1] in (ACQUIRE, ACQUIRE_SHARED)

@@ -1,0 +1,243 @@
+"""Optimal dynamic partial order reduction (Abdulla, Aronis, Jonsson and Sagonas, 2014).
+
+Runs, of every class of executions that differ only in the order of independent steps, one.  After
+each execution its races are reversed: for a race (e, e') the sequence ``notdep(e).e'`` is put into
+the wakeup tree of the state before e, unless what has been explored there covers it (the sleep
+set contains one of its weak initials).  An execution with the sleep set in its way ends early and
+is counted apart (``blocked``); for programs without await loops there should be none.
+
+Acquires race with the acquire that kept them out, not with the release that let them in.  An
+await is enabled by the first write to what was looked at; that another write could have enabled it
+is tried like a race.  Complete for the granularity: what is no schedule point is not permuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smpvm.explore.dependence import conflict
+from smpvm.explore.hb import Order, Race, carrier_gates, touches
+from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
+from smpvm.host.serial import AWAIT, RESUME, START
+
+
+_GATES = (AWAIT, RESUME, START)
+
+
+class Branch:
+    """A node of a wakeup tree: the threads to run from here, in order of arrival."""
+
+    __slots__ = ("children",)
+
+    def __init__(self) -> None:
+        self.children: list[tuple[int, Branch]] = []
+
+
+class Frame:
+    """One state of the current execution: who could run, who sleeps, what is still to be tried."""
+
+    __slots__ = ("at", "chosen", "enabled", "pending", "sleep", "todo")
+
+    def __init__(self, at: int, sleep: dict[int, Op], todo: Branch) -> None:
+        self.at = at
+        """The log position of the step chosen here."""
+        self.sleep = sleep
+        self.todo = todo
+        self.chosen = -1
+        self.pending: dict[int, Op] = {}
+        self.enabled: list[int] = []
+
+
+class Dpor(Plain):
+    """A strategy and its own scheduler: the frames are the state of the search."""
+
+    name = "dpor"
+    fair_after = False
+
+    def __init__(self) -> None:
+        self.every = True
+        self.executions = 0
+        self.blocked = 0
+        self.diverged = 0
+        self._frames: list[Frame] = []
+        self._depth = 0
+        self._fixed = 0
+        """Frames below this depth are replayed."""
+        self._carrier: SerialCarrier
+        self._stopped = False
+        self._exhausted = False
+
+    # -- one execution
+
+    def start(self, n: int) -> Scheduler | None:
+        if n > 0 and not self._backtrack():
+            self._exhausted = True
+            return None
+        self._depth = 0
+        self._stopped = False
+        return self
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        self._carrier = carrier
+
+    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand | None:
+        depth = self._depth
+        self._depth += 1
+        if depth < len(self._frames):
+            frame = self._frames[depth]
+        else:
+            frame = self._push()
+        frame.at = len(self._carrier.log)
+        frame.pending = {s.tid: s.op for s in self._carrier.strands if not s.done}
+        # Operations name this execution's objects.
+        frame.sleep = {tid: frame.pending[tid] for tid in frame.sleep if tid in frame.pending}
+        frame.enabled = [s.tid for s in runnable]
+        if depth < self._fixed:
+            for strand in runnable:
+                if strand.tid == frame.chosen:
+                    return strand
+            self.diverged += 1
+            return None
+        chosen = self._new_choice(frame, runnable, current)
+        if chosen is None:
+            self._frames.pop()
+            self._stopped = True
+            return None
+        frame.chosen = chosen.tid
+        return chosen
+
+    def _push(self) -> Frame:
+        """The state after the last frame's step."""
+        if not self._frames:
+            frame = Frame(0, {}, Branch())
+        else:
+            last = self._frames[-1]
+            done = last.pending[last.chosen]
+            extra = [obj for at, obj in self._carrier.touches if at == last.at]
+            sleep = {
+                tid: op
+                for tid, op in last.sleep.items()
+                if tid != last.chosen and not conflict(op, done) and not touches(op, extra)
+            }
+            frame = Frame(0, sleep, self._subtree)
+        self._frames.append(frame)
+        self._subtree = Branch()
+        return frame
+
+    _subtree = Branch()
+
+    def _new_choice(
+        self, frame: Frame, runnable: Sequence[Strand], current: Strand | None
+    ) -> Strand | None:
+        """The next branch of the wakeup tree, or any thread that does not sleep."""
+        while frame.todo.children:
+            tid, subtree = frame.todo.children.pop(0)
+            for strand in runnable:
+                if strand.tid == tid and tid not in frame.sleep:
+                    self._subtree = subtree
+                    return strand
+        awake = [s for s in runnable if s.tid not in frame.sleep]
+        if not awake:
+            return None
+        return current if current is not None and current in awake else awake[0]
+
+    # -- between executions
+
+    def done(self, carrier: SerialCarrier) -> None:
+        if self._stopped:
+            self.blocked += 1
+        else:
+            self.executions += 1
+        # Where the execution was cut short, what the others were about to do counts too.
+        left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
+        n = len(carrier.log)
+        gates = carrier_gates(carrier) | {n + i for i, (_, gated) in enumerate(left) if gated}
+        order = Order(
+            carrier.log, carrier.causes, carrier.touches, [op for op, _ in left], frozenset(gates)
+        )
+        frames = {f.at: i for i, f in enumerate(self._frames)}
+        fresh = self._frames[self._fixed - 1].at if self._fixed else 0
+        for race in (*order.races, *order.other_causes()):
+            if race.second >= fresh or race.after:
+                self._reverse(order, race, frames)
+
+    def _reverse(self, order: Order, race: Race, frames: dict[int, int]) -> None:
+        """Put the other order of *race* into the wakeup tree of the state before it."""
+        depth = frames.get(race.first)
+        if depth is None:
+            return
+        frame = self._frames[depth]
+        v = order.not_after(race.first)
+        if race.second not in v:
+            v.append(race.second)
+        tid = order.ops[race.second][0]
+        if len(v) == 1 and tid not in frame.enabled:
+            return
+        for asleep, op in frame.sleep.items():
+            if _weak_initial(order, v, asleep, op):
+                return
+        self._insert(order, frame, v)
+
+    def _insert(self, order: Order, frame: Frame, v: list[int]) -> None:
+        node, first = frame.todo, True
+        while v:
+            for tid, child in node.children:
+                # What a thread that is not in v would do is known only in the frame itself.
+                op = frame.pending.get(tid) if first else None
+                if _weak_initial(order, v, tid, op):
+                    v = _without(order, v, tid)
+                    if not child.children:
+                        return
+                    node, first = child, False
+                    break
+            else:
+                for at in v:
+                    branch = Branch()
+                    node.children.append((order.ops[at][0], branch))
+                    node = branch
+                return
+
+    def _backtrack(self) -> bool:
+        """Leave the deepest state with something to try as the last frame; False if none has."""
+        frames = self._frames
+        while frames:
+            frame = frames[-1]
+            frame.sleep[frame.chosen] = frame.pending[frame.chosen]
+            while frame.todo.children:
+                tid, subtree = frame.todo.children.pop(0)
+                if tid in frame.enabled and tid not in frame.sleep:
+                    frame.chosen = tid
+                    self._subtree = subtree
+                    self._fixed = len(frames)
+                    return True
+            frames.pop()
+        return False
+
+    def claim(self) -> str:
+        if not self._exhausted or self.diverged:
+            return ""
+        return f"every class of executions ({self.executions} executions)"
+
+    def notes(self) -> list[str]:
+        lines = [f"dpor: {self.executions} complete executions, {self.blocked} cut by sleep sets"]
+        if self.diverged:
+            lines.append(f"dpor: {self.diverged} executions could not be repeated")
+        return lines
+
+
+def _weak_initial(order: Order, v: Sequence[int], tid: int, op: Op | None) -> bool:
+    """Could *v* as well begin with the next step of *tid* (*op*, None if it is not known)?"""
+    for i, at in enumerate(v):
+        if order.ops[at][0] == tid:
+            return not any(order.direct(v[j], at) for j in range(i))
+    if op is None:
+        return False
+    return not any(order.clash(at, op) for at in v)
+
+
+def _without(order: Order, v: list[int], tid: int) -> list[int]:
+    """*v* without the first step of *tid*."""
+    for i, at in enumerate(v):
+        if order.ops[at][0] == tid:
+            return v[:i] + v[i + 1 :]
+    return v

@@ -1,0 +1,311 @@
+"""Happens-before over one execution's log: vector clocks, races, and the class of the trace.
+
+Two executions are of one class when they have the same steps of each thread and order all pairs of
+dependent steps alike (Mazurkiewicz traces).  A step depends on an earlier one of its own thread,
+on what conflicts with it, and on the step that made it possible (``causes``: the spawn of its
+thread, the wakeup that ended its sleep, the write that ended its await).  Time moves only when
+nobody can run, so a timer step comes after everything before it, and before everything after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smpvm.explore.dependence import conflict, is_acquire, same
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP
+from smpvm.host.serial import AWAIT, TIMER, Op, SerialCarrier
+
+Clock = list[int]
+
+
+@dataclass
+class Race:
+    """Two dependent steps that could come the other way round: *first*, then *second*.
+
+    *second* is a position in the log, or past its end: pending operations of threads that were
+    still there when the execution ended come after the log, in ``Order.ops``.
+    """
+
+    first: int
+    second: int
+    after: bool = False
+    """Not a reversal: *second* (an await) may be enabled by another step than *first*."""
+
+
+class Order:
+    """The happens-before order of an execution."""
+
+    def __init__(
+        self,
+        log: Sequence[Op],
+        causes: dict[int, int],
+        touches: Sequence[tuple[int, Any]],
+        pending: Sequence[Op] = (),
+        gated: frozenset[int] = frozenset(),
+    ) -> None:
+        """*pending* are operations that were never executed; *gated* the log positions (and
+        positions past the log, for pending ones) of acquires that waited until they could be."""
+        self.n = len(log)
+        self.ops: list[Op] = [*log, *pending]
+        self.causes = causes
+        self.gated = gated
+        tids = sorted({op[0] for op in self.ops})
+        self.slot = {tid: i for i, tid in enumerate(tids)}
+        self.extras: dict[int, list[Any]] = {}
+        self.touched: dict[int, list[Any]] = {}
+        for at, obj in touches:
+            self.touched.setdefault(at, []).append(obj)
+            if not _covers(self.ops[at], obj):
+                self.extras.setdefault(at, []).append(obj)
+        self.clocks: list[Clock] = []
+        self.races: list[Race] = []
+        self._history: dict[Any, list[int]] = {}
+        self._last: dict[int, int] = {}
+        self._barrier: Clock | None = None
+        self._barrier_at = -1
+        for at in range(len(self.ops)):
+            self._add(at)
+
+    # -- building
+
+    def _add(self, at: int) -> None:
+        op = self.ops[at]
+        tid, kind, obj, _ = op
+        slot = self.slot[tid]
+        clock = self._before(at, tid)
+        cause = self.causes.get(at)
+        if cause is not None:
+            clock = _join(clock, self.clocks[cause])
+        if kind == TIMER:
+            for last in self._last.values():
+                clock = _join(clock, self.clocks[last])
+        else:
+            program = clock
+            for target in self._targets(at, op):
+                clock = self._meet(at, op, target, clock, program)
+        clock = clock.copy()
+        clock[slot] = at
+        self.clocks.append(clock)
+        if at >= self.n:
+            return  # never executed: nothing comes after it
+        self._last[tid] = at
+        if kind == TIMER:
+            self._barrier, self._barrier_at = clock, at
+            return
+        for target in self._targets(at, op):
+            self._history.setdefault(target, []).append(at)
+
+    def _before(self, at: int, tid: int) -> Clock:
+        last = self._last.get(tid)
+        clock = [-1] * len(self.slot) if last is None else self.clocks[last]
+        if self._barrier is not None and (last is None or last < self._barrier_at):
+            clock = _join(clock, self._barrier)
+        return clock
+
+    def _targets(self, at: int, op: Op) -> list[Any]:
+        own = [obj for obj, field in op[2] if not field] if op[1] == AWAIT else [op[2]]
+        extra = self.extras.get(at)
+        return own if extra is None else [*own, *extra]
+
+    def _meet(self, at: int, op: Op, target: Any, clock: Clock, program: Clock) -> Clock:
+        """Order step *at* after the earlier steps on *target* that it conflicts with."""
+        if at in self.gated:
+            return self._meet_gate(at, target, clock, program)
+        for prev in reversed(self._history.get(target, ())):
+            before = self.ops[prev]
+            if before[0] != op[0] and clock[self.slot[before[0]]] < prev:
+                if not self._depends_on(prev, at, target):
+                    continue
+                self.races.append(Race(prev, at))
+                clock = _join(clock, self.clocks[prev])
+            if before[1] != READ and _hides(before, op):
+                break
+        return clock
+
+    def _meet_gate(self, at: int, target: Any, clock: Clock, program: Clock) -> Clock:
+        """The same for an acquire that waited until it could be had.
+
+        It cannot come before the release that let it in, but before the acquire that kept it out:
+        so that is its race, unless other means order the two.
+        """
+        tid = self.ops[at][0]
+        history = self._history.get(target, ())
+        for i in range(len(history) - 1, -1, -1):
+            prev = history[i]
+            before = self.ops[prev]
+            slot = self.slot[before[0]]
+            if before[0] == tid or program[slot] >= prev:
+                continue
+            if not self._depends_on(prev, at, target):
+                continue
+            if not self._gave_back(prev, target) or self._was_shared(history, i):
+                self.races.append(Race(prev, at))
+            clock = _join(clock, self.clocks[prev])
+            if before[1] == ACQUIRE and prev in self.gated and self._held(history, i):
+                break
+        return clock
+
+    def _held(self, history: Sequence[int], i: int) -> bool:
+        """Did that acquire get the lock exclusively: is the next step on it its release?"""
+        if i + 1 == len(history):
+            return True
+        nxt = history[i + 1]
+        target = self.ops[history[i]][2]
+        return self.ops[nxt][0] == self.ops[history[i]][0] and self._gave_back(nxt, target)
+
+    def _gave_back(self, at: int, target: Any) -> bool:
+        """Did step *at* release *target*: a release, or tokens given up by a thread that blocks?"""
+        _, kind, obj, field = self.ops[at]
+        if kind == RELEASE:
+            return True
+        return (kind == SLEEP or (field == HOLDING and at not in self.gated)) and (
+            not same(obj, target)
+        )
+
+    def _was_shared(self, history: Sequence[int], i: int) -> bool:
+        """Does that release give back a shared hold (which need not keep an acquire out)?"""
+        tid = self.ops[history[i]][0]
+        for j in range(i - 1, -1, -1):
+            op = self.ops[history[j]]
+            if op[0] == tid and is_acquire(op):
+                return op[1] == ACQUIRE_SHARED
+        return False
+
+    def _depends_on(self, prev: int, at: int, target: Any) -> bool:
+        if conflict(self.ops[prev], self.ops[at]):
+            return True
+        for one, other in ((prev, at), (at, prev)):
+            if any(same(obj, target) for obj in self.extras.get(one, ())):
+                op = self.ops[other]
+                if same(op[2], target) or op[1] == AWAIT or other in self.extras:
+                    return True
+        return False
+
+    # -- asking
+
+    def before(self, a: int, b: int) -> bool:
+        """Does step *a* happen before step *b* (or is it *b*)?"""
+        return self.clocks[b][self.slot[self.ops[a][0]]] >= a
+
+    def direct(self, a: int, b: int) -> bool:
+        """Does *b* depend on *a*, an earlier step, by itself?"""
+        if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
+            return True
+        if conflict(self.ops[a], self.ops[b]):
+            return True
+        for obj in self.extras.get(a, ()):
+            if any(same(obj, t) for t in self._targets(b, self.ops[b])):
+                return True
+        for obj in self.extras.get(b, ()):
+            if any(same(obj, t) for t in self._targets(a, self.ops[a])):
+                return True
+        return False
+
+    def clash(self, a: int, op: Op) -> bool:
+        """Does the pending operation *op* of another thread depend on step *a*?"""
+        return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
+
+    def not_after(self, a: int) -> list[int]:
+        """The steps behind *a* in the log that do not happen after it."""
+        slot = self.slot[self.ops[a][0]]
+        clocks = self.clocks
+        return [b for b in range(a + 1, self.n) if clocks[b][slot] < a]
+
+    def other_causes(self) -> list[Race]:
+        """Awaits that another step than the one that ended them could have ended."""
+        found = []
+        for at in range(self.n):
+            op = self.ops[at]
+            cause = self.causes.get(at)
+            if op[1] != AWAIT or cause is None:
+                continue
+            for w, objs in self.touched.items():
+                if (
+                    w != cause
+                    and self.ops[w][0] != op[0]
+                    and w > cause
+                    and not self.before(cause, w)
+                    and not self.before(at, w)
+                    and any(_wakes(self.ops[w], obj, op) for obj in objs)
+                ):
+                    found.append(Race(cause, at, after=True))
+                    break
+        return found
+
+    def signature(self) -> tuple[Any, ...]:
+        """What all executions of one class have in common, and no other class has."""
+        number: dict[int, tuple[int, int]] = {}
+        counts: dict[int, int] = {}
+        rows = []
+        for at in range(self.n):
+            tid = self.ops[at][0]
+            counts[tid] = counts.get(tid, 0) + 1
+            number[at] = (tid, counts[tid])
+            clock = [number[p][1] if p >= 0 else 0 for p in self.clocks[at]]
+            rows.append((tid, counts[tid], self.ops[at][1], self.ops[at][3], tuple(clock)))
+        return tuple(sorted(rows))
+
+
+def touches(op: Op, objs: Sequence[Any]) -> bool:
+    """Does *op* concern one of *objs*?"""
+    if not objs:
+        return False
+    own = [w for w, f in op[2] if not f] if op[1] == AWAIT else [op[2]]
+    return any(same(a, b) for a in own for b in objs)
+
+
+def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:
+    """The order of the execution that *carrier* has just run, pending operations left out."""
+    return Order(carrier.log, carrier.causes, carrier.touches, (), gated or carrier_gates(carrier))
+
+
+def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
+    """The log positions of acquires that waited until they could be had."""
+    return frozenset(carrier.gates)
+
+
+def trace_hash(carrier: SerialCarrier) -> int:
+    """A number for the class of the trace: cheap, for counting how many were seen.
+
+    Orders of writes and of reads against writes count; reads among themselves do not.
+    """
+    places: dict[Any, list[int]] = {}
+    counts: dict[int, int] = {}
+    total = 0
+    for tid, kind, obj, field in carrier.log:
+        n = counts[tid] = counts.get(tid, 0) + 1
+        if kind == AWAIT:
+            continue
+        place = places.get((obj, field))
+        if place is None:
+            place = places[(obj, field)] = [0, 0]
+        if kind == READ:
+            one = hash((tid, n, place[0]))
+            place[1] += one
+        else:
+            one = hash((tid, n, place[0], place[1]))
+            place[0], place[1] = one, 0
+        total += one
+    return total & 0xFFFFFFFFFFFFFFFF
+
+
+def _join(a: Clock, b: Clock) -> Clock:
+    return [x if x > y else y for x, y in zip(a, b, strict=True)]
+
+
+def _covers(op: Op, obj: Any) -> bool:
+    return op[1] != AWAIT and same(op[2], obj) and not (op[1] == READ)
+
+
+def _hides(before: Op, op: Op) -> bool:
+    """Is everything on the object that *op* conflicts with ordered before *before* already?"""
+    return not is_acquire(before) and (not before[3] or (before[3] == op[3] and bool(op[3])))
+
+
+def _wakes(write: Op, obj: Any, await_: Op) -> bool:
+    return any(
+        same(seen, obj) and (not field or not same(write[2], obj) or write[3] in ("", field))
+        for seen, field in await_[2]
+    )

@@ -1,0 +1,75 @@
+"""PCT, probabilistic concurrency testing (Burckhardt, Kothari, Musuvathi and Nagarakatte, 2010).
+
+Threads have random priorities; the highest one that can run does.  At d - 1 random steps the
+running thread drops below all others.  A bug of depth d among n threads and k steps is hit with a
+probability of at least 1 / (n * k^(d-1)) in each execution.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strand
+from smpvm.host.carrier import YIELD
+
+
+class _Priorities:
+    def __init__(self, rnd: random.Random, depth: int, length: int) -> None:
+        self.every = True
+        self._random = rnd.random
+        self._prio: dict[int, float] = {}
+        self._step = 0
+        self._floor = 0.0
+        self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
+
+    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand:
+        prio = self._prio
+        for strand in runnable:
+            if strand.tid not in prio:
+                prio[strand.tid] = 1.0 + self._random()
+        if current is not None and current.op[1] == YIELD:
+            self._lower(current)
+        best = max(runnable, key=self._of)
+        if self._step in self._drops:
+            self._lower(best)
+            best = max(runnable, key=self._of)
+        self._step += 1
+        return best
+
+    def _of(self, strand: Strand) -> float:
+        return self._prio[strand.tid]
+
+    def _lower(self, strand: Strand) -> None:
+        self._floor -= 1.0
+        self._prio[strand.tid] = self._floor
+
+
+class Pct(Plain):
+    """*depth* is d; k is the longest execution so far (the first one measures it)."""
+
+    name = "pct"
+
+    def __init__(self, seed: int = 0, depth: int = 3, length: int = 0) -> None:
+        self.seed = seed
+        self.depth = depth
+        self.length = length
+        self.threads = 1
+
+    def start(self, n: int) -> Scheduler:
+        rnd = random.Random(f"{self.seed}/{n}")
+        return _Priorities(rnd, self.depth, max(self.length, 1))
+
+    def done(self, carrier: SerialCarrier) -> None:
+        self.length = max(self.length, len(carrier.log))
+        self.threads = max(self.threads, len(carrier.strands))
+
+    def bound(self) -> float:
+        """The probability of one execution to hit a bug of this depth, at least."""
+        return float(1 / (self.threads * max(self.length, 1) ** (self.depth - 1)))
+
+    def notes(self) -> list[str]:
+        return [
+            f"pct: n = {self.threads} threads, k = {self.length} steps, d = {self.depth}: "
+            f"each execution hits a bug of depth d with p >= {self.bound():.3g}"
+        ]

@@ -1,0 +1,56 @@
+"""What a search strategy is: a maker of schedulers, one for each execution.
+
+A ``Scheduler`` (host/serial) chooses the next thread within one execution.  A ``Strategy`` decides
+what the next execution shall try, and learns from the one before.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from smpvm.host.serial import Op, Scheduler, SerialCarrier, Strand
+
+__all__ = ["Op", "Scheduler", "SerialCarrier", "Strand", "Strategy"]
+
+
+class Strategy(Protocol):
+    """One way to search the interleavings of a scenario."""
+
+    name: str
+    fair_after: bool
+    """True if executions end in a fair round-robin suffix before a livelock verdict."""
+
+    def start(self, n: int) -> Scheduler | None:
+        """The scheduler of execution *n*; None when nothing is left to try."""
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        """The carrier of the execution that is about to begin."""
+
+    def done(self, carrier: SerialCarrier) -> None:
+        """That execution is over: *carrier* has its log."""
+
+    def claim(self) -> str:
+        """What is proven once ``start`` has returned None; "" if nothing is."""
+
+    def notes(self) -> list[str]:
+        """Figures worth a line in the summary."""
+
+
+class Plain:
+    """The parts of a strategy that most do not need."""
+
+    fair_after = True
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        """Nothing to know."""
+
+    def done(self, carrier: SerialCarrier) -> None:
+        """Nothing to learn."""
+
+    def claim(self) -> str:
+        """Nothing is proven."""
+        return ""
+
+    def notes(self) -> list[str]:
+        """Nothing to say."""
+        return []

@@ -1,0 +1,544 @@
+"""One thread at a time: every switch is a decision of the scheduler.
+
+The schedule point comes before the operation, so that at each decision the next operation of every
+thread is known (``Strand.op``).  What has been executed is the *log*: one ``Op`` for each step, in
+order.  Time is virtual: it moves only when nobody can run, to the earliest timer.
+
+A thread that spins is not runnable until something that it read has been written by another; a
+pending acquire is not runnable while its ``ready()`` is false.  So an execution ends when everybody
+has ended, or it is *stuck*: nobody can run, and no timer will change that.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from smpvm.host.carrier import ACQUIRE_SHARED, YIELD, Carried, Stopped
+from smpvm.host.switcher import make_switcher
+
+# Kinds of step that only the serial carrier makes.
+START: Final = "start"
+AWAIT: Final = "await"
+RESUME: Final = "resume"
+TIMER: Final = "timer"
+
+CLOCK: Final = -1
+"""The tid of a timer step."""
+
+
+_IDLE_FIRES: Final = 200
+"""Timers that may fire in a row without a step of a thread that must end."""
+
+Op = tuple[int, str, Any, str]
+"""One step, done or pending: tid, kind, object, field.
+
+A plain tuple, because one is made at every schedule point.  For AWAIT the object is the tuple of
+(object, field) that were looked at; the field "" means all of it.
+"""
+
+
+class Strand:
+    """What the serial carrier knows of one thread; this is what a scheduler chooses among."""
+
+    __slots__ = (
+        "blocked",
+        "cause",
+        "daemon",
+        "deadline",
+        "done",
+        "go",
+        "looked",
+        "op",
+        "parked",
+        "permit",
+        "ready",
+        "runnable",
+        "started",
+        "td",
+        "tell",
+        "tid",
+        "watched",
+    )
+
+    def __init__(self, td: Carried) -> None:
+        self.td = td
+        self.tid = td.tid
+        self.op: Op = (td.tid, START, td, "")
+        """The operation that it does next."""
+        self.ready: Callable[[], bool] | None = None
+        self.runnable = False
+        self.parked = False
+        self.permit = False
+        self.deadline: int | None = None
+        self.watched: tuple[tuple[Any, str], ...] = ()
+        self.looked = 0
+        """Log position of the last relax: what it read before is forgotten."""
+        self.cause = CLOCK
+        """Log position of the step that made it runnable (-1: none)."""
+        self.blocked = False
+        """It has said that its acquire waits; ``tell``: it is to say so when it gets control."""
+        self.tell = False
+        self.started = False
+        self.done = False
+        self.daemon = False
+        self.go: Callable[[], Any] = _nowhere
+
+    def __str__(self) -> str:
+        return self.td.name
+
+    def __lt__(self, other: Strand) -> bool:
+        return self.tid < other.tid
+
+
+def _nowhere() -> None:
+    raise RuntimeError("strand has no context")
+
+
+class Scheduler(Protocol):
+    """Who runs next."""
+
+    every: bool
+    """True to be asked also where only one thread can run."""
+
+    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand | None:
+        """One of *runnable* (in tid order, not empty); *current* is among them, or None.
+
+        None ends the execution.
+        """
+
+
+class SerialCarrier:
+    """Carries the threads of one machine, one at a time.  A carrier is used for one execution.
+
+    *limit* is the number of steps after which the scheduler is taken to be unfair: *fair* goes on
+    from there, and when it has had as many again the run is stuck (``livelock``).
+    """
+
+    serial = True
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        access_points: bool = True,
+        switcher: str = "auto",
+        limit: int = 100_000,
+        fair: Scheduler | None = None,
+    ) -> None:
+        self.access_points = access_points
+        self.stopping = False
+        self.inert = True
+        """True while the boot thread runs alone (set-up, audit): points do nothing."""
+        self.log: list[Op] = []
+        self.causes: dict[int, int] = {}
+        """Log position of a step → that of the step that made it possible."""
+        self.gates: list[int] = []
+        """Log positions of acquires that waited until they were ready."""
+        self.errors: list[tuple[Carried, BaseException]] = []
+        self.stuck: str = ""
+        """Why nobody can run: "" (all ended), "stuck", "livelock" (unfair or endless), "cut"."""
+        self.on_block: Callable[[Carried, Any, str], None] | None = None
+        """Told once for each acquire that has to wait: thread, lock, mode."""
+        self.on_stuck: Callable[[], None] | None = None
+        """Called in the boot thread when the run is stuck, before the threads are ended."""
+        self.strands: list[Strand] = []
+        self.left: list[tuple[Op, bool]] = []
+        """What the threads that had not ended were about to do, and whether it had to wait until
+        it was ready."""
+        self.steps_before_fair: int | None = None
+        self._scheduler = scheduler
+        self._choose = scheduler.choose
+        self._every = scheduler.every
+        self._fair = fair
+        self._limit = limit
+        self._span = limit
+        self._switcher = make_switcher(switcher)
+        self._runnable: list[Strand] = []
+        self._gated = 0
+        self._told: Strand | None = None
+        self.touches: list[tuple[int, Any]] = []
+        """(log position, object) of each write that was told by ``touched``."""
+        self._awaiting: list[Strand] = []
+        self._sleepers = 0
+        self._ticks = 0
+        self._idle_fires = 0
+        self._last_timer = 0
+        self._daemons: set[int] = {CLOCK}
+        self._boot: Strand
+        self._me: Strand
+
+    # -- threads
+
+    def adopt(self, td: Carried) -> None:
+        """The boot thread: it sets up, then waits in ``join`` while the others run."""
+        boot = Strand(td)
+        boot.started = True
+        boot.go = self._switcher.here()
+        td.carrier_data = boot
+        self._boot = self._me = boot
+
+    def spawn(self, td: Carried) -> None:
+        """*td* is runnable from now on; it starts when the scheduler chooses it."""
+        strand = Strand(td)
+        td.carrier_data = strand
+        strand.cause = len(self.log) - 1
+        strand.go = self._switcher.make(lambda: self._body(strand))
+        self.strands.append(strand)
+        self._enable(strand)
+
+    def _body(self, me: Strand) -> None:
+        me.started = True
+        try:
+            if not self.stopping:
+                self._step(me)
+                me.td.main()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.errors.append((me.td, error))
+            self.stop()
+        me.done = True
+        if me.runnable:
+            self._disable(me)
+        self._next = None if self.stopping else self._pick(None)
+
+    def set_daemon(self, td: Carried) -> None:
+        """The execution does not wait for *td* to end."""
+        strand: Strand = td.carrier_data
+        strand.daemon = True
+        self._daemons.add(td.tid)
+
+    def current(self) -> Carried:
+        """The thread that runs."""
+        return self._me.td
+
+    # -- the schedule point
+
+    def point(
+        self, kind: str, obj: object, field: str = "", ready: Callable[[], bool] | None = None
+    ) -> None:
+        """Announce the operation, let the scheduler choose, and return when it is our turn."""
+        me = self._me
+        if self.inert:
+            self._inert_point(me, ready)
+            return
+        op = me.op = (me.tid, kind, obj, field)
+        if ready is not None:
+            self._wait_ready(me, ready)
+        else:
+            if self._gated or self._every:
+                nxt = self._pick(me)
+            elif len(self._runnable) > 1:
+                nxt = self._choose(self._runnable, me)
+                if nxt is None:
+                    self.stuck = "cut"
+            else:
+                nxt = me
+            if nxt is not me:
+                self._switch(nxt)
+        log = self.log
+        log.append(op)
+        if len(log) >= self._limit:
+            self._over(me)
+
+    def _wait_ready(self, me: Strand, ready: Callable[[], bool]) -> None:
+        """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
+        me.ready = ready
+        self._gated += 1
+        while True:
+            nxt = self._pick(me)
+            if nxt is not me:
+                self._switch(nxt)
+            if not me.tell:
+                break
+            me.tell = False
+            if self.on_block is not None:
+                _, kind, lock, _ = me.op
+                self.on_block(me.td, lock, "shared" if kind == ACQUIRE_SHARED else "excl")
+                if self.stopping:
+                    raise Stopped
+        me.ready = None
+        me.blocked = False
+        self._gated -= 1
+        self.gates.append(len(self.log))
+
+    def _inert_point(self, me: Strand, ready: Callable[[], bool] | None) -> None:
+        if me is not self._boot:
+            if self.stopping:
+                raise Stopped
+        elif ready is not None and not ready():
+            raise RuntimeError("the boot thread waits for a lock that nobody will release")
+
+    def _step(self, me: Strand) -> None:
+        """Log the pending operation of *me* as done, with what made it possible."""
+        if me.cause >= 0:
+            self.causes[len(self.log)] = me.cause
+            me.cause = CLOCK
+        self.log.append(me.op)
+        if len(self.log) >= self._limit:
+            self._over(me)
+
+    def _switch(self, nxt: Strand | None) -> None:
+        """Pass control to *nxt* (None: to the boot thread); returns when it is our turn again."""
+        self._me = nxt = nxt or self._boot
+        nxt.go()
+        if self.stopping:
+            raise Stopped
+
+    def _pick(self, current: Strand | None) -> Strand | None:
+        """The next strand to run; None when the execution is over."""
+        while True:
+            runnable = self._runnable
+            if self._gated:
+                runnable = [s for s in runnable if s.ready is None or self._may(s)]
+                if (told := self._told) is not None:
+                    self._told = None
+                    return told
+            if runnable:
+                break
+            if not self._advance():
+                return None
+        if len(runnable) == 1 and not self._every:
+            return runnable[0]
+        if current is not None and not (
+            current.runnable and (current.ready is None or current.ready())
+        ):
+            current = None
+        nxt = self._choose(runnable, current)
+        if nxt is None:
+            self.stuck = "cut"
+        return nxt
+
+    def _may(self, strand: Strand) -> bool:
+        """Is the pending acquire possible?  Where it is found not to be, once, the thread gets
+        control to say so itself (``on_block``), on its own stack; that is no step."""
+        assert strand.ready is not None
+        if strand.ready():
+            return True
+        if not strand.blocked and self._told is None and self.on_block is not None:
+            strand.blocked = strand.tell = True
+            self._told = strand
+        return False
+
+    # -- who can run
+
+    def _enable(self, strand: Strand) -> None:
+        strand.runnable = True
+        insort(self._runnable, strand)
+
+    def _disable(self, strand: Strand) -> None:
+        strand.runnable = False
+        self._runnable.remove(strand)
+
+    def _advance(self) -> bool:
+        """Nobody can run: move time to the earliest timer.  False: the execution is over."""
+        waiting = [s for s in self.strands if not s.done]
+        wanted = [s for s in waiting if not s.daemon]
+        if not wanted and not self._boot.parked:
+            return False
+        timers = [s.deadline for s in (*waiting, self._boot) if s.deadline is not None]
+        by_tid = self._daemons.__contains__
+        if any(not by_tid(op[0]) for op in self.log[self._last_timer :]):
+            self._idle_fires = 0
+        self._idle_fires += 1
+        if not timers or self._idle_fires > _IDLE_FIRES:
+            self.stuck = "stuck"
+            return False
+        self._last_timer = len(self.log) + 1
+        self._ticks = now = max(self._ticks, min(timers))
+        self.log.append((CLOCK, TIMER, None, ""))
+        for strand in (*waiting, self._boot):
+            if strand.deadline is not None and strand.deadline <= now:
+                strand.deadline = None
+                strand.cause = len(self.log) - 1
+                ident = getattr(strand.td, "wchan", None)
+                strand.op = (strand.tid, RESUME, strand.td if ident is None else ident, "")
+                self._enable(strand)
+        return True
+
+    def _over(self, me: Strand) -> None:
+        if self._fair is not None and self.steps_before_fair is None:
+            self.steps_before_fair = len(self.log)
+            self._choose = self._fair.choose
+            self._every = self._fair.every
+            self._limit = len(self.log) + self._span
+            return
+        self.stuck = "livelock"
+        if me is self._boot:
+            raise Stopped
+        self._switch(None)
+
+    # -- waiting
+
+    def park(self, timeout: int | None) -> bool:
+        """Not runnable until ``unpark`` or *timeout* ticks from now."""
+        me = self._me
+        if self.stopping:
+            raise Stopped
+        if me.permit:
+            me.permit = False
+            return True
+        me.op = (me.tid, RESUME, me.td, "")
+        me.parked = True
+        if timeout is not None:
+            me.deadline = self._ticks + max(timeout, 1)
+        if me is self._boot:
+            self._run()
+            if not me.runnable:
+                raise Stopped
+        else:
+            self._disable(me)
+            nxt = self._pick(None)
+            if nxt is not me:
+                self._switch(nxt)
+        me.parked = False
+        if me is self._boot:
+            self._disable(me)
+            self.inert = True
+        self._step(me)
+        woken, me.permit = me.permit, False
+        me.deadline = None
+        return woken
+
+    def unpark(self, td: Carried) -> None:
+        """Let *td* return from ``park``; one is remembered."""
+        strand: Strand = td.carrier_data
+        if strand.permit:
+            return
+        strand.permit = True
+        if strand.parked and not strand.runnable:
+            strand.deadline = None
+            strand.cause = len(self.log) - 1
+            self._enable(strand)
+
+    def relax(self, *watched: object) -> None:
+        """Not runnable until something that the thread read of *watched* is written by another."""
+        me = self._me
+        if self.inert:
+            if me is self._boot and not self.stopping:
+                raise RuntimeError("the boot thread spins on what nobody will change")
+            raise Stopped
+        me.watched, since = self._looks(me, watched)
+        me.op = (me.tid, AWAIT, me.watched, "")
+        me.cause = self._touched_since(me, since)
+        if me.cause < 0:
+            self._disable(me)
+            self._awaiting.append(me)
+        nxt = self._pick(me)
+        if nxt is not me:
+            self._switch(nxt)
+        self._step(me)
+        me.looked = len(self.log)
+
+    def _looks(
+        self, me: Strand, watched: tuple[object, ...]
+    ) -> tuple[tuple[tuple[Any, str], ...], dict[tuple[Any, str], int]]:
+        """Which fields of *watched* the thread has read since its last relax, and where first."""
+        since: dict[tuple[Any, str], int] = {}
+        log, tid = self.log, me.tid
+        whole = not self.access_points
+        for at in range(len(log) - 1, max(me.looked, len(log) - 4000) - 1, -1):
+            op = log[at]
+            if op[0] == tid and any(op[2] is obj for obj in watched):
+                since[(op[2], "" if whole else op[3])] = at
+        for obj in watched:
+            if not any(seen is obj for seen, _ in since):
+                since[(obj, "")] = me.looked
+        return tuple(since), since
+
+    def _touched_since(self, me: Strand, since: dict[tuple[Any, str], int]) -> int:
+        """The first step of another thread that wrote what *me* had looked at; -1 if none."""
+        first = CLOCK
+        oldest = min(since.values())
+        for at, obj in reversed(self.touches):
+            if at < oldest:
+                break
+            op = self.log[at]
+            if op[0] == me.tid:
+                continue
+            for (seen, field), look in since.items():
+                if seen is obj and at >= look and _same_field(op, obj, field):
+                    first = at
+        return first
+
+    def touched(self, obj: object) -> None:
+        """The running step writes *obj*: strands that await it can run again."""
+        if self.inert:
+            return
+        at = len(self.log) - 1
+        self.touches.append((at, obj))
+        if self._awaiting:
+            self._wake(at, obj)
+
+    def _wake(self, at: int, obj: object) -> None:
+        op = self.log[at]
+        for strand in list(self._awaiting):
+            for seen, field in strand.watched:
+                if seen is obj and _same_field(op, obj, field):
+                    self._awaiting.remove(strand)
+                    strand.cause = at
+                    self._enable(strand)
+                    break
+
+    def yield_(self) -> None:
+        """A schedule point that touches nothing."""
+        if self.stopping:
+            raise Stopped
+        self.point(YIELD, self._me.td)
+
+    # -- time and the end
+
+    def ticks(self) -> int:
+        """Virtual ticks since boot."""
+        return self._ticks
+
+    def stop(self) -> None:
+        """End the run: the threads are unwound when control is back with the boot thread."""
+        self.stopping = True
+        self.inert = True
+
+    _next: Strand | None = None
+
+    def _run(self) -> None:
+        """In the boot thread: let the others run until the execution is over or boot may go on."""
+        self.inert = False
+        self._next = self._pick(None)
+        while (nxt := self._next) is not None and nxt is not self._boot:
+            self._next = None
+            self._me = nxt
+            nxt.go()
+            if self._boot.runnable and self._me is self._boot:
+                break
+        self._me = self._boot
+        self.inert = True
+
+    def join(self, timeout: float | None = None) -> list[Carried]:
+        """Run until every thread has ended or the run is stuck; unwinds those that did not end.
+
+        Returns the threads that had not ended (daemons apart).
+        """
+        if not self.stopping:
+            self._run()
+        left = [s.td for s in self.strands if not s.done and not s.daemon]
+        if self.stuck and not self.stopping and self.on_stuck is not None:
+            self.on_stuck()
+        self.unwind()
+        return left
+
+    def unwind(self) -> None:
+        """Raise Stopped in every thread that has not ended, and give up the host's contexts."""
+        self.stop()
+        self.left = [(s.op, s.ready is not None) for s in self.strands if not s.done]
+        for strand in self.strands:
+            if strand.started and not strand.done:
+                self._me = strand
+                strand.go()
+        self._me = self._boot
+        self._switcher.close()
+
+
+def _same_field(op: Op, obj: object, field: str) -> bool:
+    """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
+    return not field or op[2] is not obj or not op[3] or op[3] == field

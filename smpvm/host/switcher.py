@@ -1,0 +1,128 @@
+"""How the serial carrier passes control from one thread to another: greenlets, or real threads.
+
+Either way exactly one strand runs at a time, and the strand that runs says who is next.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+def _greenlet() -> Any:
+    try:
+        return importlib.import_module("greenlet")
+    except ImportError:
+        return None
+
+
+class Switcher(Protocol):
+    """Makes, for the boot strand and for each spawned one, the call that passes control to it."""
+
+    name: str
+
+    def here(self) -> Callable[[], Any]:
+        """The calling host context as a place to return to."""
+
+    def make(self, entry: Callable[[], None]) -> Callable[[], Any]:
+        """A new context that runs *entry* when control first comes; at its end control goes back
+        to the context that called ``here``."""
+
+    def close(self) -> None:
+        """Nobody will switch any more."""
+
+
+class Greenlets:
+    """Each strand on a greenlet of the calling host thread."""
+
+    name = "greenlet"
+
+    def __init__(self) -> None:
+        self._lib = _greenlet()
+        if self._lib is None:
+            raise ImportError("greenlet is not installed")
+        self._new = self._lib.greenlet
+        self._home: Any = None
+
+    def here(self) -> Callable[[], Any]:
+        self._home = self._lib.getcurrent()
+        switch: Callable[[], Any] = self._home.switch
+        return switch
+
+    def make(self, entry: Callable[[], None]) -> Callable[[], Any]:
+        switch: Callable[[], Any] = self._new(entry, self._home).switch
+        return switch
+
+    def close(self) -> None:
+        self._home = None
+
+
+class _Seat:
+    """A host thread's place: it runs while it has the baton."""
+
+    __slots__ = ("baton", "started", "thread")
+
+    def __init__(self, thread: threading.Thread | None) -> None:
+        self.baton = threading.Lock()
+        self.baton.acquire()
+        self.thread = thread
+        self.started = thread is None
+
+
+class HostThreads:
+    """Each strand on a real thread, all pinned to one CPU: the hand-off is several times faster."""
+
+    name = "thread"
+
+    def __init__(self) -> None:
+        self._home = _Seat(None)
+        self._at = self._home
+        self._threads: list[threading.Thread] = []
+        self._affinity: set[int] | None = None
+
+    def here(self) -> Callable[[], Any]:
+        if hasattr(os, "sched_setaffinity") and self._affinity is None:
+            self._affinity = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {min(self._affinity)})
+        return lambda: self._pass(self._home)
+
+    def make(self, entry: Callable[[], None]) -> Callable[[], Any]:
+        def body() -> None:
+            seat.baton.acquire()
+            entry()
+            self._at = self._home
+            self._home.baton.release()
+
+        seat = _Seat(threading.Thread(target=body, daemon=True))
+        return lambda: self._pass(seat)
+
+    def _pass(self, to: _Seat) -> None:
+        mine = self._at
+        self._at = to
+        if not to.started:
+            to.started = True
+            assert to.thread is not None
+            self._threads.append(to.thread)
+            to.thread.start()
+        to.baton.release()
+        mine.baton.acquire()
+
+    def close(self) -> None:
+        for thread in self._threads:
+            thread.join(5.0)
+        self._threads.clear()
+        if self._affinity is not None:
+            os.sched_setaffinity(0, self._affinity)
+            self._affinity = None
+
+
+def make_switcher(name: str) -> Switcher:
+    """``greenlet``, ``thread``, or ``auto``: greenlets where they can be had."""
+    if name == "thread" or (name == "auto" and _greenlet() is None):
+        return HostThreads()
+    if name in ("greenlet", "auto"):
+        return Greenlets()
+    raise ValueError(f"carrier {name!r}: known are greenlet, thread and auto")
