@@ -318,6 +318,8 @@ class Tokens:
         k = self.k
         fails = 0
         missing = wanted
+        if missing is None and refs and k.point is not None:
+            missing = refs[0].tok  # serial: having them again is an operation with its own point
         while True:
             if missing is not None:
                 self._wait(td, refs, missing)
@@ -337,7 +339,8 @@ class Tokens:
         k = self.k
         td.waiting = missing
         if (p := k.point) is not None:
-            p(ACQUIRE, missing, ready=lambda: self.all_free(td, refs))
+            field = HOLDING if len(refs) > 1 else ""
+            p(ACQUIRE, missing, field, ready=lambda: self.all_free(td, refs))
         else:
             k.carrier.park(None)  # get_all left us among the waiters of missing
 
