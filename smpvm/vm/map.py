@@ -2,8 +2,9 @@
 
     map_entry    the structures and constants
     map_base     locks, links, lookup by address
-    map_insert   vm_map_insert, find space, simplify, stacks
+    map_insert   vm_map_insert, find space, simplify
     map_clip     clip, protect, madvise, inherit
+    map_stack    stacks that grow
     map_wire     mlock and kernel wiring
     map_delete   delete, remove, clean (msync)
     map_copy     split, copy-on-write

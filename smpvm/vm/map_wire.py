@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from smpvm.vm.map_clip import MapClip
 from smpvm.vm.map_entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -13,6 +12,7 @@ from smpvm.vm.map_entry import (
     VmMap,
     VmMapEntry,
 )
+from smpvm.vm.map_stack import MapStack
 from smpvm.vm.param import VM_PROT_WRITE
 
 KM_PAGEABLE = 0x0001
@@ -20,7 +20,7 @@ KM_KRESERVE = 0x0002
 KM_NOTLBSYNC = 0x0004
 
 
-class MapWire(MapClip):
+class MapWire(MapStack):
     """mlock (user wiring) and vslock (kernel wiring)."""
 
     def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
