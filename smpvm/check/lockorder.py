@@ -29,7 +29,7 @@ from smpvm.check.base import (
 )
 from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
 from smpvm.check.rules import FORBIDDEN, NESTING, Forbidden, matches
-from smpvm.check.stacks import RawStack, capture, functions, resolve
+from smpvm.check.stacks import RawStack, capture, exact, functions, resolve
 
 
 @dataclass
@@ -112,6 +112,7 @@ class LockOrder:
         if node.tried:
             return
         self._inside_rules(st, node, res)
+        live = capture(4)
         for held in list(st.held):
             if held.gone or held.res is res:
                 continue
@@ -121,7 +122,7 @@ class LockOrder:
             edge = Edge(
                 held.cls,
                 node.cls,
-                held.node.stack,
+                exact(held.node.stack, live),
                 node.stack,
                 st.td,
                 held.family != TOKEN and node.family != TOKEN and broken is None,
@@ -162,7 +163,8 @@ class LockOrder:
         taken = _resource(node.cls, res)
         sites = []
         if held is not None:
-            sites.append(site_of(st.td, f"took {held}", held.node.stack))
+            taken_at = exact(held.node.stack, capture(4))
+            sites.append(site_of(st.td, f"took {held}", taken_at))
         sites.append(site_of(st.td, f"then takes {taken}", node.stack))
         having = f" with {held} held" if held is not None else ""
         self.log.add(
@@ -209,7 +211,7 @@ class LockOrder:
                 "lock-order",
                 f"two of class {node.cls}: {st.td.name} takes {taken} with {held} held",
                 sites=[
-                    site_of(st.td, f"took {held}", held.node.stack),
+                    site_of(st.td, f"took {held}", exact(held.node.stack, stack)),
                     site_of(st.td, f"then takes {taken}", stack),
                 ],
                 objects=[str(held), taken],

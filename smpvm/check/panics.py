@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from smpvm.check.base import HeldTracker, describe_held
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import capture, functions
+from smpvm.check.stacks import capture, exact, functions
 from smpvm.host.probe import Probe
 
 KIND: Final = {
@@ -40,7 +40,9 @@ class Panics(Probe):
         sites = [site_of(td, f"panics with {code}", stack)]
         if kind == "recursion":
             sites = [
-                site_of(td, f"took {h}", h.node.stack) for h in st.held if str(h.res) in message
+                site_of(td, f"took {h}", exact(h.node.stack, stack))
+                for h in st.held
+                if str(h.res) in message
             ] + sites
         self.log.add(
             Finding(

@@ -12,14 +12,16 @@ knows of the others is copied only after it has learned something new (``Known.f
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import RawStack, capture, functions, site
+from smpvm.check.stacks import RawStack, capture, functions, kind_of, near, shown
 from smpvm.host.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
@@ -156,26 +158,66 @@ class Races(Probe):
 
         It saves a call for each access, and there are very many.
         """
-        read, write = self.read, self.write
+        read, write, stacks, getframe = self.read, self.write, self._stacks, sys._getframe
 
         def hook_read(obj: Any, field: str) -> None:
             td = current()
-            if not td.quiet:
-                st = td.observed
-                known = None if st is None else st.vc
-                var = obj._seen.get(field)
-                if (
-                    known is None
-                    or var is None
-                    or var.read != known.epoch
-                    or var.atomic is not None
-                ):
-                    read(td, obj, field)
+            if td.quiet:
+                return
+            st = td.observed
+            known = None if st is None else st.vc
+            var = obj._seen.get(field)
+            if known is None or var is None:
+                read(td, obj, field)
+                return
+            if (atomic := var.atomic) is not None:
+                known.acquire(atomic)
+            epoch = known.epoch
+            last = var.read
+            if last == epoch:
+                return
+            wrote = var.write
+            if (
+                ((last ^ epoch) & TID_MASK if last else var.reads is not None)
+                or (wrote ^ epoch) & TID_MASK
+                and known.others.get(wrote & TID_MASK, 0) < wrote
+            ):
+                read(td, obj, field)
+                return
+            # The only reader since the last write, and ordered after that write.
+            at = getframe(2)
+            out = at.f_back
+            key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
+            if key not in stacks:
+                stacks[key] = near(at)
+            var.read_site = key
+            var.read = epoch
 
         def hook_write(obj: Any, field: str, new: Any) -> None:
             td = current()
-            if not td.quiet:
+            if td.quiet:
+                return
+            st = td.observed
+            known = None if st is None else st.vc
+            var = obj._seen.get(field)
+            if known is None or var is None or var.reads is not None:
                 write(td, obj, field, new)
+                return
+            epoch = known.epoch
+            if var.write == epoch:
+                return
+            if (var.write ^ epoch) & TID_MASK or (var.read and (var.read ^ epoch) & TID_MASK):
+                write(td, obj, field, new)
+                return
+            # Nobody else has touched it since this thread wrote it last.
+            at = getframe(2)
+            out = at.f_back
+            key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
+            if key not in stacks:
+                stacks[key] = near(at)
+            var.read = 0
+            var.write_site = key
+            var.write = epoch
 
         return Hook(hook_read, hook_write)
 
@@ -193,7 +235,7 @@ class Races(Probe):
         epoch = known.epoch
         if var.read == epoch:
             return
-        where = self._site()
+        where = self._caller()
         write = var.write
         if write:
             tid = write & TID_MASK
@@ -220,7 +262,7 @@ class Races(Probe):
         epoch = known.epoch
         if var.write == epoch:
             return
-        where = self._site()
+        where = self._caller()
         write = var.write
         if write and not known.after(write):
             self._race(Clash(td, obj, field, "write", where, write, var.write_site, "write", new))
@@ -236,12 +278,22 @@ class Races(Probe):
         var.write_site = where
         var.write = epoch
 
-    def _site(self) -> int:
-        """The place of the access; its whole stack is kept the first time it is seen."""
-        where = site(4)
-        if where not in self._stacks:
-            self._stacks[where] = capture(4)
-        return where
+    def _caller(self) -> int:
+        """The place in the kernel that accesses a field: out of the hooks and properties."""
+        frame = sys._getframe(2)
+        while not kind_of(frame.f_code) and frame.f_back is not None:
+            frame = frame.f_back
+        return self._place(frame)
+
+    def _place(self, at: FrameType) -> int:
+        """A number for a place and its caller; their frames are kept the first time."""
+        out = at.f_back
+        key = (id(at.f_code) + at.f_lasti) * 31
+        if out is not None:
+            key += id(out.f_code) + out.f_lasti
+        if key not in self._stacks:
+            self._stacks[key] = near(at)
+        return key
 
     # -- order
 
@@ -336,7 +388,7 @@ class Races(Probe):
             self.benign[cls.__name__, c.field] += 1
             return
         self.reported[cls.__name__, c.field] += 1
-        mine, theirs = self._stacks.get(c.where, ()), self._stacks.get(c.last_where, ())
+        mine, theirs = capture(3), shown(self._stacks.get(c.last_where, ()))
         ends = sorted(
             (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )

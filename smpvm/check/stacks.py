@@ -11,6 +11,7 @@ import ast
 import functools
 import re
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,41 @@ def site(depth: int = 1) -> int:
     return key
 
 
+def near(frame: FrameType) -> RawStack:
+    """The two innermost frames from *frame* out, of whatever kind."""
+    found: list[tuple[CodeType, int]] = []
+    at: FrameType | None = frame
+    while at is not None and len(found) < 2:
+        found.append((at.f_code, at.f_lasti))
+        at = at.f_back
+    return tuple(found)
+
+
+def shown(raw: RawStack) -> RawStack:
+    """Only the frames that are kept."""
+    return tuple((code, lasti) for code, lasti in raw if kind_of(code))
+
+
+def exact(taken: RawStack, later: RawStack) -> RawStack:
+    """The stack at which something was taken, from the first one seen at that place.
+
+    *taken* is surely right in its two innermost frames outside the primitives.  Further out it is
+    what *later*, a stack of the same thread taken while it held the thing, shows of the callers
+    that are still there; where none is, the rest is left out.
+    """
+    kept = 0
+    for i, (code, _) in enumerate(taken):
+        if kind_of(code) != KEEP:
+            continue
+        kept += 1
+        for j, (other, _) in enumerate(later):
+            if other is code:
+                return taken[: i + 1] + later[j + 1 :]
+        if kept == 2:
+            return taken[: i + 1]
+    return taken
+
+
 @dataclass(frozen=True)
 class Frame:
     """One line of a shown stack."""
@@ -135,13 +171,18 @@ _C_FIRST = re.compile(
 _C_LATER = re.compile(r"\b([a-z]\w*_\w*)(?:\(\))?[,:]? \(?[\w/]+\.[ch]:\d")
 
 
+_AST = threading.Lock()
+"""CPython 3.11 loses count when two threads parse at once (SystemError)."""
+
+
 @functools.cache
 def _c_names(filename: str) -> dict[int, str]:
     """First line of each function in a source file → the C function its docstring names."""
     if not filename.startswith(HOME):
         return {}
     try:
-        tree = ast.parse(Path(filename).read_text(encoding="utf-8"))
+        with _AST:
+            tree = ast.parse(Path(filename).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return {}
     found = {}

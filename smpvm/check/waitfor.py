@@ -15,7 +15,7 @@ from typing import Any
 
 from smpvm.check.base import BUSY, HeldTracker, ThreadState, describe_held
 from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
-from smpvm.check.stacks import RawStack, capture, functions
+from smpvm.check.stacks import RawStack, capture, exact, functions
 from smpvm.host.probe import Probe
 
 
@@ -203,7 +203,8 @@ class WaitFor(Probe):
                 evidence.append(f"{st.td.name}'s wait is timed and will break the cycle")
             for held in list(st.held):
                 if any(w.res is held.res for w in waits):
-                    sites.append(site_of(st.td, f"took {held}", held.node.stack))
+                    taken_at = exact(held.node.stack, wait.stack)
+                    sites.append(site_of(st.td, f"took {held}", taken_at))
             sites.append(site_of(st.td, f"waits for {wait}", wait.stack))
         parts = sorted(
             f"{wait.kind} {getattr(wait.res, 'cls', '')} {' '.join(functions(wait.stack, 1))}"

@@ -8,7 +8,7 @@ so that an unwatched event costs one attribute load at its site::
         f(td, ident, sleepers)
 
 Everywhere *td* is the kernel thread that acts.  An observer never changes what it watches, and
-reads shared fields with ``peek``.  In native mode methods are called from many host threads at once.
+reads shared fields with ``peek``.  In native mode many host threads call at once.
 """
 
 from __future__ import annotations
@@ -169,11 +169,17 @@ EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_") and name
 
 
 def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
+    first, second = calls[:2]
+
+    def both(*args: Any, **facts: Any) -> None:
+        first(*args, **facts)
+        second(*args, **facts)
+
     def fan(*args: Any, **facts: Any) -> None:
         for call in calls:
             call(*args, **facts)
 
-    return fan
+    return both if len(calls) == 2 else fan
 
 
 class Probes:

@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from smpvm.host.carrier import ATOMIC
-from smpvm.kern.shared import peek, poke
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -68,20 +67,34 @@ class ProbedAtomics(Atomics):
     def __init__(self, kernel: Kernel) -> None:
         self._k = kernel
         self._lock = threading.Lock()
+        self._current = kernel.carrier.current
+        self._access: dict[tuple[type, str], tuple[Any, Any]] = {}
+
+    def _learn(self, cls: type, field: str) -> tuple[Any, Any]:
+        """How to get and set the field behind the hook's back, as ``peek`` and ``poke`` do."""
+        slot: Any = getattr(getattr(cls, "__bare__", cls), field, None)
+        if hasattr(slot, "__set__"):
+            pair = (slot.__get__, slot.__set__)
+        else:
+            pair = (lambda obj: getattr(obj, field), lambda obj, v: setattr(obj, field, v))
+        self._access[cls, field] = pair
+        return pair
 
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k
         if (p := k.point) is not None:
             p(ATOMIC, obj, field)
+        pair = self._access.get((type(obj), field)) or self._learn(type(obj), field)
+        f = k.probe.atomic
         with self._lock:
-            old = peek(obj, field)
+            old = pair[0](obj)
             new = op(old)
             if new is not None:
-                poke(obj, field, new)
+                pair[1](obj, new)
             # Told under the lock, so that observers hear of operations in their own order.
-            if (f := k.probe.atomic) is not None:
-                f(k.curthread(), obj, field, old, old if new is None else new)
-        if k.point is not None and new is not None:
+            if f is not None:
+                f(self._current(), obj, field, old, old if new is None else new)
+        if p is not None and new is not None:
             k.carrier.touched(obj)
         return old
 

@@ -53,6 +53,9 @@ def flag_names(flags: int) -> list[str]:
     return [name[3:] for name, bit in PG_NAMES.items() if flags & bit]
 
 
+_LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970)"
+
+
 @shared(
     "flags",
     "busy",
@@ -66,6 +69,7 @@ def flag_names(flags: int) -> list[str]:
     "dirty",
     "q_next",
     "q_prev",
+    benign={"queue": _LOOKED},
 )
 class Page:
     """struct vm_page (vm_page.h:128-165), and what the model adds to it.
