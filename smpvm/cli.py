@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,52 @@ def conform(files: tuple[Path, ...], functions: tuple[str, ...], as_json: bool) 
     from smpvm.conform.command import command
 
     return command(files, functions=functions, as_json=as_json, echo=click.echo)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path), metavar="FILE|RUN")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def show(path: Path, as_json: bool) -> int:
+    """Show the finding in FILE, or every finding of the run directory RUN."""
+    from smpvm.report.findings import show_command
+
+    click.echo(show_command(path, as_json))
+    return CLEAN
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|LOG")
+@click.option("--stacks", is_flag=True, help="Where each undocumented edge was first seen.")
+@click.option("--dot", "dot_file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--svg", "svg_file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def locks(
+    run: Path, stacks: bool, dot_file: Path | None, svg_file: Path | None, as_json: bool
+) -> int:
+    """The lock order that RUN (a run directory, or a log of `stress --log`) saw.
+
+    Against the documented order; then the most contended locks, and hold and wait times.
+    """
+    from smpvm.report import lockgraph
+    from smpvm.report.locklog import read_log
+
+    log = read_log(run)
+    for path, draw in ((dot_file, lockgraph.dot), (svg_file, lockgraph.svg)):
+        if path is not None:
+            write(path, draw(log.edges))
+    if as_json:
+        click.echo(json.dumps(lockgraph.lock_json(log), indent=1))
+    else:
+        click.echo(lockgraph.lock_report(log, stacks=stacks))
+    return CLEAN
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that the user asked for.  Raises ConfigError."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as why:
+        raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
 def complain(text: str) -> None:

@@ -177,10 +177,8 @@ class Races(Probe):
             if last == epoch:
                 return
             wrote = var.write
-            if (
-                ((last ^ epoch) & TID_MASK if last else var.reads is not None)
-                or (wrote ^ epoch) & TID_MASK
-                and known.others.get(wrote & TID_MASK, 0) < wrote
+            if ((last ^ epoch) & TID_MASK if last else var.reads is not None) or (
+                (wrote ^ epoch) & TID_MASK and known.others.get(wrote & TID_MASK, 0) < wrote
             ):
                 read(td, obj, field)
                 return

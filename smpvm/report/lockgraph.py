@@ -206,3 +206,22 @@ def _arrow(a: tuple[float, float], b: tuple[float, float], kind: str, loop: bool
         f'<path d="{path}" fill="none" stroke="{COLOUR[kind]}" stroke-width="1.5"{dash} '
         f'marker-end="url(#{kind.replace(" ", "-")})"/>'
     )
+
+
+def lock_json(log: LockLog) -> dict[str, Any]:
+    """The same as data."""
+    c = compare(log.edges)
+    return {
+        "edges": list(log.edges.values()),
+        "agreeing": [[e.first, e.then] for e in c.agreeing],
+        "undocumented": [list(pair) for pair in c.undocumented],
+        "never_seen": [[e.first, e.then] for e in c.never_seen],
+        "forbidden": [list(pair) for pair, _ in c.forbidden],
+        "acquired": dict(log.acquired),
+        "contended": dict(log.contended),
+        "hold_ns": {cls: [t.count, t.total, t.longest] for cls, t in sorted(log.hold.items())},
+        "wait_ns": {cls: [t.count, t.total, t.longest] for cls, t in sorted(log.wait.items())},
+        "events": log.events,
+        "dropped": log.dropped,
+        "ended": log.ended,
+    }
