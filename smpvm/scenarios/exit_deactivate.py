@@ -1,0 +1,100 @@
+"""Exec and exit against map deactivation (NOWAIT), and against the kill scan.
+
+Situation: a process that is over its resident limit touches its memory and then execs, or exits,
+while the swap daemon takes pages away from its map, which it may lock only if nobody has it; or
+while the page-out daemon, out of swap, looks for the biggest process to kill.
+
+Threads: ``proc`` writes and execs (exits); ``vmdaemon`` makes one pass over all processes; in the
+last scenario ``pagedaemon`` kills the biggest process.
+
+What must hold: nobody waits for ever; the scans use no space, map or process that is gone; every
+hold is given back; what was written reads back until the exec; nothing is left of who exits.
+
+C: vm_daemon_callback, vm_pageout_map_deactivate_pages, vm_pageout_object_deactivate_pages,
+allproc_scan, exec_new_vmspace, exit1, vmspace_relexit, vmspace_exitfree,
+vm_pageout_scan_cache, vm_pageout_scan_callback, killproc, pstall.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.scenarios.small import VA, Situation, expect
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+
+
+class ExecDeactivate(Situation):
+    """See the module."""
+
+    name = "exec-deactivate"
+    title = "exec against map deactivation (NOWAIT)"
+    limit = 0
+    """Bytes that may stay resident."""
+
+    def set_up(self) -> None:
+        """A process with one page."""
+        self.p = self.process()
+        self.map(self.p)
+        self.write(self.p, VA, 1)
+        self.p.p_rlimit_rss_cur = self.limit
+
+    def threads(self) -> None:
+        """The process and the swap daemon."""
+        self.spawn("vmdaemon", self.deactivate)
+        self.spawn("proc", self.body, self.p)
+
+    def deactivate(self) -> None:
+        """One pass of vm_daemon."""
+        self.k.proc.allproc_scan(self.vm.vmdaemon.daemon_callback, None)
+
+    def body(self) -> None:
+        """Use memory, exec, use memory again."""
+        self.use(self.p)
+        self.vm.process.exec(self.p)
+        self.map(self.p)
+        self.write(self.p, VA, 3)
+        expect(self.read(self.p, VA) == 3, "after the exec a store is lost")
+
+    def use(self, p: Proc) -> None:
+        """A store, and what is read back."""
+        self.write(p, VA, 2)
+        expect(self.read(p, VA) == 2, "a store is lost")
+
+
+class ExitDeactivate(ExecDeactivate):
+    """The process exits."""
+
+    name = "exit-deactivate"
+    title = "exit against map deactivation (NOWAIT)"
+
+    def body(self) -> None:
+        """Use memory, exit."""
+        self.use(self.p)
+        self.vm.process.exit1(self.p, 0)
+
+
+class ExitKill(ExecDeactivate):
+    """The kill scan instead of the swap daemon, and two processes, of which one exits."""
+
+    name = "exit-kill"
+    title = "exit against the kill scan"
+
+    def set_up(self) -> None:
+        """A small and a big process."""
+        super().set_up()
+        self.big = self.process()
+        self.map(self.big, pages=2)
+        for i in range(2):
+            self.write(self.big, VA + i * 4096, 5)
+
+    def threads(self) -> None:
+        """The daemon, and both processes."""
+        self.pagedaemon(self.vm.pageout.kill_biggest)
+        self.spawn("small", lambda: self.vm.process.run(self.p, self.use), self.p)
+        self.spawn("big", lambda: self.vm.process.run(self.big, self.use), self.big)
+
+    def check(self) -> None:
+        """At least the two ended; the audit has seen to the rest."""
+        expect(not self.k.proc.all(), "a process is left")

@@ -1,0 +1,60 @@
+"""Fault against page-out of the same page: busy, flush, protect.
+
+Situation: a process has written one page, which has since gone to the inactive queue, mapped and
+dirty.  The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean)
+and on its second scan caches it, while the process goes on writing to it.
+
+Threads: ``pagedaemon`` scans twice; ``writer`` stores and reads back twice; the swap disk's thread
+completes the write.
+
+What must hold: no store is lost, whichever of hardware bit, page bits and swap block it has reached
+when the page goes; nobody waits for ever; nothing is left busy or in I/O.
+
+C: vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush, vm_page_protect, pmap_clearbit,
+swap_pager_putpages, swp_pager_async_iodone, vm_fault, vm_fault_object, vm_page_lookup_busy_try,
+vm_page_sleep_busy, pmap_enter.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import VA, Situation, expect
+
+
+class FaultPageout(Situation):
+    """See the module."""
+
+    name = "fault-pageout"
+    title = "fault against page-out of the same page (busy, flush, protect)"
+    scans = 2
+    stores = 2
+    sizes = {"scans": 1, "stores": 1}
+
+    def set_up(self) -> None:
+        """One dirty inactive page, mapped."""
+        self.p = self.process()
+        self.map(self.p)
+        self.write(self.p, VA, 1)
+        self.to_inactive(self.page_at(self.p, VA))
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon and a writer."""
+        self.pagedaemon(self.daemon_body)
+        self.spawn("writer", self.writer, self.p)
+
+    def daemon_body(self) -> None:
+        """Launder, then cache."""
+        for _ in range(self.scans):
+            self.scan(pass_=1)
+
+    def writer(self) -> None:
+        """Store and read back."""
+        for i in range(self.stores):
+            self.write(self.p, VA, 10 + i)
+            got = self.read(self.p, VA)
+            expect(got == 10 + i, f"the writer stored {10 + i} and reads {got}")
+
+    def check(self) -> None:
+        """The last store is what is read."""
+        got = self.read(self.p, VA)
+        expect(got == 9 + self.stores, f"the page reads {got} at the end")

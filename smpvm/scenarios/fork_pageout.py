@@ -1,0 +1,67 @@
+"""Fork and copy-on-write against page-out.
+
+Situation: a process has one dirty page on the inactive queue.  It forks, and parent and child both
+write to it, so that the page is copied, while the page-out daemon launders it.
+
+Threads: ``parent`` forks, stores, reads back, waits for the child; the child reads what was there
+before the fork, stores, reads back, exits; ``pagedaemon`` scans twice.
+
+What must hold: each sees its own store and neither the other's; nothing of the child is left.
+
+C: vmspace_fork, vm_map_copy_entry, pmap_protect, vm_fault_object (the copy), vm_object_shadow,
+vm_object_collapse, vm_pageout_clean, vm_pageout_flush, exit1, kern_wait.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.scenarios.small import VA, Situation, expect
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+
+
+class ForkPageout(Situation):
+    """See the module."""
+
+    name = "fork-pageout"
+    title = "fork and copy-on-write against page-out"
+    pages = 8
+    scans = 2
+    sizes = {"scans": 1}
+
+    def set_up(self) -> None:
+        """One dirty inactive page, mapped."""
+        self.p = self.process()
+        self.map(self.p)
+        self.write(self.p, VA, 1)
+        self.to_inactive(self.page_at(self.p, VA))
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon and the parent."""
+        self.pagedaemon(lambda: [self.scan(pass_=1) for _ in range(self.scans)])
+        self.spawn("parent", self.parent, self.p)
+
+    def parent(self) -> None:
+        """Fork, write, wait."""
+        process = self.vm.process
+        process.fork1(self.p, self.child, name="child")
+        self.write(self.p, VA, 2)
+        got = self.read(self.p, VA)
+        expect(got == 2, f"the parent stored 2 and reads {got}")
+        process.wait(self.p)
+
+    def child(self, q: Proc) -> None:
+        """Read, write, read back."""
+        got = self.read(q, VA)
+        expect(got == 1, f"the child reads {got}, before the fork it was 1")
+        self.write(q, VA, 3)
+        got = self.read(q, VA)
+        expect(got == 3, f"the child stored 3 and reads {got}")
+
+    def check(self) -> None:
+        """The parent's store is what is there."""
+        got = self.read(self.p, VA)
+        expect(got == 2, f"the page reads {got} at the end")

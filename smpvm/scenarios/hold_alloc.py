@@ -1,0 +1,87 @@
+"""Hold, free and unhold against allocation.
+
+Situation: no page is free.  One thread holds a page to look at it, as a system call does with a
+user's buffer; another frees that page meanwhile; a third needs a page and waits for it.
+
+Threads: ``holder`` busies, holds and unbusies the page, reads it twice, unholds; ``freer`` frees
+it; ``user`` allocates, waiting with vm_wait, and writes to what it gets.
+
+What must hold: the page is not used again while it is held; it is free after the last unhold, and
+who waited for memory gets it, and not because a timer ran out.
+
+True defects of the seed: vm_page_unhold moves the page to the free queue and tells nobody
+(``unhold-wakeup``); vm_wait may miss the wakeup (``free-wait``).
+
+C: vm_page_hold, vm_page_unhold, vm_page_free_toq, vm_page_alloc, vm_page_select_free, vm_wait,
+vm_page_free_wakeup.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import Situation, expect
+from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+
+
+class HoldAlloc(Situation):
+    """See the module."""
+
+    name = "hold-alloc"
+    title = "hold/free/unhold against allocation"
+    repairs = ("free-wait", "unhold-wakeup")
+    pages = 3
+
+    def set_up(self) -> None:
+        """One page in use, none free."""
+        self.obj, self.other = self.object(), self.object()
+        self.m = self.page(self.obj, 0, words={0: 1})
+        self.waste(0)
+        self.limits(free_reserved=1, free_min=1, free_severe=1, free_target=1)
+
+    def threads(self) -> None:
+        """Three hands on one page."""
+        self.spawn("holder", self.holder)
+        self.spawn("freer", self.freer)
+        self.spawn("user", self.user)
+
+    def holder(self) -> None:
+        """vm_fault_page and what its callers do."""
+        objects, page = self.vm.object, self.vm.page
+        objects.hold(self.obj)
+        m = page.lookup_busy_wait(self.obj, 0, True, "holder")
+        if m is not None:
+            page.hold(m)
+            page.wakeup(m)
+        objects.drop(self.obj)
+        if m is None:
+            return
+        for _ in range(2):
+            words = self.vm.pmap.read_contents(m)
+            expect(words == {0: 1}, f"{m} is held and holds {words}")
+            self.k.lwkt_yield()
+        page.unhold(m)
+
+    def freer(self) -> None:
+        """Free the page."""
+        objects, page = self.vm.object, self.vm.page
+        objects.hold(self.obj)
+        m = page.lookup_busy_wait(self.obj, 0, True, "freer")
+        if m is not None:
+            page.protect(m, 0)
+            page.free(m)
+        objects.drop(self.obj)
+
+    def user(self) -> None:
+        """Allocate and write."""
+        vm = self.vm
+        vm.object.hold(self.other)
+        while (m := vm.page.alloc(self.other, 0, VM_ALLOC_NORMAL)) is None:
+            vm.page.vm_wait(0)
+        vm.pmap.write_contents(m, {0: 9})
+        m.valid = 0xFF
+        vm.page.activate(m)
+        vm.page.wakeup(m)
+        vm.object.drop(self.other)
+
+    def check(self) -> None:
+        """The page has changed hands."""
+        expect(self.m.object is self.other, "the page has not been given to the one who waited")

@@ -1,0 +1,60 @@
+"""Low-memory waiters against the page-out daemon's wakeups.
+
+Situation: one free page less than anybody may take, three clean inactive pages.  Two threads
+allocate a page each and wait for memory when there is none; the page-out daemon is to be woken,
+to make pages free, and to wake those who wait.
+
+Threads: ``user 1``, ``user 2`` allocate, waiting with vm_wait as vm_page_grab does; ``pagedaemon``
+runs its rounds.
+
+What must hold: everybody gets a page, and not because a timer ran out: no sleeper may be left
+asleep for what is so.
+
+True defects of the seed: vm_wait and vm_pageout_thread look and then sleep in two steps, so that a
+wakeup in between is lost until the timer (``free-wait``, ``pagedaemon-wait``).
+
+C: vm_page_alloc, vm_wait, pagedaemon_wakeup, vm_pageout_thread, vm_pageout_scan_inactive,
+vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import Situation
+from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+
+
+class LowMemory(Situation):
+    """See the module."""
+
+    name = "low-memory"
+    title = "low-memory waiters against the page-out daemon's wakeups"
+    repairs = ("free-wait", "pagedaemon-wait")
+    users = 2
+    sizes = {"users": 1}
+
+    def set_up(self) -> None:
+        """Little free, little to gain."""
+        obj = self.object()
+        for i in range(3):
+            self.page(obj, i)
+        self.own = self.object()
+        self.waste(1)
+        self.limits(free_reserved=2, free_min=2, free_severe=1, free_target=3)
+        self.limits(pageout_free_min=1, interrupt_free_min=0)
+
+    def threads(self) -> None:
+        """The daemon and its clients."""
+        self.pagedaemon()
+        for i in range(self.users):
+            self.spawn(f"user {i + 1}", lambda i=i: self.user(i))
+
+    def user(self, pindex: int) -> None:
+        """vm_page_alloc until it works."""
+        vm = self.vm
+        vm.object.hold(self.own)
+        while (m := vm.page.alloc(self.own, pindex, VM_ALLOC_NORMAL)) is None:
+            vm.page.vm_wait(0)
+        m.valid = 0xFF
+        vm.page.activate(m)
+        vm.page.wakeup(m)
+        vm.object.drop(self.own)

@@ -1,0 +1,58 @@
+"""msync against page-out.
+
+Situation: a process has written to a page of a mapped file, and the page has gone to the inactive
+queue.  It calls msync for the page, while the page-out daemon writes the same page, and another
+thread writes to it.
+
+Threads: ``syncer`` stores and calls msync; ``writer`` stores to another word of the page;
+``pagedaemon`` scans; the file disk completes writes.
+
+What must hold: once msync has returned, its store is in the file; no store is lost.
+
+True defect of the seed: vm_object_page_clean marks only pages of whole objects, and writes only
+marked pages (``msync-range``), so that msync of a range writes nothing.
+
+C: sys_msync, vm_map_clean, vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush,
+vm_pageout_scan_inactive, vget, vnode_pager_putpages.
+"""
+
+from __future__ import annotations
+
+from smpvm.config import PAGE_SIZE
+from smpvm.scenarios.small import VA, Situation, expect
+
+
+class MsyncPageout(Situation):
+    """See the module."""
+
+    name = "msync-pageout"
+    title = "msync against page-out"
+    repairs = ("msync-range",)
+
+    def set_up(self) -> None:
+        """A mapped file page, dirty and inactive."""
+        self.vp = self.file({0: 1})
+        self.page(self.vp.v_object, 0, words={0: 1})
+        self.p = self.process()
+        self.map(self.p, vp=self.vp)
+        self.write(self.p, VA, 2)
+        self.to_inactive(self.page_at(self.p, VA))
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon, one who syncs, one who writes."""
+        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.spawn("syncer", self.sync, self.p)
+        self.spawn("writer", lambda: self.write(self.p, VA, 5, word=1), self.p)
+
+    def sync(self) -> None:
+        """Store, msync, look into the file."""
+        self.write(self.p, VA, 3)
+        expect(self.vm.process.sys.msync(self.p, VA, PAGE_SIZE) == 0, "msync failed")
+        on_disk = self.vm.vnode_pager.file(self.vp).blocks.get(0, {}).get(0, 0)
+        expect(on_disk == 3, f"msync has returned, and the file holds {on_disk}")
+
+    def check(self) -> None:
+        """Both stores."""
+        got = [self.read(self.p, VA, word) for word in (0, 1)]
+        expect(got == [3, 5], f"the page reads {got} at the end")

@@ -1,0 +1,60 @@
+"""Queue scan against activation, free and requeue.
+
+Situation: three clean pages of one object on the inactive queue.  The page-out daemon scans the
+queue, its place kept by a marker only, while others take pages away from both sides of the marker.
+
+Threads: ``scanner`` scans for two pages; ``user`` activates page 0, as a fault does, and page 2,
+and gives page 2 back to the tail; ``freer`` frees page 1.
+
+What must hold: the scan visits only pages of its queue (the seed's KKASSERT), does not lose its
+place, leaves no marker; each page is on the queue that it names; the counts are true.
+
+C: vm_pageout_scan_inactive, vm_page_busy_try, vm_page_activate, vm_page_deactivate, vm_page_free_toq,
+vm_page_cache, _vm_page_rem_queue_spinlocked.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import Situation
+
+
+class ScanMoves(Situation):
+    """See the module."""
+
+    name = "scan-moves"
+    title = "queue scan against activation, free and requeue"
+
+    def set_up(self) -> None:
+        """Three inactive pages."""
+        self.obj = self.object()
+        for i in range(3):
+            self.page(self.obj, i)
+
+    def threads(self) -> None:
+        """One scanner, two who move pages."""
+        self.spawn("scanner", lambda: self.scan(want=2))
+        self.spawn("user", self.user)
+        self.spawn("freer", self.freer)
+
+    def user(self) -> None:
+        """Activate pages 0 and 2; give page 2 back."""
+        for pindex, back in ((0, False), (2, True)):
+            objects, page = self.vm.object, self.vm.page
+            objects.hold(self.obj)
+            m = page.lookup_busy_wait(self.obj, pindex, True, "user")
+            objects.drop(self.obj)
+            if m is not None:
+                page.activate(m)
+                if back:
+                    page.deactivate(m)
+                page.wakeup(m)
+
+    def freer(self) -> None:
+        """Free page 1 if it can be had at once."""
+        objects, page = self.vm.object, self.vm.page
+        objects.hold(self.obj)
+        m, error = page.lookup_busy_try(self.obj, 1, True)
+        if m is not None and not error:
+            page.protect(m, 0)
+            page.free(m)
+        objects.drop(self.obj)

@@ -1,0 +1,47 @@
+"""Object terminate against scan.
+
+Situation: the last reference to an anonymous object goes while its two dirty pages are on the
+inactive queue and the page-out daemon comes to launder them.  Terminate waits for I/O, busies and
+frees each page and gives the swap back; the scan may have a page busy, may have written it, or find
+its object dead.
+
+Threads: ``owner`` releases the object; ``pagedaemon`` scans; the swap disk completes writes.
+
+What must hold: both end; both pages are free; the object is gone, and its swap with it.
+
+C: vm_object_deallocate, vm_object_terminate, vm_object_terminate_callback, vm_object_pip_wait,
+swap_pager_dealloc, vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush,
+swp_pager_async_iodone.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import Situation, expect
+
+
+class TerminateScan(Situation):
+    """See the module."""
+
+    name = "terminate-scan"
+    title = "object terminate against scan"
+    dirty_pages = 2
+    sizes = {"dirty_pages": 1}
+
+    def set_up(self) -> None:
+        """Dirty pages of an object with one reference."""
+        self.obj = self.object(swap=True)
+        self.objects.remove(self.obj)
+        for i in range(self.dirty_pages):
+            self.page(self.obj, i, words={0: i + 1}, dirty=True)
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon, and the last owner."""
+        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.spawn("owner", lambda: self.vm.object.deallocate(self.obj))
+
+    def check(self) -> None:
+        """Nothing is left."""
+        expect(self.vm.stats.v_free_count == self.pages, "not every page is free")
+        expect(self.obj not in self.vm.object.all_objects(), "the object is still listed")
+        expect(self.vm.swap.blocks_in_use() == 0, "swap is left")

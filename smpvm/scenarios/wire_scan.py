@@ -1,0 +1,93 @@
+"""Wire and unwire against scan.
+
+Situation: a clean page and a dirty one are inactive; both are wired and unwired, as for I/O
+and by mlock, while the page-out daemon scans the inactive and the active queue.
+
+Threads: ``wirer`` busies, wires, unbusies each page, later unwires it (once to the active, once to
+the inactive queue); ``pagedaemon`` scans both queues.
+
+What must hold: a wired page is on no queue and keeps its place in its object; the counts of queues
+and of wired pages are true; no page is lost between the queues.
+
+C: vm_page_wire, vm_page_unwire, vm_page_unqueue, vm_pageout_scan_inactive, vm_pageout_scan_active,
+vm_page_busy_try, vm_page_cache.
+"""
+
+from __future__ import annotations
+
+from smpvm.config import PAGE_SIZE
+from smpvm.scenarios.small import VA, Situation, expect
+
+
+class WireScan(Situation):
+    """See the module."""
+
+    name = "wire-scan"
+    title = "wire/unwire against scan"
+
+    def set_up(self) -> None:
+        """A clean and a dirty page."""
+        self.obj = self.object(swap=True)
+        self.page(self.obj, 0)
+        self.page(self.obj, 1, dirty=True)
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon, and one who wires."""
+        self.pagedaemon(self.scans)
+        self.spawn("wirer", self.wirer)
+
+    def scans(self) -> None:
+        """Both queues."""
+        self.scan(pass_=1)
+        self.scan_active()
+
+    def wirer(self) -> None:
+        """Wire, look, unwire."""
+        page = self.vm.page
+        for pindex, activate in ((0, False), (1, True)):
+            self.vm.object.hold(self.obj)
+            m = page.lookup_busy_wait(self.obj, pindex, True, "wirer")
+            self.vm.object.drop(self.obj)
+            if m is None:
+                continue
+            page.wire(m)
+            page.wakeup(m)
+            expect(m.queue == 0, f"{m} is wired and on queue {m.queue}")
+            page.busy_wait(m, False, "wirer")
+            expect(m.object is self.obj, f"{m} is wired and out of its object")
+            page.unwire(m, activate)
+            page.wakeup(m)
+
+
+class MlockScan(Situation):
+    """The same through mlock and munlock of a process, with a writer beside them."""
+
+    name = "mlock-scan"
+    title = "mlock/munlock against scan and fault"
+    sysctls = {"page_max_wired": 8}
+
+    def set_up(self) -> None:
+        """One dirty inactive page, mapped."""
+        self.p = self.process()
+        self.map(self.p)
+        self.write(self.p, VA, 1)
+        self.to_inactive(self.page_at(self.p, VA))
+        self.disks()
+
+    def threads(self) -> None:
+        """The daemon, and two threads of the process."""
+        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.spawn("locker", self.locker, self.p)
+        self.spawn("writer", lambda: self.write(self.p, VA, 2), self.p)
+
+    def locker(self) -> None:
+        """mlock, read, munlock."""
+        sys = self.vm.process.sys
+        expect(sys.mlock(self.p, VA, PAGE_SIZE) == 0, "mlock failed")
+        expect(self.read(self.p, VA) in (1, 2), "the locked page reads wrong")
+        expect(sys.munlock(self.p, VA, PAGE_SIZE) == 0, "munlock failed")
+
+    def check(self) -> None:
+        """The store is there."""
+        expect(self.read(self.p, VA) == 2, "the store is lost")
