@@ -132,7 +132,7 @@ class HeldTracker(Probe):
         self.on_block: Callable[[ThreadState, Any, str, int], None] | None = None
         self.on_unblock: Callable[[ThreadState], None] | None = None
         self.on_event: Callable[[ThreadState, str, Any, str], None] | None = None
-        """For the log: acquire, release, block, wake."""
+        """For the log: acquire, release, block, wake; drop, regain of tokens by who blocks."""
         self.on_exit: Callable[[ThreadState], None] | None = None
 
     def attach(self, kernel: Any) -> None:
@@ -291,6 +291,9 @@ class HeldTracker(Probe):
         st.dropped = list(st.held)
         st.held = [h for h in st.held if h.family != TOKEN]
         self._rebuild(st)
+        if self.on_event is not None:
+            for token in tokens:
+                self.on_event(st, "drop", token, "")
 
     def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
         st = td.observed or self.state(td)
@@ -301,6 +304,9 @@ class HeldTracker(Probe):
         st.held = still + kept
         st.dropped = []
         self._rebuild(st)
+        if self.on_event is not None:
+            for token in tokens:
+                self.on_event(st, "regain", token, "")
 
     # -- busy pages
 

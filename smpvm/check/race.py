@@ -184,7 +184,7 @@ class Races(Probe):
                 return
             # The only reader since the last write, and ordered after that write.
             at = getframe(2)
-            out = at.f_back
+            out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
             if key not in stacks:
                 stacks[key] = near(at)
@@ -209,7 +209,7 @@ class Races(Probe):
                 return
             # Nobody else has touched it since this thread wrote it last.
             at = getframe(2)
-            out = at.f_back
+            out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
             if key not in stacks:
                 stacks[key] = near(at)

@@ -25,7 +25,9 @@ RawStack = tuple[tuple[CodeType, int], ...]
 HOME = str(Path(smpvm.__file__).parent) + "/"
 _KEPT = ("vm/", "kern/", "scenarios/", "workload/", "museum/")
 _PLUMBING = ("kern/kernel.py", "kern/shared.py", "kern/thread.py", "kern/atomic.py")
-_PRIMITIVES = "kern/"
+_PRIMITIVES = ("kern/", "vm/page_busy.py")
+_HELPERS = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_busy")
+"""Methods that only take or give back a lock for their caller, by qualified name."""
 _FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "<frozen", "<string>")
 
 
@@ -56,7 +58,8 @@ def kind_of(code: CodeType) -> int:
     place = _place(code.co_filename)
     kind = SKIP
     if place and not code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
-        kind = PRIMITIVE if place.startswith(_PRIMITIVES) else KEEP
+        helper = place.startswith(_PRIMITIVES) or code.co_qualname.startswith(_HELPERS)
+        kind = PRIMITIVE if helper else KEEP
     _WALKED[id(code)] = (code, kind)
     return kind
 
@@ -155,8 +158,15 @@ def line_of(code: CodeType, lasti: int) -> int:
 
 
 def resolve(raw: RawStack) -> tuple[Frame, ...]:
-    """The stack to show, innermost first."""
-    return tuple(_frame(code, lasti) for code, lasti in raw)
+    """The stack to show, innermost first, without the private insides of a primitive."""
+    start = 0
+    while start < len(raw) - 1 and _inside(raw[start][0]):
+        start += 1
+    return tuple(_frame(code, lasti) for code, lasti in raw[start:])
+
+
+def _inside(code: CodeType) -> bool:
+    return code.co_name.startswith("_") and kind_of(code) == PRIMITIVE
 
 
 def _frame(code: CodeType, lasti: int) -> Frame:
@@ -166,7 +176,7 @@ def _frame(code: CodeType, lasti: int) -> Frame:
 
 
 _C_FIRST = re.compile(
-    r"``([a-z_]\w*)(?:\(\))?``|([a-z]\w*_\w*)|([a-z]\w*)(?=,? \(?[\w/]+\.[ch]:\d)"
+    r"``([a-z_]\w*)(?:\(\))?``|([a-z]\w*_\w*)\b(?!\.[ch]\b)|([a-z]\w*)(?=,? \(?[\w/]+\.[ch]:\d)"
 )
 _C_LATER = re.compile(r"\b([a-z]\w*_\w*)(?:\(\))?[,:]? \(?[\w/]+\.[ch]:\d")
 

@@ -44,9 +44,17 @@ ALLPROC_HSIZE: Final = 256
 
 
 _LOOKED = "reads: kern_wait (kern_exit.c:959) looks first and holds the zombie before it acts"
+_JUDGED = "reads: swappable (vm_glue.c:505) and the kill scan judge a process without its token"
 
 
-@shared("p_stat", "p_flags", "p_nice", "p_lock", "p_vmspace", benign={"p_stat": _LOOKED})
+@shared(
+    "p_stat",
+    "p_flags",
+    "p_nice",
+    "p_lock",
+    "p_vmspace",
+    benign={"p_stat": _LOOKED, "p_flags": _JUDGED},
+)
 class Proc:
     """struct proc.  Limits in bytes; ``p_lock`` counts the holds on the process."""
 

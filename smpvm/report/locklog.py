@@ -136,7 +136,9 @@ def _take(
         since[td, r["lock"]] = ns
     elif ev == "wake":
         _waited(log, td, ns, blocked)
-    elif ev == "release" and (start := since.pop((td, r["lock"]), None)) is not None:
+    elif ev == "regain":
+        since[td, r["lock"]] = ns
+    elif ev in ("release", "drop") and (start := since.pop((td, r["lock"]), None)) is not None:
         log.hold[r["cls"]].add(ns - start)
 
 
