@@ -41,6 +41,8 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 @click.option("--log", "log_file", type=click.Path(path_type=Path), help="Write a log there.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Keep run.json and findings.")
+@click.option("--from", "start", type=click.Path(path_type=Path), help="Go on from a snapshot.")
+@click.option("--snapshot", type=click.Path(path_type=Path), help="Keep the memory at the end.")
 def stress(**options: Any) -> int:
     """Run processes on a machine that pages, on real threads, and check that nothing is lost."""
     from smpvm.report.stress import command
@@ -89,6 +91,17 @@ def profiles() -> int:
 
     for profile in PROFILES.values():
         click.echo(f"{profile.name:<12} {profile.title}")
+    return CLEAN
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def snapshot(files: tuple[Path, ...]) -> int:
+    """Check snapshots, and say what is in them (`smpvm stress --snapshot FILE` takes one)."""
+    from smpvm.state.snapshot import describe, read
+
+    for file in files:
+        click.echo(f"{file}: {describe(read(file))}")
     return CLEAN
 
 

@@ -71,6 +71,8 @@ class Machine:
         self.daemons: dict[str, Thread] = {}
         self.closing = threading.Event()
         """Set when processes should exit at their next return to user mode."""
+        self.frozen = threading.Event()
+        """Set while processes should rest at the boundary to user mode."""
         self.stall: list[str] = []
         """Who waited for what when the machine stopped getting on."""
         self.stall_after = stall_after
@@ -120,6 +122,22 @@ class Machine:
     def failed(self) -> bool:
         """The machine came to a bad end: its memory is not at rest."""
         return bool(self.k.panics or self.k.errors or self.stall)
+
+    # -- a rest in between
+
+    def freeze(self, patience: float = 30.0) -> bool:
+        """Let every process come to rest in user mode, and all I/O end; False when one does not.
+
+        They go on when ``frozen`` is cleared.
+        """
+        self.frozen.set()
+        end = time.monotonic() + patience
+        quiet = 0
+        while quiet < 3 and not self.failed and time.monotonic() < end:
+            time.sleep(0.01)
+            resting = all(td.wmesg in ("frozen", "wait") for td in self._processes())
+            quiet = quiet + 1 if resting and self._idle() else 0
+        return quiet == 3
 
     # -- the end
 

@@ -231,6 +231,12 @@ class Kernel:
         thousands, rest = divmod(next(self._ids.setdefault(f"{kind} {td.tid}", count())), 1000)
         return (thousands * 1000 + td.tid) * 1000 + rest
 
+    def reserve_ids(self, kind: str, first: int) -> None:
+        """Objects of *kind* are numbered from *first* on at least (a loaded state has some)."""
+        with self._guard:
+            now = next(self._ids.get(kind, count()))
+            self._ids[kind] = count(max(now, first))
+
     def new(self, cls: type[T], *args: Any, **kwargs: Any) -> T:
         """An instance of a class with shared fields: bare, or instrumented when watched."""
         if self._hook is None:

@@ -10,16 +10,19 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from smpvm.check.suite import parse_checks
-from smpvm.config import ConfigError, parse_sysctl
+from smpvm.config import Config, ConfigError, parse_sysctl
 from smpvm.report.live import watch
 from smpvm.report.summary import run_lines
+from smpvm.state.snapshot import Snapshot
+from smpvm.state.snapshot import read as read_snapshot
 from smpvm.vm.repairs import choose
-from smpvm.workload.profiles import find
+from smpvm.workload.profiles import Profile, find
 from smpvm.workload.stress import Plan, Result, check_plan, run
 from smpvm.workload.trace import Trace, check_writable, read
 
@@ -27,15 +30,9 @@ from smpvm.workload.trace import Trace, check_writable, read
 def plan_of(options: Mapping[str, Any]) -> Plan:
     """The plan that the options ask for.  Raises ConfigError or TraceError."""
     profile = find(options["profile"])
-    config = profile.machine(
-        ncpus=options["cpus"],
-        pages=options["pages"],
-        swap_pages=options["swap_pages"],
-        pq_l2_size=options["pq_l2_size"],
-        spin_pool=options["spin_pool"],
-        seed=options["seed"],
-        sysctl=dict(parse_sysctl(text) for text in options["sysctls"]),
-    )
+    begin = options.get("start")
+    snapshot = None if begin is None else read_snapshot(begin)
+    config = _config(options, profile) if snapshot is None else _resumed(options, snapshot)
     plan = Plan(
         profile,
         config,
@@ -46,14 +43,41 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
+        start=snapshot,
+        snapshot=options.get("snapshot"),
         command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
     )
     check_plan(plan)
     if plan.run_dir is not None:
         _make_dir(plan.run_dir)
-    if plan.log_file is not None:
-        check_writable(plan.log_file)
+    for file in (plan.log_file, plan.snapshot):
+        if file is not None:
+            check_writable(file)
     return plan
+
+
+def _config(options: Mapping[str, Any], profile: Profile) -> Config:
+    return profile.machine(
+        ncpus=options["cpus"],
+        pages=options["pages"],
+        swap_pages=options["swap_pages"],
+        pq_l2_size=options["pq_l2_size"],
+        spin_pool=options["spin_pool"],
+        seed=options["seed"],
+        sysctl=dict(parse_sysctl(text) for text in options["sysctls"]),
+    )
+
+
+def _resumed(options: Mapping[str, Any], snapshot: Snapshot) -> Config:
+    """The snapshot's own configuration, but for what does not touch its memory."""
+    for name in ("pages", "swap_pages", "pq_l2_size"):
+        if options[name] is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is the snapshot's with --from")
+    changed = {name: options[name] for name in ("spin_pool",) if options[name] is not None}
+    if options["cpus"] is not None:
+        changed["ncpus"] = options["cpus"]
+    config = replace(snapshot.config, seed=options["seed"], **changed)
+    return config.with_sysctl(**dict(parse_sysctl(text) for text in options["sysctls"]))
 
 
 def _checks(text: str) -> frozenset[str]:
@@ -115,6 +139,8 @@ def command(options: Mapping[str, Any]) -> int:
         print(json.dumps(result.to_json(), indent=1))
     else:
         print("\n".join(run_lines(result, coverage=options["coverage"])))
+        if result.snapshot:
+            print(result.snapshot)
     for error in result.errors:
         print(f"smpvm: internal error: {error}", file=sys.stderr)
     return exit_code(result)

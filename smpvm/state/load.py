@@ -116,6 +116,7 @@ class _Loader:
                 VmObject, self.k, names.OBJECT_TYPES.index(desc["type"]), desc["size"], 0
             )
             obj.num = n
+            obj.token.name = str(obj)
             for name in (
                 "ref_count",
                 "paging_in_progress",

@@ -26,9 +26,12 @@ from smpvm.host.carrier import Stopped
 from smpvm.host.probe import Probe
 from smpvm.kern.thread import Panic
 from smpvm.machine import Machine
+from smpvm.state import StateError
+from smpvm.state.snapshot import Snapshot, write
 from smpvm.vm.coverage import report as coverage_report
 from smpvm.vm.repairs import Repair
 from smpvm.workload.profiles import Profile, Task
+from smpvm.workload.resume import ResumedPageout, freeze_and_take, resume, start
 from smpvm.workload.runner import Runner
 from smpvm.workload.sample import Sample, look
 from smpvm.workload.trace import Trace, read
@@ -56,6 +59,10 @@ class Plan:
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
     log_file: Path | None = None
     """Gets every lock event."""
+    start: Snapshot | None = None
+    """The memory to begin with (its configuration is the plan's)."""
+    snapshot: Path | None = None
+    """Gets the machine's memory as it was when the time was up."""
     command: str = ""
     """The command line that shows a finding again."""
     stall_after: float = 10.0
@@ -87,6 +94,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
     """Defects of smpvm itself."""
     repairs: list[str] = field(default_factory=list)
+    snapshot: str = ""
     checkers: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -162,6 +170,8 @@ def _run(
     suite = CheckSuite(plan.checks, findings, traces=_traces(plan))
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     overrides = [*(r.override for r in plan.repairs), *plan.overrides]
+    if plan.start is not None:
+        overrides.append(ResumedPageout)
     machine = Machine(
         plan.config,
         observers=observers,
@@ -172,18 +182,35 @@ def _run(
     if plan.run_dir is not None:
         _write_run(plan, plan.run_dir)
     runner = Runner(machine, contents, tasks_of(plan))
+    restored = [] if plan.start is None else resume(machine, plan.start)
     machine.boot()
+    start(machine, restored)
     runner.start()
     interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt)
+    said = _snapshot(plan, machine)
     machine.stop(patience=plan.patience, at_rest=suite.at_rest)
     if not machine.failed:
         runner.check_files()
     suite.finish()
     result = _judge(plan, machine, runner, contents, findings, interrupted)
     result.checkers = suite.summary()
+    result.snapshot = said
     if plan.run_dir is not None:
         write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
     return result
+
+
+def _snapshot(plan: Plan, machine: Machine) -> str:
+    """Write the snapshot that was asked for; returns what to say about it."""
+    if plan.snapshot is None:
+        return ""
+    if machine.failed:
+        return "snapshot: not taken, the machine has come to a bad end"
+    try:
+        size = write(plan.snapshot, freeze_and_take(machine))
+    except StateError as why:
+        return f"snapshot: not taken: {why}"
+    return f"snapshot: {plan.snapshot}, {size:,} bytes"
 
 
 def _let_run(

@@ -86,6 +86,8 @@ class User:
         if self.machine.closing.is_set():
             return False
         self.k.sleep.tsleep(self._idle, PCATCH, "user", 1, cond=lambda: False)
+        while self.machine.frozen.is_set() and not self.machine.closing.is_set():
+            self.k.sleep.tsleep(self._idle, PCATCH, "frozen", 1, cond=lambda: False)
         return not self.machine.closing.is_set()
 
     def pages(self, share: float) -> int:
