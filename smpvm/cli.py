@@ -164,6 +164,51 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
+@cli.command()
+@click.argument("scenario", metavar="SCENARIO|all")
+@click.option("--strategy", default="portfolio", show_default=True, help="random, pct, pos, ...")
+@click.option("--schedules", type=click.IntRange(1), help="Executions, at most.")
+@click.option("--seconds", type=click.FloatRange(0.01), help="Host seconds, at most.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--depth", type=click.IntRange(1, 10), help="PCT: the depth of the bugs sought.")
+@click.option("--bound", type=click.IntRange(0, 100), help="bounded: preemptions, at most.")
+@click.option("--granularity", type=click.Choice(["access", "sync"]), default="access")
+@click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--stop-on-first", is_flag=True, help="End with the first finding.")
+@click.option("--shrink/--no-shrink", default=True, help="Shrink each finding's schedule.")
+@click.option("--repair", "repairs", multiple=True, metavar="NAME|all")
+@click.option("--check", "checks", default="all", metavar="all|none|NAME,...")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Keep the findings there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+def explore(**options: Any) -> int:
+    """Run SCENARIO (a name, path/file.py:Name, or all) under many schedules."""
+    from smpvm.explore.portfolio import STRATEGIES
+    from smpvm.report.explore import explore as run
+
+    if options["strategy"] not in STRATEGIES:
+        raise click.UsageError(
+            f"strategy {options['strategy']!r}: unknown; known are {', '.join(STRATEGIES)}"
+        )
+    return run(options, click.echo)
+
+
+@cli.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--schedule", help="A schedule's text, instead of a finding.")
+@click.option("--lanes", is_flag=True, help="Show the interleaving, one column a thread.")
+@click.option("--break", "break_at", type=click.IntRange(0), help="Drop into pdb at this step.")
+@click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+def replay(**options: Any) -> int:
+    """Run the schedule of a finding again, step for step."""
+    from smpvm.report.explore import replay as run
+
+    if (options["file"] is None) == (options["schedule"] is None):
+        raise click.UsageError("replay: give a finding's FILE or --schedule")
+    return run(options, click.echo)
+
+
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"smpvm: {' '.join(text.split())}", file=sys.stderr)

@@ -20,7 +20,6 @@ from smpvm.explore.hb import Order, Race, carrier_gates, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.serial import AWAIT, RESUME, START
 
-
 _GATES = (AWAIT, RESUME, START)
 
 

@@ -72,7 +72,7 @@ class Order:
 
     def _add(self, at: int) -> None:
         op = self.ops[at]
-        tid, kind, obj, _ = op
+        tid, kind, _obj, _ = op
         slot = self.slot[tid]
         clock = self._before(at, tid)
         cause = self.causes.get(at)
@@ -296,7 +296,7 @@ def _join(a: Clock, b: Clock) -> Clock:
 
 
 def _covers(op: Op, obj: Any) -> bool:
-    return op[1] != AWAIT and same(op[2], obj) and not (op[1] == READ)
+    return op[1] != AWAIT and same(op[2], obj) and op[1] != READ
 
 
 def _hides(before: Op, op: Op) -> bool:

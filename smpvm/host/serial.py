@@ -139,8 +139,12 @@ class SerialCarrier:
         self.errors: list[tuple[Carried, BaseException]] = []
         self.stuck: str = ""
         """Why nobody can run: "" (all ended), "stuck", "livelock" (unfair or endless), "cut"."""
-        self.on_block: Callable[[Carried, Any, str], None] | None = None
-        """Told once for each acquire that has to wait: thread, lock, mode."""
+        self.on_block: Callable[[Any, Any, str, int], None] | None = None
+        """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
+        self.on_idle: Callable[[], object] | None = None
+        """Called when nobody can run, before time moves on."""
+        self.on_rest: Callable[[], None] | None = None
+        """Called in the boot thread when all have ended (but for daemons), before they are."""
         self.on_stuck: Callable[[], None] | None = None
         """Called in the boot thread when the run is stuck, before the threads are ended."""
         self.strands: list[Strand] = []
@@ -256,7 +260,7 @@ class SerialCarrier:
             me.tell = False
             if self.on_block is not None:
                 _, kind, lock, _ = me.op
-                self.on_block(me.td, lock, "shared" if kind == ACQUIRE_SHARED else "excl")
+                self.on_block(me.td, lock, "shared" if kind == ACQUIRE_SHARED else "excl", 0)
                 if self.stopping:
                     raise Stopped
         me.ready = None
@@ -346,6 +350,8 @@ class SerialCarrier:
         if not timers or self._idle_fires > _IDLE_FIRES:
             self.stuck = "stuck"
             return False
+        if self.on_idle is not None:
+            self.on_idle()
         self._last_timer = len(self.log) + 1
         self._ticks = now = max(self._ticks, min(timers))
         self.log.append((CLOCK, TIMER, None, ""))
@@ -522,8 +528,9 @@ class SerialCarrier:
         if not self.stopping:
             self._run()
         left = [s.td for s in self.strands if not s.done and not s.daemon]
-        if self.stuck and not self.stopping and self.on_stuck is not None:
-            self.on_stuck()
+        ended = self.on_stuck if self.stuck else self.on_rest
+        if ended is not None and not self.stopping and self.stuck != "cut":
+            ended()
         self.unwind()
         return left
 

@@ -1,0 +1,245 @@
+"""Many executions of one scenario: what was found, how much was seen, what is proven."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+from smpvm.check.finding import Finding
+from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
+from smpvm.explore.find import find
+from smpvm.explore.hb import trace_hash
+from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.shrink import Shrinker
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run, and how much of it."""
+
+    strategy: str = "portfolio"
+    schedules: int | None = 1000
+    seconds: float | None = None
+    seed: int = 0
+    depth: int | None = None
+    bound: int | None = None
+    settings: Settings = field(default_factory=Settings)
+    stop_on_first: bool = False
+    shrink: bool = True
+    traces: bool = True
+    """Count the classes of traces seen."""
+
+
+@dataclass
+class Report:
+    """What came of a campaign."""
+
+    scenario: str
+    strategy: str
+    granularity: str
+    executions: int = 0
+    points: int = 0
+    seconds: float = 0.0
+    traces: set[int] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+    digest: str = ""
+    proven: str = ""
+    notes: list[str] = field(default_factory=list)
+    benign: dict[str, int] = field(default_factory=dict)
+    cut: int = 0
+    """Executions that the strategy ended early."""
+
+    @property
+    def verdict(self) -> str:
+        """``findings``, ``proven`` or ``inconclusive``."""
+        if self.findings:
+            return "findings"
+        return "proven" if self.proven else "inconclusive"
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "scenario": self.scenario,
+            "strategy": self.strategy,
+            "granularity": self.granularity,
+            "executions": self.executions,
+            "points": self.points,
+            "seconds": round(self.seconds, 3),
+            "traces": len(self.traces),
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "proven": self.proven,
+            "notes": self.notes,
+            "benign_races": dict(sorted(self.benign.items())),
+            "findings": [f.to_json() for f in self.findings],
+        }
+
+    def lines(self) -> list[str]:
+        """A few lines for people."""
+        rate = self.executions / self.seconds if self.seconds else 0.0
+        points = self.points / self.seconds if self.seconds else 0.0
+        out = [
+            f"{self.scenario}: {self.strategy}, {self.granularity}: "
+            f"{self.executions:,} executions, {self.points:,} points, "
+            f"{len(self.traces):,} distinct traces, "
+            f"{self.seconds:.1f} s ({rate:,.0f} executions/s, {points:,.0f} points/s)"
+        ]
+        out += [f"  {note}" for note in self.notes]
+        if self.findings:
+            kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
+            out.append(f"  findings: {kinds}")
+        elif self.proven:
+            out.append(f"  proven at granularity {self.granularity}: no finding in {self.proven}")
+        else:
+            out.append("  nothing found; inconclusive: the space was not exhausted")
+        return out
+
+
+Progress = Callable[[Report], None]
+
+
+class Campaign:
+    """Runs a plan on one scenario, in this process."""
+
+    def __init__(
+        self,
+        scenario: ScenarioClass,
+        plan: Plan,
+        *,
+        progress: Progress | None = None,
+        part: tuple[int, int] = (0, 1),
+        command: str = "",
+    ) -> None:
+        self.scenario = scenario
+        self.plan = plan
+        self.progress = progress
+        self.part = part
+        self.command = command
+        self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
+
+    def run(self) -> Report:
+        """All of it."""
+        plan, (mine, of) = self.plan, self.part
+        strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
+        settings = plan.settings
+        report = Report(
+            getattr(self.scenario, "spec", self.scenario.name), plan.strategy, settings.granularity
+        )
+        hasher = blake2b(digest_size=16)
+        began = told = time.perf_counter()
+        n = mine
+        with collected() as collector:
+            while plan.schedules is None or n < plan.schedules:
+                outcome = execute(self.scenario, strategy, settings, n)
+                if outcome is None:
+                    report.proven = strategy.claim()
+                    break
+                n += of
+                self._count(report, outcome)
+                hasher.update(outcome.digest)
+                collector.after(outcome.steps)
+                now = time.perf_counter()
+                report.seconds = now - began
+                if self.progress is not None and now - told > 1.0:
+                    told = now
+                    self.progress(report)
+                if plan.stop_on_first and self._by_mark:
+                    break
+                if plan.seconds is not None and report.seconds > plan.seconds:
+                    break
+            report.seconds = time.perf_counter() - began
+            report.notes = strategy.notes()
+            report.digest = hasher.hexdigest()
+            report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
+        return report
+
+    def _count(self, report: Report, outcome: Outcome) -> None:
+        report.points += outcome.steps
+        if outcome.stuck == "cut":
+            report.cut += 1
+        else:
+            report.executions += 1
+        if self.plan.traces:
+            report.traces.add(trace_hash(outcome.carrier))
+        for name, count in outcome.benign.items():
+            report.benign[name] = report.benign.get(name, 0) + count
+        for finding in outcome.findings:
+            known = self._by_mark.get(finding.fingerprint)
+            if known is None:
+                self._by_mark[finding.fingerprint] = (finding, outcome)
+                outcome.carrier.strands.clear()  # the machine may go; the log stays
+            else:
+                known[0].count += 1
+
+    def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
+        """The finding with its schedule, shrunk, and the command that shows it again."""
+        settings = self.plan.settings
+        schedule = schedule_of(self.scenario, settings, outcome)
+        if self.plan.shrink:
+            shrunk = Shrinker(self.scenario, settings, finding.fingerprint).shrink(outcome)
+            if shrunk is not None:
+                count, finding = finding.count, shrunk.finding
+                finding.count = count
+                schedule = schedule_of(self.scenario, settings, shrunk.outcome)
+                finding.evidence.append(
+                    f"schedule shrunk from {shrunk.before} switches to {shrunk.after}, of them "
+                    f"{shrunk.preemptions} preemptions ({shrunk.runs} executions)"
+                )
+        finding.schedule = schedule.text()
+        finding.command = f"smpvm replay --lanes --schedule '{finding.schedule}'"
+        return finding
+
+
+def run_part(spec: str, package: str, plan: Plan, part: tuple[int, int]) -> Report:
+    """One worker's share; *package* is the module that has the built-in scenarios."""
+    import importlib
+
+    scenario = find(spec, importlib.import_module(package) if package else None)
+    return Campaign(scenario, plan, part=part).run()
+
+
+def run_jobs(
+    spec: str, package: str, plan: Plan, jobs: int, executor: Executor | None = None
+) -> Report:
+    """The same spread over *jobs* workers of *executor* (default: local processes)."""
+    own = executor is None
+    pool: Executor = ProcessPoolExecutor(jobs) if executor is None else executor
+    try:
+        began = time.perf_counter()
+        parts = [pool.submit(run_part, spec, package, plan, (i, jobs)) for i in range(jobs)]
+        report = merge([p.result() for p in parts])
+        report.seconds = time.perf_counter() - began
+        return report
+    finally:
+        if own:
+            pool.shutdown()
+
+
+def merge(parts: Sequence[Report]) -> Report:
+    """Several workers' reports as one."""
+    whole = replace(parts[0], findings=[], notes=[*parts[0].notes], traces=set(), benign={})
+    whole.executions = sum(p.executions for p in parts)
+    whole.points = sum(p.points for p in parts)
+    whole.cut = sum(p.cut for p in parts)
+    whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()
+    found: dict[str, Finding] = {}
+    for part in parts:
+        whole.traces |= part.traces
+        for name, count in part.benign.items():
+            whole.benign[name] = whole.benign.get(name, 0) + count
+        for finding in part.findings:
+            if finding.fingerprint in found:
+                found[finding.fingerprint].count += finding.count
+            else:
+                found[finding.fingerprint] = finding
+    whole.findings = list(found.values())
+    return whole
+
+
+EXHAUSTIVE = ("bounded", "all", "dpor", "roundrobin")
+"""Strategies that one worker must run alone: each execution follows from the one before."""

@@ -1,0 +1,227 @@
+"""One execution of a scenario: a fresh machine on a fresh carrier, watched, judged at the end."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site_of
+from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.explore.roundrobin import Fair
+from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.schedule import Namer, Schedule, runs_of
+from smpvm.explore.scheduler import SerialCarrier, Strategy
+from smpvm.host.probe import Probe
+from smpvm.host.serial import AWAIT
+from smpvm.kern.kernel import Kernel
+from smpvm.kern.stall import who_waits
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How executions are run."""
+
+    granularity: str = "access"
+    carrier: str = "auto"
+    limit: int = 20_000
+    """Steps after which the fair suffix begins; a run twice as long is a livelock."""
+    checks: frozenset[str] = frozenset(CHECKS)
+    repairs: tuple[str, ...] = ()
+    digest: bool = True
+
+    def with_repairs(self, repairs: Iterable[str]) -> Settings:
+        """The same with other repairs."""
+        return replace(self, repairs=tuple(repairs))
+
+
+@dataclass
+class Outcome:
+    """What came of one execution."""
+
+    carrier: SerialCarrier
+    findings: list[Finding]
+    digest: bytes = b""
+    stuck: str = ""
+    """As the carrier has it; "cut" for an execution that the strategy ended."""
+    runs: list[tuple[int, int, str]] = field(default_factory=list)
+    benign: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """The steps that were taken."""
+        return len(self.carrier.log)
+
+    def find(self, mark: str) -> Finding | None:
+        """The finding with that fingerprint."""
+        return next((f for f in self.findings if f.fingerprint == mark), None)
+
+
+class Execution:
+    """Builds, runs and judges one execution.  Used once."""
+
+    def __init__(
+        self,
+        scenario: ScenarioClass,
+        strategy: Strategy,
+        scheduler: Any,
+        settings: Settings,
+        observers: Sequence[Probe] = (),
+        carrier_class: type[SerialCarrier] = SerialCarrier,
+    ) -> None:
+        self.scenario = scenario
+        self.strategy = strategy
+        self.settings = settings
+        self.log = FindingLog()
+        self.suite = CheckSuite(settings.checks, self.log)
+        self.carrier = carrier_class(
+            scheduler,
+            access_points=settings.granularity == "access",
+            switcher=settings.carrier,
+            limit=settings.limit,
+            fair=Fair() if strategy.fair_after else None,
+        )
+        strategy.attach(self.carrier)
+        self.observers = (*observers, *self.suite.observers)
+
+    def run(self) -> Outcome:
+        """The whole of it."""
+        carrier = self.carrier
+        k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
+        carrier.on_block = k.probe.lock_block
+        carrier.on_idle = self.suite.idle
+        carrier.on_stuck = self._stuck
+        carrier.on_rest = self.suite.at_rest
+        body = None
+        try:
+            body = self.scenario(k, self.settings.repairs)
+            carrier.join()
+        finally:
+            if not carrier.stopping:
+                carrier.unwind()
+        self._judge(body)
+        self.suite.finish()
+        outcome = Outcome(carrier, self.log.findings, stuck=carrier.stuck)
+        if self.settings.digest:
+            outcome.digest = self._digest(outcome)
+        if self.log:
+            outcome.runs = runs_of(carrier.log)
+        if self.suite.race is not None:
+            outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
+        return outcome
+
+    # -- judging
+
+    def _judge(self, body: Any) -> None:
+        k, carrier = self.k, self.carrier
+        for td, error in [*k.errors, *carrier.errors]:
+            kind = type(error).__name__
+            failed = kind == "AssertionError"
+            text = str(error) or "assertion failed"
+            self._add(
+                "assertion",
+                text if failed else f"{kind}: {text}",
+                [site_of(td, "fails")],
+            )
+        # A panic is a finding already (check/panics).
+        if not (k.errors or carrier.errors or k.panics or carrier.stuck):
+            kind = getattr(body, "wrong_kind", "assertion")
+            for text in body.wrong():
+                self._add(kind, text)
+
+    def _add(self, kind: str, text: str, sites: Sequence[Any] = ()) -> None:
+        name = self.scenario.name
+        self.log.add(
+            Finding(
+                kind, text, sites=list(sites), fingerprint=fingerprint(kind, name, nameless(text))
+            )
+        )
+
+    def _stuck(self) -> None:
+        """Nobody can run, or nobody ends."""
+        carrier = self.carrier
+        self.suite.stalled()
+        known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
+        if known & set(self.log.kinds()):
+            return
+        live = [s for s in carrier.strands if not s.done and not s.daemon]
+        lines = who_waits(self.k)
+        if carrier.stuck == "livelock":
+            kind, what = "livelock", "threads run for ever under a fair scheduler"
+        elif all(s.op[1] == AWAIT for s in live):
+            kind = "livelock"
+            what = "every live thread awaits in a loop that nobody can end"
+        elif any(s.ready is not None for s in live):
+            kind, what = "deadlock", "threads wait for locks that nobody will release"
+        else:
+            kind, what = "stall", "threads sleep, and nobody is left who would wake them"
+        sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
+        ops = sorted(f"{s.td.name} {s.op[1]}" for s in live)
+        mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
+        self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
+
+    def _digest(self, outcome: Outcome) -> bytes:
+        """Over the event stream: every step in order, how it ended, what was found."""
+        step = Namer().step
+        hasher = blake2b(digest_size=16)
+        hasher.update(b"".join(map(step, self.carrier.log)))
+        marks = sorted(f.fingerprint for f in outcome.findings)
+        hasher.update(f"{outcome.stuck} {' '.join(marks)}".encode())
+        return hasher.digest()
+
+
+def execute(
+    scenario: ScenarioClass,
+    strategy: Strategy,
+    settings: Settings,
+    n: int = 0,
+    observers: Sequence[Probe] = (),
+    carrier_class: type[SerialCarrier] = SerialCarrier,
+) -> Outcome | None:
+    """Run the strategy's execution *n*; None when it has nothing left to try."""
+    scheduler = strategy.start(n)
+    if scheduler is None:
+        return None
+    outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
+    strategy.done(outcome.carrier)
+    return outcome
+
+
+def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -> Schedule:
+    """The schedule that an execution took."""
+    return Schedule(
+        getattr(scenario, "spec", "") or scenario.name,
+        settings.granularity,
+        settings.repairs,
+        runs=outcome.runs or runs_of(outcome.carrier.log),
+    )
+
+
+class Collector:
+    """Keeps the garbage collector out of executions, and lets it in between them."""
+
+    def __init__(self, every: int = 100_000) -> None:
+        self._every = every
+        self._steps = 0
+
+    def after(self, steps: int) -> None:
+        """An execution of that many steps is over."""
+        self._steps += steps + 200
+        if self._steps > self._every:
+            self._steps = 0
+            gc.collect()
+
+
+@contextmanager
+def collected() -> Iterator[Collector]:
+    """Machines are cyclic garbage: collected in batches, which is faster than bit by bit."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield Collector()
+    finally:
+        if was:
+            gc.enable()

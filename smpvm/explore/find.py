@@ -1,0 +1,90 @@
+"""Scenarios by name: a built-in one, or ``path/file.py:Name``; ``?size=value`` sets a size."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from smpvm.explore.scenario import Scenario, ScenarioClass
+
+
+class ScenarioError(ValueError):
+    """No such scenario: one line."""
+
+
+def classes_of(module: ModuleType) -> Iterator[Any]:
+    """The scenario classes that *module* defines."""
+    for _, cls in inspect.getmembers(module, inspect.isclass):
+        if cls.__module__ == module.__name__ and cls.__dict__.get("name") and hasattr(cls, "wrong"):
+            yield cls
+
+
+def builtin(package: ModuleType) -> dict[str, Any]:
+    """Every scenario of *package*, by name."""
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for cls in classes_of(module):
+            found[cls.name] = cls
+    return dict(sorted(found.items()))
+
+
+def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
+    """The scenario that *spec* names.  Raises ScenarioError."""
+    where, _, sizes = spec.partition("?")
+    if ".py" in where:
+        cls = _from_file(where)
+    else:
+        known = {} if package is None else builtin(package)
+        if where not in known:
+            raise ScenarioError(f"scenario {where!r}: unknown; known are {', '.join(known)}")
+        cls = known[where]
+    return resized(cls, spec, _sizes(cls, spec, sizes))
+
+
+def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
+    """*cls* with other sizes, remembering how it was asked for."""
+    return type(cls.__name__, (cls,), {**sizes, "spec": spec, "name": cls.name, "title": cls.title})  # type: ignore[return-value]
+
+
+def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for part in text.split("&") if text else ():
+        name, _, value = part.partition("=")
+        if name not in cls.sizes or not value.isdecimal():
+            raise ScenarioError(f"scenario {spec!r}: {part!r} is not a size of it")
+        sizes[name] = int(value)
+    return sizes
+
+
+def _from_file(where: str) -> Any:
+    path, _, name = where.partition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise ScenarioError(f"scenario {where!r}: no file {path}")
+    module_name = f"smpvm_scenario_{file.stem}"
+    loaded = importlib.util.spec_from_file_location(module_name, file)
+    assert loaded is not None
+    assert loaded.loader is not None
+    module = importlib.util.module_from_spec(loaded)
+    sys.modules[module_name] = module
+    try:
+        loaded.loader.exec_module(module)
+    except Exception as why:
+        raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}") from None
+    known = {cls.name: cls for cls in classes_of(module) if cls is not Scenario}
+    known |= {cls.__name__: cls for cls in known.values()}
+    if not name and len(known) == 1:
+        return next(iter(known.values()))
+    if name not in known:
+        raise ScenarioError(
+            f"scenario {where!r}: the file has {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]

@@ -1,0 +1,214 @@
+"""The commands ``smpvm explore`` and ``smpvm replay``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pdb
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from smpvm.check.finding import Finding, FindingLog, load
+from smpvm.check.suite import parse_checks
+from smpvm.explore.campaign import EXHAUSTIVE, Campaign, Plan, Report, run_jobs
+from smpvm.explore.engine import Outcome, Settings, execute
+from smpvm.explore.find import ScenarioError, builtin, find
+from smpvm.explore.replay import Replay
+from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.schedule import Schedule, ScheduleError
+from smpvm.explore.scheduler import SerialCarrier
+from smpvm.report.lanes import Recorder, lanes
+
+PACKAGE: Final = "smpvm.scenarios"
+CLEAN, FOUND, INCONCLUSIVE = 0, 1, 3
+
+
+def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
+    """Run the campaigns; returns the exit code."""
+    package = importlib.import_module(PACKAGE)
+    specs = list(builtin(package)) if options["scenario"] == "all" else [options["scenario"]]
+    log = FindingLog(options["run_dir"]) if options["run_dir"] else FindingLog()
+    reports = []
+    for spec in specs:
+        scenario = find(spec, package)
+        report = _campaign(scenario, spec, options, echo)
+        reports.append(report)
+        for finding in report.findings:
+            log.add(finding)
+        if not options["as_json"]:
+            for line in report.lines():
+                echo(line)
+            for finding in report.findings:
+                echo("")
+                _show(finding, echo)
+                echo("")
+    log.finish()
+    if options["as_json"]:
+        echo(json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1))
+    if any(r.findings for r in reports):
+        return FOUND
+    return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
+
+
+def _campaign(
+    scenario: ScenarioClass, spec: str, options: Mapping[str, Any], echo: Callable[[str], None]
+) -> Report:
+    repairs = options["repairs"]
+    if "all" in repairs:
+        repairs = scenario.repairs
+    strategy = options["strategy"]
+    schedules = options["schedules"]
+    if schedules is None and options["seconds"] is None and strategy not in EXHAUSTIVE:
+        schedules = 1000
+    plan = Plan(
+        strategy=strategy,
+        schedules=schedules,
+        seconds=options["seconds"],
+        seed=options["seed"],
+        depth=options["depth"],
+        bound=options["bound"],
+        settings=Settings(
+            granularity=options["granularity"],
+            carrier=options["carrier"],
+            checks=parse_checks(options["checks"]),
+            repairs=tuple(repairs),
+        ),
+        stop_on_first=options["stop_on_first"],
+        shrink=options["shrink"],
+    )
+    jobs = options["jobs"]
+    if jobs > 1 and strategy not in EXHAUSTIVE:
+        return run_jobs(spec, PACKAGE, plan, jobs)
+
+    def progress(report: Report) -> None:
+        if not options["as_json"] and sys.stderr.isatty():
+            print(report.lines()[0], file=sys.stderr)
+
+    return Campaign(scenario, plan, progress=progress).run()
+
+
+def _show(finding: Finding, echo: Callable[[str], None]) -> None:
+    """The last conflicting steps in lanes, then the finding."""
+    if finding.schedule is not None:
+        shown = run_schedule(Schedule.parse(finding.schedule))
+        for line in shown.lanes(tail=24):
+            echo("  " + line)
+        echo("")
+    for line in finding.lines():
+        echo("  " + line)
+
+
+class Shown:
+    """A replayed execution and what was seen in it."""
+
+    def __init__(self, replay: Replay, outcome: Outcome, recorder: Recorder) -> None:
+        self.replay = replay
+        self.outcome = outcome
+        self.recorder = recorder
+
+    def lanes(self, *, width: int = 110, tail: int | None = None) -> list[str]:
+        """The interleaving."""
+        names = {s.tid: s.td.name for s in self.outcome.carrier.strands}
+        with self.recorder.k.quietly():
+            return lanes(
+                self.outcome.carrier.log,
+                names,
+                self.recorder.rows,
+                self.replay.reasons,
+                width=width,
+                tail=tail,
+            )
+
+
+def run_schedule(
+    schedule: Schedule,
+    *,
+    carrier: str = "auto",
+    carrier_class: type[SerialCarrier] = SerialCarrier,
+    scenario: ScenarioClass | None = None,
+) -> Shown:
+    """Run a schedule again.  Raises ScenarioError if its scenario is not there."""
+    scenario = scenario or find(schedule.scenario, importlib.import_module(PACKAGE))
+    settings = Settings(
+        granularity=schedule.granularity, carrier=carrier, repairs=schedule.repairs, digest=True
+    )
+    strategy, recorder = Replay(schedule), Recorder()
+    outcome = execute(scenario, strategy, settings, 0, (recorder,), carrier_class)
+    assert outcome is not None
+    return Shown(strategy, outcome, recorder)
+
+
+def breaking(step: int) -> type[SerialCarrier]:
+    """A carrier that drops into pdb, inside the model's thread, at that step."""
+
+    class Breaking(SerialCarrier):
+        def point(
+            self, kind: str, obj: object, field: str = "", ready: Callable[[], bool] | None = None
+        ) -> None:
+            super().point(kind, obj, field, ready)
+            if not self.inert and len(self.log) - 1 == step:
+                debugger = pdb.Pdb()
+                debugger.set_trace(sys._getframe(1))
+
+    return Breaking
+
+
+def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
+    """Run one schedule again; 1 if the finding is there again, 3 if it is not."""
+    expected: Finding | None = None
+    if options["file"] is not None:
+        expected = load(Path(options["file"]))
+    text = options["schedule"] or (expected.schedule if expected is not None else None)
+    if text is None:
+        raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
+    schedule = Schedule.parse(text)
+    step = options["break_at"]
+    shown = run_schedule(
+        schedule,
+        carrier=options["carrier"],
+        carrier_class=SerialCarrier if step is None else breaking(step),
+    )
+    diverged = _why_diverged(schedule, shown.replay.diverged)
+    found = shown.outcome.findings
+    again = bool(found) if expected is None else bool(shown.outcome.find(expected.fingerprint))
+    if options["as_json"]:
+        doc = {
+            "schedule": text,
+            "steps": shown.outcome.steps,
+            "diverged": diverged,
+            "digest": shown.outcome.digest.hex(),
+            "again": again,
+            "findings": [f.to_json() for f in found],
+        }
+        echo(json.dumps(doc, indent=1))
+    else:
+        if options["lanes"]:
+            for line in shown.lanes():
+                echo(line)
+            echo("")
+        echo(f"{schedule.scenario}: {shown.outcome.steps} steps; {diverged or 'as recorded'}")
+        for finding in found:
+            echo("")
+            for line in finding.lines():
+                echo(line)
+        if not again:
+            echo("the finding does not show again")
+    return FOUND if again else INCONCLUSIVE
+
+
+def _why_diverged(schedule: Schedule, where: str) -> str:
+    """Where the execution left the record, and the likely reason."""
+    if not where:
+        return ""
+    import smpvm
+
+    if schedule.version != smpvm.__version__:
+        why = f"recorded by smpvm {schedule.version}, this is {smpvm.__version__}"
+    else:
+        why = "the scenario or the code has changed since"
+    return f"diverges at {where} ({why})"
+
+
+__all__ = ["ScenarioError", "explore", "replay", "run_schedule"]
