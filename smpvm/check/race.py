@@ -36,7 +36,7 @@ Release = tuple[int, dict[int, int]]
 class Known:
     """A thread's vector clock: its own epoch, and what it knows of the others' (never itself)."""
 
-    __slots__ = ("epoch", "frozen", "others", "td", "tid")
+    __slots__ = ("epoch", "frozen", "others", "pending", "td", "tid")
 
     def __init__(self, td: Any) -> None:
         self.td = td
@@ -45,9 +45,23 @@ class Known:
         self.others: dict[int, int] = {}
         self.frozen = False
         """``others`` has been handed out: copy before the next change."""
+        self.pending: Var | None = None
+        """A field with an atomic history that was being read when this was last looked at."""
+
+    def caught_up(self) -> None:
+        """Be ordered after what the last read saw.
+
+        The hook comes before the access: among free-running threads an atomic operation may slip
+        in between, and its value be read.
+        """
+        var, self.pending = self.pending, None
+        if var is not None:
+            self.acquire(var.atomic)
 
     def release(self) -> Release:
         """A point that others may be ordered after; a new epoch begins."""
+        if self.pending is not None:
+            self.caught_up()
         self.frozen = True
         now = (self.epoch, self.others)
         self.epoch += ONE
@@ -170,8 +184,11 @@ class Races(Probe):
             if known is None or var is None:
                 read(td, obj, field)
                 return
+            if known.pending is not None:
+                known.caught_up()
             if (atomic := var.atomic) is not None:
                 known.acquire(atomic)
+                known.pending = var
             epoch = known.epoch
             last = var.read
             if last == epoch:
@@ -201,6 +218,8 @@ class Races(Probe):
             if known is None or var is None or var.reads is not None:
                 write(td, obj, field, new)
                 return
+            if known.pending is not None:
+                known.caught_up()
             epoch = known.epoch
             if var.write == epoch:
                 return
@@ -226,7 +245,10 @@ class Races(Probe):
         var = seen.get(field)
         if var is None:
             var = seen.setdefault(field, Var())
+        if known.pending is not None:
+            known.caught_up()
         if var.atomic is not None:
+            known.pending = var
             # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
             # operation stored is ordered after it.
             known.acquire(var.atomic)
@@ -257,6 +279,8 @@ class Races(Probe):
         var = seen.get(field)
         if var is None:
             var = seen.setdefault(field, Var())
+        if known.pending is not None:
+            known.caught_up()
         epoch = known.epoch
         if var.write == epoch:
             return

@@ -84,6 +84,8 @@ class CheckSuite:
 
     def idle(self) -> int:
         """No thread can run: is it a deadlock?  Returns the number of cycles."""
+        if self.wakeup is not None:
+            self.wakeup.idle()
         return self.waitfor.analyse() if self.waitfor is not None else 0
 
     def stalled(self) -> list[str]:
@@ -105,9 +107,7 @@ class CheckSuite:
             self.marker.at_rest()
 
     def finish(self) -> None:
-        """The end of the run: settle what was pending, write final counts and the log's end."""
-        if self.wakeup is not None:
-            self.wakeup.settle(now=float("inf"))
+        """The end of the run: write final counts and the log's end."""
         for trace in self.traces:
             trace.close()
         self.log.finish()

@@ -23,7 +23,7 @@ from smpvm.host.probe import Probe
 class Sleep:
     """One sleep of one thread."""
 
-    __slots__ = ("cond", "ident", "stack", "start", "timo", "wmesg")
+    __slots__ = ("called", "cond", "ident", "stack", "start", "timo", "wmesg")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Sleep:
         self.cond = cond
         self.start = start
         self.stack = stack
+        self.called = False
+        """A wakeup came for it, and yet the timer was first: late, but not lost."""
 
 
 class LostWakeups(Probe):
@@ -54,22 +56,33 @@ class LostWakeups(Probe):
         self.masked = 0
         self._mutex = threading.Lock()
         self._late: list[tuple[float, ThreadState, Sleep]] = []
+        """Sleeps that a timer ended although their condition holds, and until when to wait."""
+        self._timed: dict[Any, list[Sleep]] = {}
+        """Sleeps with a timer that have not returned, by identity."""
 
     def sleep(
         self, td: Any, ident: Any, wmesg: str, timo: int, cond: Callable[[], bool] | None
     ) -> None:
         st = td.observed or self.tracker.state(td)
         start = self._ticks()
-        st.sleeping = Sleep(ident, wmesg, timo, cond, start, capture(2))
+        st.sleeping = sleep = Sleep(ident, wmesg, timo, cond, start, capture(2))
+        if timo and cond is not None:
+            with self._mutex:
+                self._timed.setdefault(ident, []).append(sleep)
 
     def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
         st = td.observed or self.tracker.state(td)
         sleep, st.sleeping = st.sleeping, None
         if sleep is None or sleep.cond is None or sleep.ident is not ident:
             return
+        if sleep.timo:
+            with self._mutex:
+                self._timed[ident].remove(sleep)
+                if not self._timed[ident]:
+                    del self._timed[ident]
         true = self.holds(sleep)
         if timed_out:
-            if true:
+            if true and not sleep.called:
                 self._timer_saved(st, sleep)
         elif true is False:
             self.spurious[wmesg] += 1
@@ -78,6 +91,10 @@ class LostWakeups(Probe):
 
     def wakeup(self, td: Any, ident: Any, sleepers: Any) -> None:
         """A wakeup that comes just after the timer was not lost, only late."""
+        if ident in self._timed:
+            with self._mutex:
+                for sleep in self._timed.get(ident, ()):
+                    sleep.called = True
         if self._late:
             with self._mutex:
                 self._late = [late for late in self._late if late[2].ident != ident]
@@ -103,12 +120,15 @@ class LostWakeups(Probe):
             return None
 
     def _timer_saved(self, st: ThreadState, sleep: Sleep) -> None:
-        if self._serial():
-            # Time stands still while any thread can run: nobody was about to wake it.
-            self._report("masked-lost-wakeup", st, sleep)
-        else:
-            with self._mutex:
-                self._late.append((time.monotonic() + self.grace, st, sleep))
+        """The wakeup may be on its way still: judged after the grace, or at the next idle."""
+        wait = float("inf") if self._serial() else self.grace
+        with self._mutex:
+            self._late.append((time.monotonic() + wait, st, sleep))
+
+    def idle(self) -> None:
+        """No thread can run: a wakeup that has not come will not come."""
+        if self._late:
+            self.settle(now=float("inf"))
 
     def settle(self, *, now: float | None = None) -> None:
         """Report the sleeps that timers ended and whose wakeup has not come since."""
@@ -126,7 +146,7 @@ class LostWakeups(Probe):
         apart, so that a wakeup on its way is not taken for a lost one.
         """
         first = self._ready_sleepers()
-        if first and not self._serial():
+        if (first or self._late) and not self._serial():
             time.sleep(self.grace)
             first = [(st, s) for st, s in self._ready_sleepers() if (st, s) in first]
         for st, sleep in first:

@@ -88,7 +88,8 @@ class Probe:
     def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
         """An atomic operation on a shared field took it from *old* to *new* (maybe the same).
 
-        Told under the lock of the atomics: no atomic operation, and no wait, from inside.
+        Told just before the store, under the lock of the atomics: no atomic operation, and no
+        wait, from inside.
         """
 
     # -- pages

@@ -89,11 +89,12 @@ class ProbedAtomics(Atomics):
         with self._lock:
             old = pair[0](obj)
             new = op(old)
-            if new is not None:
-                pair[1](obj, new)
-            # Told under the lock, so that observers hear of operations in their own order.
+            # Told under the lock, so that observers hear of operations in their own order, and
+            # before the store, so that who reads the new value reads it after the event.
             if f is not None:
                 f(self._current(), obj, field, old, old if new is None else new)
+            if new is not None:
+                pair[1](obj, new)
         if p is not None and new is not None:
             k.carrier.touched(obj)
         return old
