@@ -139,7 +139,7 @@ class SkipNotCounted(Pageout):
 class ReferencesIgnored(Pageout):
     function = "vm_pageout_scan_inactive"
 
-    def inactive_reactivated(self, m):
+    def inactive_reactivated(self, s, m):
         return False
 
 

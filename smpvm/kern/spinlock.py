@@ -269,7 +269,10 @@ class SpinPool:
 
     def lock(self, m: HasIdx) -> None:
         """spin_pool_lock (kern_spinlock.c:341)."""
-        self.lock_of(m.idx).lock()
+        lock = self._locks[m.idx % self.size]
+        if lock is None:
+            lock = self.lock_of(m.idx)
+        lock.lock()
 
     def trylock(self, m: HasIdx) -> bool:
         """The same without waiting."""
@@ -277,7 +280,10 @@ class SpinPool:
 
     def unlock(self, m: HasIdx) -> None:
         """spin_pool_unlock (kern_spinlock.c:350)."""
-        self.lock_of(m.idx).unlock()
+        lock = self._locks[m.idx % self.size]
+        if lock is None:
+            lock = self.lock_of(m.idx)
+        lock.unlock()
 
     def held_by(self, m: HasIdx, td: Thread) -> bool:
         """Does *td* hold the lock that *m* hashes to?"""

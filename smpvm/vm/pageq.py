@@ -106,6 +106,27 @@ class PageQueue:
         if (f := self.k.probe.queue_requeue) is not None:
             f(self.k.curthread(), self, m)
 
+    def hop(self, marker: Page, m: Page) -> None:
+        """TAILQ_REMOVE, TAILQ_INSERT_AFTER: *marker* goes from just before *m* to just behind."""
+        probe = self.k.probe
+        if (f := probe.queue_remove) is not None:
+            f(self.k.curthread(), self, marker)
+        before, behind = marker.q_prev, m.q_next
+        m.q_prev = before
+        if before is None:
+            self.head = m
+        else:
+            before.q_next = m
+        m.q_next = marker
+        marker.q_prev = m
+        marker.q_next = behind
+        if behind is None:
+            self.tail = marker
+        else:
+            behind.q_prev = marker
+        if (f := probe.queue_insert) is not None:
+            f(self.k.curthread(), self, marker, False)
+
     def _unlink(self, m: Page) -> None:
         before, behind = m.q_prev, m.q_next
         if before is None:

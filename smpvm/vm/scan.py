@@ -44,8 +44,7 @@ class Scan:
 
     def scan_hop(self, queue: PageQueue, marker: Page, m: Page) -> None:
         """Move the marker from before *m* to just behind it.  The queue is locked throughout."""
-        queue.remove(marker)
-        queue.insert_after(m, marker)
+        queue.hop(marker, m)
         if (f := self.k.probe.marker_hop) is not None:
             f(self.k.curthread(), queue, marker, m)
 

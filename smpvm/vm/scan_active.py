@@ -9,6 +9,7 @@ from smpvm.vm.param import ACT_ADVANCE, ACT_MAX, OBJT_DEFAULT, OBJT_SWAP, VM_PRO
 from smpvm.vm.scan import Scan, Tally
 
 if TYPE_CHECKING:
+    from smpvm.kern.thread import Thread
     from smpvm.vm.page_struct import Page
     from smpvm.vm.pageq import PageQueue
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
 class ActiveScan:
     """The locals of one scan."""
 
-    __slots__ = ("avail_shortage", "delta", "inactive_shortage", "pass_", "queue", "tally")
+    __slots__ = ("avail_shortage", "delta", "inactive_shortage", "pass_", "queue", "tally", "td")
 
     def __init__(
         self,
+        td: Thread,
         queue: PageQueue,
         pass_: int,
         avail_shortage: int,
         inactive_shortage: int,
         tally: Tally,
     ) -> None:
+        self.td = td
         self.queue = queue
         self.pass_ = pass_
         self.avail_shortage = avail_shortage
@@ -50,7 +53,7 @@ class ScanActive(Scan):
         td = k.curthread()
         td.hit("vm_pageout_scan_active")
         queue = vm.queues[vm.pq.ACTIVE + q]
-        s = ActiveScan(queue, pass_, avail_shortage, inactive_shortage, tally)
+        s = ActiveScan(td, queue, pass_, avail_shortage, inactive_shortage, tally)
         spin, busy_try = queue.spin, vm.page.busy_try
         lwkt_yield, base = k.lwkt_yield, queue.number
 
@@ -85,7 +88,7 @@ class ScanActive(Scan):
 
     def active_page(self, s: ActiveScan, m: Page) -> None:
         """What becomes of one page.  Busied on entry, given up on return."""
-        td = self.k.curthread()
+        td = s.td
         if m.hold_count != 0:
             td.hit("vm_pageout_scan_active:held")
             self.active_requeue(s, m)
@@ -159,7 +162,7 @@ class ScanActive(Scan):
 
     def active_deactivate(self, s: ActiveScan, m: Page) -> None:
         """To the inactive queue, or, while free memory is short, a clean one to the cache."""
-        page, td = self.vm.page, self.k.curthread()
+        page, td = self.vm.page, s.td
         s.inactive_shortage -= 1
         short = s.avail_shortage - s.delta > 0
         obj = m.object

@@ -20,6 +20,7 @@ from smpvm.vm.param import (
 from smpvm.vm.scan import Tally
 
 if TYPE_CHECKING:
+    from smpvm.kern.thread import Thread
     from smpvm.kern.vnode import Vnode
     from smpvm.vm.object_base import VmObject
     from smpvm.vm.page_struct import Page
@@ -32,11 +33,27 @@ LAUNDER_ALL_OUT = 10000
 class InactiveScan:
     """The locals of one scan."""
 
-    __slots__ = ("avail_shortage", "delta", "maxlaunder", "pass_", "queue", "tally", "vpfailed")
+    __slots__ = (
+        "avail_shortage",
+        "delta",
+        "maxlaunder",
+        "pass_",
+        "queue",
+        "tally",
+        "td",
+        "vpfailed",
+    )
 
     def __init__(
-        self, queue: PageQueue, pass_: int, avail_shortage: int, maxlaunder: int, tally: Tally
+        self,
+        td: Thread,
+        queue: PageQueue,
+        pass_: int,
+        avail_shortage: int,
+        maxlaunder: int,
+        tally: Tally,
     ) -> None:
+        self.td = td
         self.queue = queue
         self.pass_ = pass_
         self.avail_shortage = avail_shortage
@@ -62,7 +79,8 @@ class ScanInactive(Clean):
         td = k.curthread()
         td.hit("vm_pageout_scan_inactive")
         queue = vm.queues[vm.pq.INACTIVE + q]
-        s = InactiveScan(queue, pass_, avail_shortage, self.inactive_maxlaunder(pass_), tally)
+        maxlaunder = self.inactive_maxlaunder(pass_)
+        s = InactiveScan(td, queue, pass_, avail_shortage, maxlaunder, tally)
         cnt, spin, busy_try = td.cnt, queue.spin, vm.page.busy_try
         lwkt_yield, base = k.lwkt_yield, queue.number
 
@@ -112,16 +130,16 @@ class ScanInactive(Clean):
     def inactive_page(self, s: InactiveScan, m: Page) -> None:
         """What becomes of one page.  Busied on entry, given up on return."""
         if m.wire_count:
-            self.inactive_wired(m)
+            self.inactive_wired(s, m)
         elif m.hold_count:
-            self.k.curthread().hit("vm_pageout_scan_inactive:held")
+            s.td.hit("vm_pageout_scan_inactive:held")
             self.inactive_requeue(s, m)
-        elif not self.inactive_reactivated(m):
+        elif not self.inactive_reactivated(s, m):
             self.inactive_unused(s, m)
 
-    def inactive_wired(self, m: Page) -> None:
+    def inactive_wired(self, s: InactiveScan, m: Page) -> None:
         """A wired page has no business here: off the queue with it (vm_pageout.c:841-847)."""
-        self.k.curthread().hit("vm_pageout_scan_inactive:wired")
+        s.td.hit("vm_pageout_scan_inactive:wired")
         self.vm.page.unqueue_nowakeup(m)
         self.vm.page.wakeup(m)
         kprintf(self.k, "wired-on-inactive", page=m)
@@ -135,7 +153,7 @@ class ScanInactive(Clean):
         """The requeue, and the count that swapcache looks at; the page stays busy."""
         self.requeue(s.queue, m, heuristic=True)
 
-    def inactive_reactivated(self, m: Page) -> bool:
+    def inactive_reactivated(self, s: InactiveScan, m: Page) -> bool:
         """Back to the active queue if it was used since; returns whether it was (and given up).
 
         Use counts in two places: the page tables' bits, and PG_REFERENCED, which says more.
@@ -147,11 +165,11 @@ class ScanInactive(Clean):
             vm.page.flag_clear(m, PG_REFERENCED)
             vm.pmap.clear_reference(m)
         elif not m.flags & PG_REFERENCED and (actcount := vm.pmap.ts_referenced(m)):
-            self.k.curthread().hit("vm_pageout_scan_inactive:reactivated-pmap")
+            s.td.hit("vm_pageout_scan_inactive:reactivated-pmap")
             self.inactive_activate(m, actcount + ACT_ADVANCE)
             return True
         if m.flags & PG_REFERENCED:
-            self.k.curthread().hit("vm_pageout_scan_inactive:reactivated-flag")
+            s.td.hit("vm_pageout_scan_inactive:reactivated-flag")
             vm.page.flag_clear(m, PG_REFERENCED)
             actcount = vm.pmap.ts_referenced(m)
             self.inactive_activate(m, actcount + ACT_ADVANCE + 1)
@@ -166,8 +184,7 @@ class ScanInactive(Clean):
 
     def inactive_unused(self, s: InactiveScan, m: Page) -> None:
         """A page that nobody used: free it, cache it, let it cycle once, or launder it."""
-        vm, td = self.vm, self.k.curthread()
-        page = vm.page
+        page, td = self.vm.page, s.td
         if m.dirty == 0:
             page.test_dirty(m)
         else:
@@ -198,7 +215,7 @@ class ScanInactive(Clean):
 
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
         """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
-        td = self.k.curthread()
+        td = s.td
         obj = m.object
         if not self.swap_pageouts_ok(obj) or obj is None or obj.flags & OBJ_DEAD:
             td.hit("vm_pageout_scan_inactive:no-launder")
@@ -232,8 +249,7 @@ class ScanInactive(Clean):
         Returns the locked vnode with *m* busy again, or None with *m* given up.  Blocks for at
         most the vnode lock's time-out (vm_pageout.c:1041-1120).
         """
-        vm, k = self.vm, self.k
-        td = k.curthread()
+        vm, k, td = self.vm, self.k, s.td
         page = vm.page
         vp: Vnode | None = obj.handle
         flags = LK_EXCLUSIVE | (LK_NOWAIT if vp is s.vpfailed else LK_TIMELOCK)
