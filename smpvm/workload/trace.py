@@ -302,8 +302,11 @@ def read(path: Path, *, window: int = 8, limit: int = 200_000) -> Trace:
 
 def check_writable(path: Path) -> None:
     """Raises TraceError now if *path* could not be written later."""
+    there = path.exists()
     try:
         with open(path, "ab"):
             pass
+        if not there:
+            path.unlink()
     except OSError as why:
         raise TraceError(f"{path}: {why.strerror or why}") from None
