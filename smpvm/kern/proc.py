@@ -24,12 +24,12 @@ STAT_NAMES: Final = {SIDL: "SIDL", SACTIVE: "SACTIVE", SSTOP: "SSTOP", SZOMB: "S
     SCORE: "SCORE"
 }
 
-# p_flags
+# p_flags (sys/proc.h:354-389)
 P_SWAPPEDOUT: Final = 0x00000004
 P_SYSTEM: Final = 0x00000200
-P_SWAPWAIT: Final = 0x00000800
 P_WEXIT: Final = 0x00002000
-P_LOWMEMKILL: Final = 0x00008000
+P_LOWMEMKILL: Final = 0x00010000
+P_SWAPWAIT: Final = 0x00040000
 
 RLIM_INFINITY: Final = 2**63 - 1
 PRIO_MIN: Final = -20
@@ -183,9 +183,16 @@ class Procs:
                 return
 
     def pfind(self, pid: int) -> Proc | None:
-        """pfind (kern_proc.c:448): a process by number, held for the caller; zombies are not."""
+        """pfind (kern_proc.c:446-480): a process by number, held for the caller; no zombies.
+
+        The caller's own process needs no look at the list.  Blocks (its bucket's token, shared).
+        """
+        mine = self.k.curthread().proc
+        if mine is not None and mine.p_pid == pid:
+            self.phold(mine)
+            return mine
         prg = self.bucket(pid)
-        prg.proc_token.get()
+        prg.proc_token.get_shared()
         p = prg.first
         while p is not None and (p.p_pid != pid or p.p_stat == SZOMB):
             p = p.next

@@ -148,11 +148,11 @@ class Sleep:
         k = self.k
         with self._guard:
             s = td.sleeper
-            if s is None:
-                return 0  # a wakeup came between the interlock and here
             if flags & PCATCH and self.signalled(td):
                 self._remove(td)
                 return EINTR
+            if s is None:
+                return 0  # a wakeup came between the interlock and here
             s.wmesg, s.timo, s.cond = wmesg, timo, cond
             s.flags |= flags
             s.since = k.carrier.ticks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from smpvm.kern.clock import i32
 from smpvm.kern.errno import ENOENT
 from smpvm.kern.lockmgr import (
     LK_EXCLUSIVE,
@@ -21,16 +22,17 @@ from smpvm.kern.spinlock import Spinlock
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
 
-# v_flag
-VRECLAIMED: Final = 0x00000010
-VINACTIVE: Final = 0x00000020
-VOBJDIRTY: Final = 0x00000040
-VOBJBUF: Final = 0x00000080
+# v_flag (sys/vnode.h:207-232)
+VOBJBUF: Final = 0x00002000
+VINACTIVE: Final = 0x00004000
+VRECLAIMED: Final = 0x00040000
+VOBJDIRTY: Final = 0x00800000
 
-# v_refcnt
+# v_refcnt (sys/vnode.h:253-257)
 VREF_TERMINATE: Final = 0x80000000
 VREF_FINALIZE: Final = 0x40000000
-VREF_MASK: Final = 0x0FFFFFFF
+VREF_MASK: Final = 0xBFFFFFFF
+"""The references, and VREF_TERMINATE: with that set no release is the last one."""
 
 # v_state
 VS_CACHED: Final = 0
@@ -138,7 +140,8 @@ class Vnodes:
     def vref(self, vp: Vnode) -> None:
         """vref (vfs_lock.c:275): one reference more; there must be one already."""
         k = self.k
-        k.kassert(vp.v_refcnt & VREF_MASK and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
+        refs = i32(vp.v_refcnt & VREF_MASK)
+        k.kassert(refs > 0 and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
         k.atomic.add_int(vp, "v_refcnt", 1)
 
     def vrele(self, vp: Vnode) -> None:
@@ -150,6 +153,7 @@ class Vnodes:
         while True:
             count = vp.v_refcnt
             k.kassert(count & VREF_MASK, "vrele-unreferenced", str(vp))
+            k.kassert(vp.v_state in (VS_ACTIVE, VS_INACTIVE), "vnode-state", str(vp))
             if count & VREF_MASK > 1:
                 if k.atomic.cmpset_int(vp, "v_refcnt", count, count - 1):
                     return
@@ -168,7 +172,7 @@ class Vnodes:
         if not vp.v_flag & VINACTIVE:
             self.vsetflags(vp, VINACTIVE)
         vp.v_spin.lock()
-        vp.v_state = VS_INACTIVE
+        self._move(vp, VS_INACTIVE)
         vp.v_spin.unlock()
         vp.v_lock.lockmgr(LK_RELEASE)
 
@@ -219,10 +223,16 @@ class Vnodes:
         self.k.kassert(vp.v_state != VS_DYING, "vnode-state", str(vp))
         drop = VREF_FINALIZE
         if vp.v_state in (VS_INACTIVE, VS_CACHED):
-            vp.v_state = VS_ACTIVE
+            self._move(vp, VS_ACTIVE)
             drop |= VREF_TERMINATE
         self.k.atomic.clear_int(vp, "v_refcnt", drop)
         vp.v_spin.unlock()
+
+    def _move(self, vp: Vnode, state: int) -> None:
+        """_vactivate, _vinactive (vfs_lock.c:157-236): to the other list; v_spin is held."""
+        self.spin.lock()
+        vp.v_state = state
+        self.spin.unlock()
 
     def vput(self, vp: Vnode) -> None:
         """vput (vfs_lock.c:589): unlock and release."""

@@ -39,7 +39,7 @@ from smpvm.vm.vmspace import VmSpace, VmSpaces
 
 _ACCESS = VM_PROT_READ | VM_PROT_WRITE | VM_PROT_EXECUTE
 
-TDF_NOFAULT = 0x0008_0000
+TDF_NOFAULT = 0x1000_0000
 """td.flags: the thread may not take a fault that has to wait for I/O or to copy."""
 
 

@@ -17,7 +17,7 @@ from smpvm.vm.param import VM_PROT_WRITE
 
 KM_PAGEABLE = 0x0001
 KM_KRESERVE = 0x0002
-KM_NOTLBSYNC = 0x0004
+KM_NOTLBSYNC = 0x0008
 
 
 class MapWire(MapStack):

@@ -134,6 +134,28 @@ def test_release_wakes_who_drains_the_holds(bench, k):
         k.proc.prele(p)
 
 
+def test_pfind_shares_its_token_and_knows_the_caller(bench):
+    k = bench.kernel()
+    p, q = k.proc.new(9), k.proc.new(10)
+    p.p_stat = q.p_stat = SACTIVE
+    token = k.proc.bucket(9).proc_token
+    token.get_shared()
+    seen = []
+
+    def body():
+        seen.append(k.proc.pfind(9))
+        k.curthread().proc = q
+        k.proc.bucket(10).proc_token.get()
+        seen.append(k.proc.pfind(10))
+        k.proc.bucket(10).proc_token.release()
+        k.curthread().proc = None
+
+    bench.run(k, body)
+    token.release()
+    assert seen == [p, q]
+    assert (p.p_lock, q.p_lock) == (1, 1)
+
+
 def test_pfind_holds(k):
     (p,) = active(k, 9)
     assert k.proc.pfind(9) is p

@@ -228,3 +228,16 @@ def test_ping_pong_by_identity_loses_nothing(bench, k):
 
     bench.run(k, player(0), player(1), timeout=30)
     assert box[0] == 2 * rounds
+
+
+def test_a_kill_comes_before_the_wakeup_that_the_interlock_caught(k):
+    """kern_synch.c:543-575 looks for signals before it looks whether it is still queued."""
+    p = k.proc.new(7)
+    k.curthread().proc = p
+    x = Ident("x")
+    for killed, answer in ((False, 0), (True, EINTR)):
+        p.killed = killed
+        k.sleep.tsleep_interlock(x)
+        k.sleep.wakeup(x)
+        assert k.sleep.tsleep(x, PCATCH | PINTERLOCKED, "x", 0) == answer
+    k.curthread().proc = None

@@ -3,16 +3,21 @@ import pytest
 from smpvm.kern.errno import EBUSY, ENOENT, EWOULDBLOCK
 from smpvm.kern.lockmgr import (
     LK_EXCLUSIVE,
+    LK_EXTFLG_MASK,
     LK_NOWAIT,
     LK_RELEASE,
     LK_RETRY,
     LK_SHARED,
     LK_TIMELOCK,
+    LKC_MASK,
 )
-from smpvm.kern.thread import Misuse, Panic
+from smpvm.kern.proc import P_LOWMEMKILL, P_SWAPPEDOUT, P_SWAPWAIT, P_SYSTEM, P_WEXIT
+from smpvm.kern.thread import TDF_SYSTHREAD, Misuse, Panic
 from smpvm.kern.vnode import (
     VINACTIVE,
+    VOBJBUF,
     VOBJDIRTY,
+    VRECLAIMED,
     VREF_FINALIZE,
     VREF_MASK,
     VREF_TERMINATE,
@@ -149,3 +154,26 @@ def test_references_under_contention(bench, k, vp):
     bench.run(k, *[body] * 4, timeout=30)
     assert vp.v_refcnt == 1
     assert vp.v_lock.lockstatus() == 0
+
+
+def test_a_failed_vget_leaves_an_inactive_vnode_inactive(bench, k, vp):
+    """VREF_TERMINATE counts as a reference: giving the other one back ends nothing."""
+    k.atomic.set_int(vp, "v_refcnt", VREF_FINALIZE)
+    k.vnode.vrele(vp)
+    vp.v_lock.lockmgr(LK_EXCLUSIVE)
+    seen = []
+    bench.run(k, lambda: seen.append(k.vnode.vget(vp, LK_EXCLUSIVE | LK_NOWAIT)))
+    vp.v_lock.lockmgr(LK_RELEASE)
+    assert seen == [EBUSY]
+    assert (vp.v_state, vp.v_refcnt) == (VS_INACTIVE, VREF_TERMINATE)
+    with pytest.raises(Panic, match="vref-bad"):
+        k.vnode.vref(vp)
+
+
+def test_flags_have_the_values_of_the_headers():
+    """sys/vnode.h:220-257, sys/proc.h:354-375, sys/lock.h:134-172, sys/thread.h:350-370."""
+    assert (VOBJBUF, VINACTIVE, VRECLAIMED, VOBJDIRTY) == (0x2000, 0x4000, 0x40000, 0x800000)
+    assert VREF_MASK == 0xBFFFFFFF
+    flags = (P_SWAPPEDOUT, P_SYSTEM, P_WEXIT, P_LOWMEMKILL, P_SWAPWAIT)
+    assert flags == (0x4, 0x200, 0x2000, 0x10000, 0x40000)
+    assert (LK_EXTFLG_MASK, LKC_MASK, TDF_SYSTHREAD) == (0x07000070, 0x03FFFFFF, 0x100)
