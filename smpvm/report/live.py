@@ -11,7 +11,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from smpvm.report.vmstat import GROUPS, LEGEND, header, row, values
 from smpvm.workload.sample import Sample
@@ -85,10 +84,13 @@ class RichWatch(Watch):
         self._rows = [*self._rows[1 - ROWS :], values(self._last, now, self._cpus)]
         self._last = now
         done = min(now.seconds, total)
-        line = Text(f"{self._title}  {now.seconds:.0f} of {total:.0f} s")
-        self._live.update(
-            Group(line, ProgressBar(total=total, completed=done, width=60), self._table())
+        progress = Table.grid(padding=(0, 2))
+        progress.add_row(
+            self._title,
+            ProgressBar(total=total, completed=done, width=40),
+            f"{now.seconds:.0f} of {total:.0f} s",
         )
+        self._live.update(Group(progress, self._table()))
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
