@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TDF_SYSTHREAD = 0x00000100
 """The thread may dig deeper into the free reserve (the page-out daemon sets it for itself)."""
-TDF_DEADLKTREAT = 0x00800000
+TDF_DEADLKTREAT = 0x00001000
 """Shared lockmgr requests overtake waiting exclusive ones: uiomove sets it while it copies, because
 its faults come with a vnode locked (kern_subr.c)."""
 
