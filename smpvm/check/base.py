@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from smpvm.check.stacks import RawStack, capture, site
 from smpvm.host.probe import Probe
+from smpvm.kern.thread import TDF_DEADLKTREAT
 
 BUSY: Final = "busy"
 """The class of a page's hard busy bit, as a resource with an order."""
@@ -195,7 +196,9 @@ class HeldTracker(Probe):
         fam = lock.kind
         # The order is judged before the wait, which may never end.  A timed wait breaks a
         # deadlock by itself, so its order binds no more than a try's.
-        self.child(st, lock.cls, fam, timo > 0, site(2), lock)
+        # A shared request that overtakes exclusive ones cannot close a cycle of shared holders.
+        binds = timo == 0 and not (mode == "shared" and td.flags & TDF_DEADLKTREAT)
+        self.child(st, lock.cls, fam, not binds, site(2), lock)
         if self.on_event is not None:
             self.on_event(st, "block", lock, mode)
         if self.on_block is not None:

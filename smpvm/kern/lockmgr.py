@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
 from smpvm.kern.errno import EBUSY, ENOLCK
+from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LK_FAILRECLAIM: Final = 0x10000
 LK_RETRY: Final = 0x20000
 LK_TIMELOCK: Final = 0x2000000
 LK_PCATCH: Final = 0x4000000
-LK_EXTFLG_MASK: Final = 0x70000F0
+LK_EXTFLG_MASK: Final = 0x7000070
 
 # The state word.
 LKC_EXREQ: Final = 0x80000000
@@ -194,7 +195,7 @@ class Lock:
                 f(r.td, self, _mode(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
-        error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants))
+        error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td))
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
     def _recurse(self, r: _Request, count: int) -> int:
@@ -212,9 +213,12 @@ class Lock:
     # -- one method for each request
 
     def _shared(self, r: _Request) -> int | None:
-        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests."""
+        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
+
+        Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
+        """
         count = self.count
-        if not count & _BUSY:
+        if not count & _keeps_out(r.td):
             return 0 if self._cas(count, count + 1) else None
         if self.holder is r.td:
             return self._recurse(r, count)
@@ -369,6 +373,7 @@ class Lock:
         """Tell the probe how the request ended, and keep td.locks."""
         k, td = self.k, r.td
         tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
+        tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1
@@ -387,13 +392,13 @@ class Lock:
 
     # -- questions
 
-    def _grantable(self, kind: int) -> bool:
+    def _grantable(self, kind: int, td: Thread) -> bool:
         """Is what a sleeper waits for true already?"""
         count = self.count
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
         if kind == LK_SHARED:
-            return not count & _BUSY
+            return not count & _keeps_out(td)
         return count == 0 or bool(count & LKC_UPGRANT)
 
     def lockstatus(self, td: Thread | None = None) -> int:
@@ -426,6 +431,11 @@ class Lock:
 
 def _mode(kind: int) -> str:
     return "shared" if kind == LK_SHARED else "excl"
+
+
+def _keeps_out(td: Thread) -> int:
+    """The bits that keep a shared request of *td* out."""
+    return LKC_EXCL if td.flags & TDF_DEADLKTREAT else _BUSY
 
 
 def _point_kind(r: _Request) -> str:

@@ -1,7 +1,7 @@
 """Fault against page-out of the same page: busy, flush, protect.
 
-Situation: a process has written one page, which has since gone to the inactive queue, mapped and
-dirty.  The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean)
+Situation: a process has written one page, which has since gone to the inactive queue, dirty and
+unmapped (``mapped``: still mapped, so that a store needs no fault until the page is protected).  The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean)
 and on its second scan caches it, while the process goes on writing to it.
 
 Threads: ``pagedaemon`` scans twice; ``writer`` stores and reads back twice; the swap disk's thread
@@ -17,6 +17,7 @@ vm_page_sleep_busy, pmap_enter.
 
 from __future__ import annotations
 
+from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.small import VA, Situation, expect
 
 
@@ -25,6 +26,7 @@ class FaultPageout(Situation):
 
     name = "fault-pageout"
     title = "fault against page-out of the same page (busy, flush, protect)"
+    mapped = False
     scans = 2
     stores = 2
     sizes = {"scans": 1, "stores": 1}
@@ -34,7 +36,7 @@ class FaultPageout(Situation):
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
-        self.to_inactive(self.page_at(self.p, VA))
+        self.to_inactive(self.page_at(self.p, VA), unmap=not self.mapped)
         self.disks()
 
     def threads(self) -> None:
@@ -58,3 +60,16 @@ class FaultPageout(Situation):
         """The last store is what is read."""
         got = self.read(self.p, VA)
         expect(got == 9 + self.stores, f"the page reads {got} at the end")
+
+
+class StorePageout(FaultPageout):
+    """The page is still mapped writeable when the daemon comes."""
+
+    name = "store-pageout"
+    title = "stores through a live mapping against page-out of the page"
+    mapped = True
+
+    def writer(self) -> None:
+        """The same after a look elsewhere, so that the daemon may come first."""
+        self.read(self.p, self.map(self.p, VA + 16 * PAGE_SIZE))
+        super().writer()

@@ -1,9 +1,9 @@
 """Hold, free and unhold against allocation.
 
-Situation: no page is free.  One thread holds a page to look at it, as a system call does with a
-user's buffer; another frees that page meanwhile; a third needs a page and waits for it.
+Situation: no page is free.  One thread has a page held (vm_fault_page) to look at it, as a
+system call does with a user's buffer; another frees that page meanwhile; a third needs a page and waits for it.
 
-Threads: ``holder`` busies, holds and unbusies the page, reads it twice, unholds; ``freer`` frees
+Threads: ``holder`` reads the held page three times, and unholds it; ``freer`` frees
 it; ``user`` allocates, waiting with vm_wait, and writes to what it gets.
 
 What must hold: the page is not used again while it is held; it is free after the last unhold, and
@@ -29,11 +29,13 @@ class HoldAlloc(Situation):
     title = "hold/free/unhold against allocation"
     repairs = ("free-wait", "unhold-wakeup")
     pages = 3
+    looks = 3
 
     def set_up(self) -> None:
         """One page in use, none free."""
-        self.obj, self.other = self.object(), self.object()
+        self.obj, self.other, self.third = self.object(), self.object(), self.object()
         self.m = self.page(self.obj, 0, words={0: 1})
+        self.vm.page.hold(self.m)
         self.waste(0)
         self.limits(free_reserved=1, free_min=1, free_severe=1, free_target=1)
 
@@ -44,21 +46,13 @@ class HoldAlloc(Situation):
         self.spawn("user", self.user)
 
     def holder(self) -> None:
-        """vm_fault_page and what its callers do."""
-        objects, page = self.vm.object, self.vm.page
-        objects.hold(self.obj)
-        m = page.lookup_busy_wait(self.obj, 0, True, "holder")
-        if m is not None:
-            page.hold(m)
-            page.wakeup(m)
-        objects.drop(self.obj)
-        if m is None:
-            return
-        for _ in range(2):
-            words = self.vm.pmap.read_contents(m)
-            expect(words == {0: 1}, f"{m} is held and holds {words}")
-            self.k.lwkt_yield()
-        page.unhold(m)
+        """What a caller of vm_fault_page does with the held page."""
+        for _ in range(self.looks):
+            words = self.vm.pmap.read_contents(self.m)
+            expect(words == {0: 1}, f"{self.m} is held and holds {words}")
+            self.vm.object.hold(self.third)
+            self.vm.object.drop(self.third)
+        self.vm.page.unhold(self.m)
 
     def freer(self) -> None:
         """Free the page."""

@@ -1,6 +1,6 @@
 """msync against page-out.
 
-Situation: a process has written to a page of a mapped file, and the page has gone to the inactive
+Situation: a process has written to the first page of a mapped file of two, and the page has gone to the inactive
 queue.  It calls msync for the page, while the page-out daemon writes the same page, and another
 thread writes to it.
 
@@ -31,12 +31,12 @@ class MsyncPageout(Situation):
 
     def set_up(self) -> None:
         """A mapped file page, dirty and inactive."""
-        self.vp = self.file({0: 1})
+        self.vp = self.file({0: 1}, {0: 1})
         self.page(self.vp.v_object, 0, words={0: 1})
         self.p = self.process()
-        self.map(self.p, vp=self.vp)
+        self.map(self.p, pages=2, vp=self.vp)
         self.write(self.p, VA, 2)
-        self.to_inactive(self.page_at(self.p, VA))
+        self.to_inactive(self.page_at(self.p, VA), unmap=True)
         self.disks()
 
     def threads(self) -> None:

@@ -282,6 +282,8 @@ class Situation(Small):
     spin_pool: ClassVar[int] = 4
     sysctls: ClassVar[Mapping[str, int]] = {}
     sizes: ClassVar[Mapping[str, int]] = {}
+    wrong_kind = "assertion"
+    """The kind of finding that ``wrong`` tells of."""
 
     def __init__(self, k: Kernel, repairs: Iterable[str] = ()) -> None:
         overrides = [r.override for r in choose(repairs)]
@@ -307,11 +309,12 @@ class Situation(Small):
         carrier = self.k.carrier
         with self.k.quietly():
             found = [str(b) for b in breaches(self.vm, processes=True)]
+            self.wrong_kind = "audit" if found else "assertion"
             carrier.stopping = False  # the boot thread goes on alone
             try:
                 self.check()
-                if not found:
-                    found = self.take_down()
+                if not found and (found := self.take_down()):
+                    self.wrong_kind = "audit"
             except AssertionError as failed:
                 found.append(str(failed) or "check failed")
             except Panic as panic:

@@ -46,7 +46,12 @@ class SwapFault(Situation):
         """Two threads of the process, and the daemon."""
         self.spawn("reader", self.reader, self.p)
         self.spawn("writer", self.writer, self.p)
-        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.pagedaemon(self.scans)
+
+    def scans(self) -> None:
+        """Both queues."""
+        self.scan_active(pass_=9, avail=8)
+        self.scan(pass_=1)
 
     def reader(self) -> None:
         """Read word 0."""

@@ -1,13 +1,13 @@
 """Object terminate against scan.
 
-Situation: the last reference to an anonymous object goes while its two dirty pages are on the
-inactive queue and the page-out daemon comes to launder them.  Terminate waits for I/O, busies and
+Situation: the last references to two anonymous objects go, one after the other, while their dirty
+pages are on the inactive queue and the page-out daemon comes to launder them.  Terminate waits for I/O, busies and
 frees each page and gives the swap back; the scan may have a page busy, may have written it, or find
 its object dead.
 
-Threads: ``owner`` releases the object; ``pagedaemon`` scans; the swap disk completes writes.
+Threads: ``owner`` releases the objects; ``pagedaemon`` scans; the swap disk completes writes.
 
-What must hold: both end; both pages are free; the object is gone, and its swap with it.
+What must hold: both end; all pages are free; the objects are gone, and their swap with them.
 
 C: vm_object_deallocate, vm_object_terminate, vm_object_terminate_callback, vm_object_pip_wait,
 swap_pager_dealloc, vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush,
@@ -33,12 +33,20 @@ class TerminateScan(Situation):
         self.objects.remove(self.obj)
         for i in range(self.dirty_pages):
             self.page(self.obj, i, words={0: i + 1}, dirty=True)
+        self.first = self.object(swap=True)
+        self.objects.remove(self.first)
+        self.page(self.first, 0, dirty=True)
         self.disks()
 
     def threads(self) -> None:
         """The daemon, and the last owner."""
         self.pagedaemon(lambda: self.scan(pass_=1))
-        self.spawn("owner", lambda: self.vm.object.deallocate(self.obj))
+        self.spawn("owner", self.owner)
+
+    def owner(self) -> None:
+        """Both objects go, as at exit."""
+        self.vm.object.deallocate(self.first)
+        self.vm.object.deallocate(self.obj)
 
     def check(self) -> None:
         """Nothing is left."""

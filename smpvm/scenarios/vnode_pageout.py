@@ -1,12 +1,15 @@
 """Vnode page-out against a writer that holds the vnode and faults: the TIMELOCK path.
 
 Situation: a dirty page of a mapped file is inactive.  A writer has the vnode locked exclusively
-(as in VOP_WRITE) and touches the page, so that it faults: vnode lock first, then the page.  The
+(as a file system does in VOP_READ or VOP_WRITE) and touches the page, so that it faults: vnode lock first, then the page.  The
 page-out daemon has the page first and needs the vnode.  So it must not wait with the page busy: it
 holds the page, unbusies it, waits for the vnode a bounded time, and looks at everything again.
 
 Threads: ``pagedaemon`` scans twice (the second time the same vnode is only tried);
-``writer`` locks the vnode, stores through its mapping, unlocks; the file disk completes writes.
+``writer`` faults on other memory first, locks the vnode, stores through its mapping, unlocks; the file disk completes writes.
+
+The map lock, taken by every fault before the vnode's, is taken after it here: no deadlock, because
+both are shared and uiomove's TDF_DEADLKTREAT lets this one overtake who waits for it exclusively.
 
 What must hold: no deadlock, with or without the timer; no store is lost, in memory or in the file
 after a last fsync.
@@ -17,8 +20,13 @@ vm_fault, vnode_pager_lock, vm_page_hold, vm_page_unhold.
 
 from __future__ import annotations
 
+from smpvm.config import PAGE_SIZE
 from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.scenarios.small import VA, Situation, expect
+
+
+BUFFER = VA + 16 * PAGE_SIZE
 
 
 class VnodePageout(Situation):
@@ -26,8 +34,11 @@ class VnodePageout(Situation):
 
     name = "vnode-pageout"
     title = "vnode page-out against a writer that holds the vnode and faults (TIMELOCK)"
+    mapped = False
     scans = 2
     stores = 1
+    treat = TDF_DEADLKTREAT
+    """What uiomove sets while it copies."""
     sizes = {"scans": 1}
 
     def set_up(self) -> None:
@@ -36,8 +47,9 @@ class VnodePageout(Situation):
         self.page(self.vp.v_object, 0, words={0: 1})
         self.p = self.process()
         self.map(self.p, vp=self.vp)
+        self.map(self.p, BUFFER)
         self.write(self.p, VA, 2)
-        self.to_inactive(self.page_at(self.p, VA))
+        self.to_inactive(self.page_at(self.p, VA), unmap=not self.mapped)
         self.disks()
 
     def threads(self) -> None:
@@ -46,13 +58,34 @@ class VnodePageout(Situation):
         self.spawn("writer", self.writer, self.p)
 
     def writer(self) -> None:
-        """VOP_WRITE from a buffer that is a mapping of the file itself."""
-        vnode = self.k.vnode
+        """VOP_READ into a buffer that is a mapping of the file itself."""
+        vnode, td = self.k.vnode, self.k.curthread()
         for i in range(self.stores):
+            self.read(self.p, BUFFER)
             assert vnode.vn_lock(self.vp, LK_EXCLUSIVE) == 0
+            td.flags |= self.treat
             self.write(self.p, VA, 10 + i)
+            td.flags &= ~self.treat
             vnode.vn_unlock(self.vp)
 
     def check(self) -> None:
         """The store is in memory."""
         expect(self.read(self.p, VA) == 9 + self.stores, "the store is not in memory")
+
+
+class VnodeMapper(VnodePageout):
+    """The map lock against the vnode lock, three ways: no page-out.
+
+    ``writer`` has the vnode and faults; ``reader`` faults on the same page, and so has the map shared
+    while it waits for the vnode; ``mapper`` waits for the map exclusively, and would keep the writer's
+    shared request out but for TDF_DEADLKTREAT.
+    """
+
+    name = "vnode-mapper"
+    title = "a writer that holds the vnode and faults, a fault, and mmap"
+
+    def threads(self) -> None:
+        """Three threads of the process."""
+        self.spawn("writer", self.writer, self.p)
+        self.spawn("reader", lambda: self.read(self.p, VA), self.p)
+        self.spawn("mapper", lambda: self.map(self.p, VA + 32 * PAGE_SIZE), self.p)

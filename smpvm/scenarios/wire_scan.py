@@ -72,7 +72,7 @@ class MlockScan(Situation):
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
-        self.to_inactive(self.page_at(self.p, VA))
+        self.to_inactive(self.page_at(self.p, VA), unmap=True)
         self.disks()
 
     def threads(self) -> None:
