@@ -153,7 +153,7 @@ class Env:
 
 
 class Console(Probe):
-    """Kernel messages and freed objects, as events."""
+    """Kernel messages, as events."""
 
     def __init__(self, env: Env) -> None:
         self.env = env
@@ -166,6 +166,3 @@ class Console(Probe):
             if isinstance(facts.get("page"), Page):
                 facts["page"] = env.roster.page_id(facts["page"])
             env.log("kprintf", **facts)
-        elif what == "object_zfree":
-            obj: VmObject = facts["object"]
-            env.log("object_zfree", object=env.roster.object_ids[obj])

@@ -161,6 +161,9 @@ def vm_world(env: Env) -> list[type]:
             env.at("object_hold")
             super().lock_shared(obj)
 
+        def zfree(self, obj: VmObject) -> None:
+            env.log("object_zfree", object=env.roster.object_ids[obj])
+
     class ScriptPmaps(Pmaps):
         def collect(self) -> None:
             env.log("pmap_collect")

@@ -37,7 +37,7 @@ class PageStats(ScanActive):
         pcount = self.stats_length(q, queue.lcnt)
         spin, busy_try, base = queue.spin, vm.page.busy_try, queue.number
 
-        marker, _ = self.scan_open(queue)
+        marker, pcount = self.scan_open(queue, pcount)
         while True:
             m = queue.next(marker)
             if m is None:

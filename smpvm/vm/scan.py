@@ -28,16 +28,16 @@ class Scan:
         self.vm = vm
         self.k: Kernel = vm.k
 
-    def scan_open(self, queue: PageQueue) -> tuple[Page, int]:
-        """Put a fresh marker at the head of *queue*; returns it and the length of the queue.
+    def scan_open(self, queue: PageQueue, limit: int | None = None) -> tuple[Page, int]:
+        """Put a fresh marker at the head of *queue*; returns it and the steps of the scan.
 
-        The queue is locked on return.  The length bounds the steps of the scan, so that pages
-        which join at the tail meanwhile are not met again.
+        The queue is locked on return.  The steps are bounded by the length of the queue (or by
+        *limit*), so that pages which join at the tail meanwhile are not met again.
         """
         marker = self.vm.page.make_marker(queue.number)
         queue.spin.lock()
         queue.insert_head(marker)
-        maxscan = queue.lcnt
+        maxscan = queue.lcnt if limit is None else limit
         if (f := self.k.probe.scan_begin) is not None:
             f(self.k.curthread(), queue, marker, maxscan)
         return marker, maxscan
