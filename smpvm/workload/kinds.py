@@ -106,14 +106,14 @@ def file_cutter(u: User, *, share: float) -> None:
         u.truncate(area, area.pages)
 
 
-def raw_io(u: User, *, share: float) -> None:
-    """Anonymous memory, now and then handed to a device that reads it by itself."""
-    area = u.anonymous(u.pages(share))
+def raw_io(u: User, *, share: float, file: bool = False) -> None:
+    """Memory, anonymous or a shared *file*, now and then handed to a device that reads it."""
+    area = u.shared_file("common", u.pages(share)) if file else u.anonymous(u.pages(share))
     while u.going():
         for _ in range(BURST):
-            touch(u, area, u.rng.randrange(area.pages))
-        first = u.rng.randrange(area.pages)
-        u.raw_io(area, first, min(8, area.pages - first), u.rng.randrange(1, 20))
+            touch(u, area, u.rng.randrange(area.pages), write=0.0 if file else 0.5)
+        pages = [u.rng.randrange(area.pages) for _ in range(8)]
+        u.raw_io(area, pages, u.rng.randrange(1, 100))
 
 
 def fork_tree(u: User, *, share: float, depth: int = 1, rss: float = 0.0) -> None:

@@ -81,7 +81,6 @@ PROFILES: dict[str, Profile] = {
             "processes that each want most of memory, at random",
             (task("hog", 4, share=0.8), task("raw_io", share=0.3)),
             config={"swap_pages": 8192},
-            sysctl={"max_launder": 64},
         ),
         Profile(
             "oom",
@@ -101,6 +100,7 @@ PROFILES: dict[str, Profile] = {
                 task("file_reader", 1, share=0.6, order="random"),
                 task("file_writer", 3, share=0.4),
                 task("file_cutter", share=0.2),
+                task("raw_io", share=0.4, file=True),
                 task("hog", share=0.3),
             ),
         ),
@@ -131,6 +131,7 @@ PROFILES: dict[str, Profile] = {
             (
                 task("file_writer", 4, share=0.7, msync_every=2),
                 task("file_reader", 1, share=0.7, order="random"),
+                task("raw_io", 2, share=0.7, file=True),
                 task("hog", 2, share=0.3),
             ),
             swap_disk=DiskConfig(latency=4, queue_depth=4),
@@ -158,6 +159,7 @@ PROFILES: dict[str, Profile] = {
                 task("file_reader", share=0.2, order="random"),
             ),
             config={"pages": 256, "swap_pages": 1024, "pq_l2_size": 1, "spin_pool": 1},
+            sysctl={"max_launder": 2},
         ),
     )
 }

@@ -210,7 +210,7 @@ class User:
         self.vm.process.sys.munlock(self.p, start, count << PAGE_SHIFT)
         self._done()
 
-    def raw_io(self, area: Area, first: int, count: int, ticks: int) -> None:
+    def raw_io(self, area: Area, pages: Iterable[int], ticks: int) -> None:
         """Raw I/O from some pages, as physio does it: the kernel holds them while it lasts.
 
         A held page may lose its mapping, even be freed, but nobody else may get it.
@@ -218,7 +218,7 @@ class User:
         self._called()
         td = self.k.curthread()
         held = []
-        for page in range(first, first + count):
+        for page in pages:
             va = area.base + (page << PAGE_SHIFT)
             m, _ = self.vm.fault.page_quick(va, VM_PROT_READ)
             if m is not None:
@@ -226,7 +226,7 @@ class User:
         self.k.sleep.tsleep(self._idle, PCATCH, "physio", ticks, cond=lambda: False)
         for page, m in held:
             contents = m.contents or {}
-            for slot, word in enumerate(WORD_AT):
+            for slot, word in enumerate(WORD_AT if area.file is None else ()):
                 got = contents.get(word, 0)
                 self.ledger.check(td, area.address(page, slot), got, lambda va, m=m: str(m))  # type: ignore[misc]
             self.vm.page.unhold(m)
