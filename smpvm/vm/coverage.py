@@ -33,6 +33,11 @@ _FORWARD = (
     "that has PG_BUSY set: no page above the first is ever gathered"
 )
 
+_MARKER = (
+    "only the page-out daemon puts markers on active queues (vm_swapcache.c uses inactive ones), "
+    "and it has one scan under way at a time"
+)
+
 COVERAGE: Final = (
     Row("vm_pageout_clean", "", "243-365", "gather a cluster around a dirty page and write it"),
     Row("vm_pageout_clean", "held", "270-273", "held or unmanaged page left alone"),
@@ -81,7 +86,7 @@ COVERAGE: Final = (
     Row("vm_pageout_scan_inactive", "launder-limit", "1144-1146", "enough written in this scan"),
     Row("vm_pageout_scan_inactive", "stop-early", "1166-1173", "memory is plentiful again"),
     Row("vm_pageout_scan_active", "", "1183-1393", "scan one active queue"),
-    Row("vm_pageout_scan_active", "marker", "1242-1243", "met another scan's marker"),
+    Row("vm_pageout_scan_active", "marker", "1242-1243", "met another scan's marker", _MARKER),
     Row("vm_pageout_scan_active", "busy", "1249-1250", "busy page passed over"),
     Row("vm_pageout_scan_active", "held", "1264-1277", "held page to the tail"),
     Row("vm_pageout_scan_active", "referenced", "1307-1318", "used page to the tail"),
@@ -101,7 +106,7 @@ COVERAGE: Final = (
     Row("vm_pageout_page_stats", "", "1603-1756", "statistics scan of one active queue"),
     Row("vm_pageout_page_stats", "no-shortage", "1617-1618", "nothing to prepare for"),
     Row("vm_pageout_page_stats", "full", "1627-1629", "whole queue this time"),
-    Row("vm_pageout_page_stats", "marker", "1657-1658", "met another scan's marker"),
+    Row("vm_pageout_page_stats", "marker", "1657-1658", "met another scan's marker", _MARKER),
     Row("vm_pageout_page_stats", "busy", "1663-1664", "busy page passed over"),
     Row("vm_pageout_page_stats", "held", "1679-1682", "held page passed over"),
     Row("vm_pageout_page_stats", "referenced", "1697-1713", "used page to the tail"),
