@@ -1,0 +1,163 @@
+"""How fast the explorer is, as ratios to a bare greenlet loop measured in the same run.
+
+    python stress/bench_explore.py [--frontrun]
+
+Prints points/s on a toy bare and with every checker, executions/s of the programs with known
+classes, and of a small VM scenario with the share of machine construction.  With --frontrun the
+same programs under frontrun's DPOR, if it is installed.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import smpvm.scenarios
+from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.explore.campaign import Campaign, Plan
+from smpvm.explore.engine import Settings
+from smpvm.explore.find import find
+from smpvm.explore.random_walk import RandomWalk
+from smpvm.host.serial import SerialCarrier
+from smpvm.kern.kernel import Kernel
+from smpvm.kern.shared import shared
+
+POINTS = 300_000
+
+
+@shared("n")
+class Cell:
+    """One shared field."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n = 0
+
+
+def bare() -> float:
+    """Switches a second of three greenlets that choose each other at random."""
+    greenlet = importlib.import_module("greenlet").greenlet
+    rnd, left = random.Random(1).random, POINTS
+    threads: list[Any] = []
+
+    def body() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            threads[int(rnd() * 3)].switch()
+
+    threads[:] = [greenlet(body) for _ in range(3)]
+    began = time.perf_counter()
+    threads[0].switch()
+    return POINTS / (time.perf_counter() - began)
+
+
+def points(checks: frozenset[str], switcher: str = "greenlet", n: int = POINTS) -> float:
+    """Points a second of three threads that read and write one shared field at random."""
+    carrier = SerialCarrier(RandomWalk(1).start(0), switcher=switcher, limit=10**9)
+    suite = CheckSuite(checks)
+    k = Kernel(carrier, suite.observers if checks else ())
+    cell = k.new(Cell)
+
+    def body() -> None:
+        for _ in range(n // 6):
+            cell.n = cell.n + 1
+
+    for name in "abc":
+        k.spawn(name, body)
+    began = time.perf_counter()
+    carrier.join()
+    return len(carrier.log) / (time.perf_counter() - began)
+
+
+def best(of: Any, *args: Any) -> float:
+    """The best of five, garbage collector off as in campaigns."""
+    rates = []
+    for _ in range(5):
+        gc.collect()
+        gc.disable()
+        rates.append(of(*args))
+        gc.enable()
+    return max(rates)
+
+
+def toys() -> Any:
+    """The programs of tests/explore."""
+    path = Path(__file__).parents[1] / "tests" / "explore" / "toys.py"
+    spec = importlib.util.spec_from_file_location("smpvm_toys", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def campaign(scenario: Any, strategy: str, schedules: int | None, checks: str = "") -> Any:
+    """One campaign; its report."""
+    settings = Settings(checks=frozenset(CHECKS if checks else ()))
+    plan = Plan(strategy=strategy, schedules=schedules, settings=settings, shrink=False)
+    return Campaign(scenario, plan).run()
+
+
+def first_bug(scenario: Any, strategy: str) -> int:
+    """Executions until the first finding; 0 if there is none."""
+    plan = Plan(strategy=strategy, schedules=2000, stop_on_first=True, shrink=False)
+    report = Campaign(scenario, plan).run()
+    return report.executions if report.findings else 0
+
+
+def main() -> int:
+    """Print the table."""
+    base = best(bare)
+    print(f"bare greenlet loop with a random choice    {base:12,.0f} switches/s   1.00")
+    for title, checks in (("no checker", frozenset()), ("every checker", frozenset(CHECKS))):
+        rate = best(points, checks)
+        print(
+            f"toy at access granularity, {title:<15} {rate:12,.0f} points/s     {rate / base:.2f}"
+        )
+    rate = points(frozenset(), "thread", 30_000)
+    print(
+        f"the same on real threads                   {rate:12,.0f} points/s     {rate / base:.2f}"
+    )
+
+    programs = toys()
+    print("\nDPOR to the end (aim: one execution for each class)")
+    for name in ("Counter", "Locked", "Philosophers", "MarkerScan", "NextKept", "Message"):
+        report = campaign(getattr(programs, name), "dpor", None)
+        rate = report.executions / report.seconds
+        found = first_bug(getattr(programs, name), "dpor")
+        print(
+            f"  {name:<14} {report.executions:6} executions, {report.cut} cut, {rate:8,.0f}/s, "
+            f"first finding in execution {found or '-'}; "
+            f"{'exhausted' if report.notes and report.cut == 0 else 'see notes'}"
+        )
+
+    scenario: Any = find("two-scanners", smpvm.scenarios)
+    for checks in ("", "all"):
+        report = campaign(scenario, "random", 100, checks)
+        rate = report.executions / report.seconds
+        print(
+            f"\nVM scenario two-scanners, {'every checker' if checks else 'no checker'}: "
+            f"{rate:,.0f} executions/s, {report.points / report.seconds:,.0f} points/s"
+        )
+    began = time.perf_counter()
+    for _ in range(100):
+        scenario(Kernel(SerialCarrier(RandomWalk(0).start(0)), spin_pool=scenario.spin_pool))
+    share = (time.perf_counter() - began) * rate
+    print(f"  construction of the machine: {share:.0f} % of that time")
+    if "--frontrun" in sys.argv:
+        from bench_frontrun import compare
+
+        compare()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

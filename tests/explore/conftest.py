@@ -1,0 +1,47 @@
+"""How the tests of the explorer run a scenario class."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from smpvm.explore.engine import Settings, execute
+from smpvm.explore.hb import order_of
+from smpvm.explore.portfolio import make_strategy
+
+
+def run_all(scenario, strategy, limit=50_000, settings=None):
+    """Run a strategy to its end; classes of executions, findings by kind."""
+    strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
+    settings = settings or Settings(checks=frozenset(), digest=False)
+    classes, kinds, n = Counter(), Counter(), 0
+    while n < limit:
+        outcome = execute(scenario, strategy, settings, n)
+        if outcome is None:
+            break
+        n += 1
+        kinds.update(f.kind for f in outcome.findings)
+        if outcome.stuck != "cut":
+            classes[order_of(outcome.carrier).signature()] += 1
+    return SimpleNamespace(
+        n=n, classes=classes, kinds=kinds, claim=strategy.claim(), strategy=strategy
+    )
+
+
+@pytest.fixture
+def explored():
+    """The function ``run_all``."""
+    return run_all
+
+
+@pytest.fixture
+def toys():
+    """The small programs."""
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parent / "toys.py"
+    spec = importlib.util.spec_from_file_location("smpvm_toys", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,85 @@
+"""The commands: exit codes, JSON, and one line for each mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from smpvm.cli import main
+
+TOYS = str(Path(__file__).parent / "toys.py")
+
+
+def run(capsys, *argv):
+    code = main(list(argv))
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_a_finding_is_exit_code_1_and_replays(capsys, tmp_path):
+    code, out, _ = run(
+        capsys, "explore", f"{TOYS}:Counter", "--strategy", "dpor", "--run-dir", str(tmp_path)
+    )
+    assert code == 1
+    assert "an update is lost" in out
+    files = sorted((tmp_path / "findings").glob("assertion-*.json"))
+    assert len(files) == 1
+    code, out, _ = run(capsys, "replay", str(files[0]), "--lanes", "--carrier", "thread")
+    assert code == 1
+    assert "as recorded" in out
+
+
+def test_exhausted_is_0_and_says_what_was_proven(capsys):
+    code, out, _ = run(capsys, "explore", f"{TOYS}:Locked", "--strategy", "dpor")
+    assert code == 0
+    assert "proven at granularity access" in out
+    assert "90 executions" in out
+
+
+def test_not_exhausted_is_3(capsys):
+    code, out, _ = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "20")
+    assert code == 3
+    assert "inconclusive" in out
+
+
+def test_json(capsys):
+    argv = ["explore", f"{TOYS}:Locked", "--schedules", "20", "--json", "--strategy", "random"]
+    docs = [json.loads(run(capsys, *argv)[1])["scenarios"][0] for _ in range(2)]
+    assert docs[0]["digest"] == docs[1]["digest"]
+    assert docs[0]["executions"] == 20
+    assert docs[0]["verdict"] == "inconclusive"
+
+
+def test_jobs_find_the_same(capsys):
+    argv = ["explore", f"{TOYS}:Counter", "--schedules", "20", "--jobs", "2", "--json"]
+    code, out, _ = run(capsys, *argv)
+    doc = json.loads(out)["scenarios"][0]
+    assert code == 1
+    assert doc["executions"] == 20
+    assert {f["kind"] for f in doc["findings"]} == {"race", "assertion"}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["explore", "no-such-scenario"],
+        ["explore", "no/such/file.py:X"],
+        ["explore", f"{TOYS}:Nobody"],
+        ["explore", f"{TOYS}:Counter", "--strategy", "psychic"],
+        ["explore", f"{TOYS}:Philosophers?n=x"],
+        ["replay"],
+        ["replay", "--schedule", "s9/x"],
+        ["replay", "/nowhere.json"],
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_sizes(capsys):
+    code, out, _ = run(capsys, "explore", f"{TOYS}:Philosophers?n=2", "--strategy", "dpor")
+    assert code == 1
+    assert "3 executions" in out

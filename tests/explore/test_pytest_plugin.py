@@ -1,0 +1,63 @@
+"""The plugin: failures show lanes and a line that reproduces them; failures are tried first."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+TOYS = Path(__file__).parent / "toys.py"
+
+
+@pytest.fixture
+def project(pytester, monkeypatch):
+    pytester.makepyfile(toys=TOYS.read_text())
+    pytester.makepyfile(
+        """
+        import pytest
+        from toys import Counter, Locked
+
+        @pytest.mark.smpvm(strategy="random", schedules=60)
+        def test_counter(smpvm):
+            smpvm.explore(Counter)
+
+        @pytest.mark.smpvm(strategy="dpor")
+        def test_locked(smpvm):
+            assert smpvm.explore(Locked, schedules=None).proven
+        """
+    )
+    return pytester
+
+
+def run(project, *argv):
+    return project.runpytest("-p", "smpvm.pytest_plugin", *argv)
+
+
+def test_lanes_and_reproduce_line(project):
+    result = run(project)
+    result.assert_outcomes(passed=1, failed=1)
+    text = result.stdout.str()
+    assert "cell 0.n: 0 → 1" in text
+    assert '@pytest.mark.smpvm(schedule="s1/access/' in text
+
+
+def test_the_reproduce_line_reproduces(project):
+    text = run(project).stdout.str()
+    marker = next(line.strip() for line in text.splitlines() if "mark.smpvm(schedule=" in line)
+    project.makepyfile(
+        test_again=f"""
+        import pytest
+        from toys import Counter
+
+        {marker.removeprefix("E").strip()}
+        def test_counter(smpvm):
+            smpvm.explore(Counter)
+        """
+    )
+    run(project, "test_again.py").assert_outcomes(failed=1)
+
+
+def test_known_failures_come_first(project):
+    run(project)
+    again = run(project, "--smpvm-seed", "999", "-k", "counter")
+    again.assert_outcomes(failed=1)

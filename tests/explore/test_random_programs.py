@@ -1,0 +1,137 @@
+"""DPOR against brute force on random programs over every primitive."""
+
+import random
+
+import pytest
+
+from smpvm import Scenario
+from smpvm.explore.bounded import Bounded
+from smpvm.explore.dpor import Dpor
+
+LIMIT = 900
+
+GROUPS = [
+    ["read", "write", "cas"],
+    ["lock", "nest", "try"],
+    ["shared", "lock", "write"],
+    ["read", "write", "await"],
+    ["token", "tokens", "toktry"],
+    ["sleep", "wake", "timed"],
+    ["toksleep", "token", "toktry", "wake"],
+    ["interlock", "wake"],
+    ["lockmgr", "lockshared"],
+]
+
+
+class Program(Scenario):
+    """A list of operations for each thread."""
+
+    program: list = []
+
+    def setup(self):
+        self.x = self.shared(a=0, b=0)
+        self.spins = [self.spinlock(f"s{i}") for i in range(2)]
+        self.toks = [self.token(f"t{i}") for i in range(2)]
+        self.locks = [self.lock(f"l{i}") for i in range(2)]
+        for j, ops in enumerate(self.program):
+            self.thread(f"t{j}", self.body, ops)
+
+    def body(self, ops):
+        for kind, i in ops:
+            getattr(self, f"do_{kind}")(i, "ab"[i], ("ident", i))
+
+    def do_read(self, i, f, ident):
+        getattr(self.x, f)
+
+    def do_write(self, i, f, ident):
+        setattr(self.x, f, 1)
+
+    def do_cas(self, i, f, ident):
+        self.atomic.cmpset_int(self.x, f, 0, 1)
+
+    def do_await(self, i, f, ident):
+        while not getattr(self.x, f):
+            self.relax(self.x)
+
+    def do_lock(self, i, f, ident):
+        self.spins[i].lock()
+        self.spins[i].unlock()
+
+    def do_nest(self, i, f, ident):
+        self.spins[i].lock()
+        self.do_lock(1 - i, f, ident)
+        self.spins[i].unlock()
+
+    def do_try(self, i, f, ident):
+        if self.spins[i].trylock():
+            self.x.a = 2
+            self.spins[i].unlock()
+
+    def do_shared(self, i, f, ident):
+        self.spins[i].lock_shared()
+        self.spins[i].unlock_shared()
+
+    def do_token(self, i, f, ident):
+        self.toks[i].get()
+        self.toks[i].release()
+
+    def do_tokens(self, i, f, ident):
+        self.toks[i].get()
+        self.do_token(1 - i, f, ident)
+        self.toks[i].release()
+
+    def do_toktry(self, i, f, ident):
+        if self.toks[i].try_():
+            self.x.a = 3
+            self.toks[i].release()
+
+    def do_sleep(self, i, f, ident):
+        self.tsleep(ident)
+
+    def do_timed(self, i, f, ident):
+        self.tsleep(ident, 1 + i)
+
+    def do_toksleep(self, i, f, ident):
+        self.toks[i].get()
+        self.tsleep(ident, 5)
+        self.toks[i].release()
+
+    def do_interlock(self, i, f, ident):
+        self.tsleep_interlock(ident)
+        self.tsleep(ident, 3, flags=self.INTERLOCKED)
+
+    def do_wake(self, i, f, ident):
+        self.wakeup(ident)
+
+    def do_lockmgr(self, i, f, ident):
+        self.locks[i].lock()
+        self.locks[i].unlock()
+
+    def do_lockshared(self, i, f, ident):
+        self.locks[i].lock_shared()
+        self.locks[i].unlock()
+
+
+def programs(kinds, seeds, length):
+    for seed in seeds:
+        rnd = random.Random(seed)
+        yield [
+            [(kinds[int(rnd.random() * len(kinds))], int(rnd.random() * 2)) for _ in range(n)]
+            for n in (1 + int(rnd.random() * length), 1 + int(rnd.random() * length))
+        ]
+
+
+@pytest.mark.parametrize("kinds", GROUPS, ids="-".join)
+def test_every_class_is_visited(explored, kinds):
+    compared = 0
+    for program in programs(kinds, range(12), 3):
+        scenario = type("Case", (Program,), {"program": program})
+        brute = explored(scenario, Bounded(None), LIMIT)
+        if not brute.claim:
+            continue
+        dpor = explored(scenario, Dpor(), LIMIT)
+        assert set(dpor.classes) == set(brute.classes), program
+        compared += 1
+        if compared == 3:
+            break
+    assert compared >= 2

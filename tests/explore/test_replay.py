@@ -1,0 +1,59 @@
+"""A schedule is a text that runs again anywhere, and says where it stops fitting."""
+
+import pytest
+
+from smpvm.explore.campaign import Campaign, Plan
+from smpvm.explore.schedule import Schedule, ScheduleError
+from smpvm.report.explore import run_schedule
+
+
+@pytest.fixture
+def lost(toys):
+    report = Campaign(toys.Counter, Plan(strategy="random", schedules=30)).run()
+    return next(f for f in report.findings if f.kind == "assertion")
+
+
+@pytest.mark.parametrize("carrier", ["greenlet", "thread"])
+def test_it_fails_every_time(toys, lost, carrier):
+    for _ in range(3):
+        schedule = Schedule.parse(lost.schedule)
+        shown = run_schedule(schedule, carrier=carrier, scenario=toys.Counter)
+        assert shown.replay.diverged == ""
+        assert shown.outcome.find(lost.fingerprint) is not None
+
+
+def test_text_round_trip(lost):
+    schedule = Schedule.parse(lost.schedule)
+    assert schedule.text() == lost.schedule
+    assert len(lost.schedule) < 120
+
+
+def test_another_program_diverges_with_the_step(toys, lost):
+    shown = run_schedule(Schedule.parse(lost.schedule), scenario=toys.MissedWakeup)
+    assert "step" in shown.replay.diverged
+
+
+def test_other_operations_are_noticed(toys, lost):
+    class Other(toys.Counter):
+        def count(self):
+            self.c.n = 1
+            self.c.n = 2
+
+    shown = run_schedule(Schedule.parse(lost.schedule), scenario=Other)
+    assert "other operations" in shown.replay.diverged
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s2/access/0/-/1x1~00/x", "s1/access/0.1.0/-/1y1/x", "s1/foo/0.1.0/-/1x1~00/x", "s1/access"]
+)  # fmt: skip
+def test_damaged_text_is_refused(text):
+    with pytest.raises(ScheduleError):
+        Schedule.parse(text)
+
+
+def test_lanes_show_the_change_and_the_switch(toys, lost):
+    shown = run_schedule(Schedule.parse(lost.schedule), scenario=toys.Counter)
+    text = "\n".join(shown.lanes())
+    assert "cell 0.n: 0 → 1" in text
+    assert "a is preempted" in text
+    assert "b has ended" in text
