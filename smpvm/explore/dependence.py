@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, SLEEP
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, SLEEP, YIELD
 from smpvm.host.serial import AWAIT, TIMER, Op
 
 
@@ -25,6 +25,8 @@ def conflict(a: Op, b: Op) -> bool:
     _, kind2, obj2, field2 = b
     if kind == AWAIT or kind2 == AWAIT:
         return _awaits(a, b)
+    if kind == YIELD or kind2 == YIELD:
+        return TIMER in (kind, kind2)
     if obj is not obj2 and obj != obj2:
         return (
             kind == TIMER

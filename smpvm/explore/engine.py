@@ -1,4 +1,4 @@
-"""One execution of a scenario: a fresh machine on a fresh carrier, watched, judged at the end."""
+"""One execution of a scenario: a fresh machine on a fresh carrier, watched, and judged."""
 
 from __future__ import annotations
 

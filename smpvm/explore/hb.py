@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smpvm.explore.dependence import conflict, is_acquire, same
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP, YIELD
 from smpvm.host.serial import AWAIT, TIMER, Op, SerialCarrier
 
 Clock = list[int]
@@ -105,7 +105,10 @@ class Order:
         return clock
 
     def _targets(self, at: int, op: Op) -> list[Any]:
-        own = [obj for obj, field in op[2] if not field] if op[1] == AWAIT else [op[2]]
+        if op[1] == AWAIT:
+            own = [obj for obj, field in op[2] if not field]
+        else:
+            own = [] if op[1] == YIELD else [op[2]]
         extra = self.extras.get(at)
         return own if extra is None else [*own, *extra]
 
@@ -276,7 +279,7 @@ def trace_hash(carrier: SerialCarrier) -> int:
     total = 0
     for tid, kind, obj, field in carrier.log:
         n = counts[tid] = counts.get(tid, 0) + 1
-        if kind == AWAIT:
+        if kind in (AWAIT, YIELD):
             continue
         place = places.get((obj, field))
         if place is None:
