@@ -63,6 +63,7 @@ class Markers(Probe):
             if other.td is td:
                 self._stale(other, "begins another scan of it")
         self._scans[q].append(scan)
+        self._joined.pop(marker, None)  # it joined before it was known for a marker
         self._markers[marker] = scan
         self.scans_seen += 1
 

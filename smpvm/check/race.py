@@ -34,14 +34,19 @@ Release = tuple[int, dict[int, int]]
 
 
 class Known:
-    """A thread's vector clock: its own epoch, and what it knows of the others' (never itself)."""
+    """A thread's vector clock: its own epoch, and what it knows of the others' (never itself).
 
-    __slots__ = ("epoch", "frozen", "others", "pending", "td", "tid")
+    *tid* is a slot, taken over from a thread that has ended where there is one: clocks stay as
+    short as the number of threads that live at once.
+    """
 
-    def __init__(self, td: Any) -> None:
-        self.td = td
-        self.tid: int = td.tid
-        self.epoch = ONE | self.tid
+    __slots__ = ("epoch", "frozen", "last", "others", "pending", "tid")
+
+    def __init__(self, tid: int, epoch: int = 0) -> None:
+        self.tid = tid
+        self.epoch = epoch or ONE | tid
+        self.last: Release | None = None
+        """All of it, once the thread has ended."""
         self.others: dict[int, int] = {}
         self.frozen = False
         """``others`` has been handed out: copy before the next change."""
@@ -153,16 +158,31 @@ class Races(Probe):
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
         self._stacks: dict[int, RawStack] = {}
-        self._tds: dict[int, _Named] = {}
+        self._names: dict[int, list[tuple[int, _Named]]] = {}
+        """Slot → since which epoch it was whose; the last few."""
+        self._free: list[Known] = []
+        """The clocks of ended threads, whose slots can be taken over."""
         self._mutex = threading.Lock()
 
     def _known(self, td: Any) -> Known:
         st: ThreadState = td.observed or self.tracker.state(td)
         known: Known | None = st.vc
         if known is None:
-            known = st.vc = Known(td)
-            with self._mutex:
-                self._tds[td.tid] = _Named(td.name, td.role)
+            known = st.vc = self._new(td)
+        return known
+
+    def _new(self, td: Any) -> Known:
+        """A clock for *td*.  With the slot of an ended thread it is ordered after that thread."""
+        with self._mutex:
+            if self._free:
+                old = self._free.pop()
+                known = Known(old.tid, old.epoch + ONE)
+                known.others, known.frozen = old.others, True
+            else:
+                known = Known(len(self._names) + 1)
+            names = self._names.setdefault(known.tid, [])
+            names.append((known.epoch, _Named(td.name, td.role)))
+            del names[:-8]
         return known
 
     # -- plain accesses
@@ -336,7 +356,7 @@ class Races(Probe):
         if last is None:
             last = lock.seen = Shared()
         if mode == "shared":
-            tid = td.tid
+            tid = released[0] & TID_MASK
             last.shared = [r for r in last.shared if r[0] & TID_MASK != tid] + [released]
         else:
             last.excl = released
@@ -391,10 +411,17 @@ class Races(Probe):
     def thread_start(self, td: Any) -> None:
         self._known(td).acquire(self._threads.pop(td.tid, None))
 
-    def thread_join(self, td: Any, child: Any) -> None:
+    def thread_exit(self, td: Any) -> None:
         known = self._known(td)
-        if child.observed is not None and child.observed.vc is not None:
-            known.acquire(child.observed.vc.release())
+        known.last = known.release()
+        with self._mutex:
+            self._free.append(known)
+
+    def thread_join(self, td: Any, child: Any) -> None:
+        st = child.observed
+        if st is not None and st.vc is not None:
+            # It has ended, but may not have come as far as thread_exit.
+            self._known(td).acquire(st.vc.last or st.vc.release())
 
     def io_submit(self, td: Any, io: Any) -> None:
         self._io[io] = self._known(td).release()
@@ -417,7 +444,7 @@ class Races(Probe):
         print_ = fingerprint("race", cls.__name__, c.field, *ends)
         if self.log.seen(print_):
             return
-        td, other, what = c.td, self._thread(c.last & TID_MASK), f"{c.obj}.{c.field}"
+        td, other, what = c.td, self._thread(c.last), f"{c.obj}.{c.field}"
         now = peek(c.obj, c.field)
         change = f"{now} → {c.new}" if c.deed == "write" else f"reads {now}"
         self.log.add(
@@ -446,9 +473,13 @@ class Races(Probe):
             return False
         return "read" in (c.deed, c.last_deed) or not reason.startswith("read")
 
-    def _thread(self, tid: int) -> Any:
+    def _thread(self, epoch: int) -> _Named | None:
+        """Whose *epoch* it was."""
         with self._mutex:
-            return self._tds.get(tid)
+            for since, named in reversed(self._names.get(epoch & TID_MASK, [])):
+                if since <= epoch:
+                    return named
+        return None
 
     def counts(self) -> list[tuple[str, str, int, str]]:
         """Benign accesses seen: class, field, how often; for the end of a report."""

@@ -108,6 +108,9 @@ class CheckSuite:
 
     def finish(self) -> None:
         """The end of the run: write final counts and the log's end."""
+        k = self.tracker.k
+        if self.wakeup is not None and k is not None and k.carrier.serial:
+            self.wakeup.idle()
         for trace in self.traces:
             trace.close()
         self.log.finish()

@@ -109,7 +109,9 @@ class WaitFor(Probe):
         with self._mutex:
             st = self._io.pop(io, None)
             if st is not None:
-                self._in_flight[st.td.tid] -= 1
+                left = self._in_flight.pop(st.td.tid) - 1
+                if left:
+                    self._in_flight[st.td.tid] = left
 
     # -- walking
 

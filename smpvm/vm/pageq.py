@@ -108,6 +108,10 @@ class PageQueue:
 
     def hop(self, marker: Page, m: Page) -> None:
         """TAILQ_REMOVE, TAILQ_INSERT_AFTER: *marker* goes from just before *m* to just behind."""
+        if m.q_prev is not marker:  # a scan that kept its next page over an unlock
+            self.remove(marker)
+            self.insert_after(m, marker)
+            return
         probe = self.k.probe
         if (f := probe.queue_remove) is not None:
             f(self.k.curthread(), self, marker)

@@ -132,7 +132,7 @@ class TestWrong:
         assert hop.title == f"the marker of t0 on queue INACTIVE+1 jumps to {pages[1]}"
         assert str(pages[2]) in hop.evidence[0]
         lost = next(f for f in w.findings if "without meeting" in f.title)
-        assert all(str(m) in lost.title for m in pages[2:6])
+        assert all(str(m) in lost.title for m in pages[2:6]), lost.lines()
         assert any(f.name.endswith("keeps_next") for s in hop.sites for f in s.stack)
 
     def test_its_twin_that_asks_again(self, queue):

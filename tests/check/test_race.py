@@ -26,19 +26,14 @@ class Cell:
         return self.name
 
 
-class FakeThread:
-    def __init__(self, tid):
-        self.tid = tid
-
-
 class TestClocks:
     def test_nobody_knows_anybody_at_first(self):
-        a, b = Known(FakeThread(1)), Known(FakeThread(2))
+        a, b = Known(1), Known(2)
         assert not a.after(b.epoch)
         assert a.after(a.epoch)
 
     def test_a_release_orders_what_came_before_it_and_nothing_after(self):
-        a, b = Known(FakeThread(1)), Known(FakeThread(2))
+        a, b = Known(1), Known(2)
         before = a.epoch
         handed = a.release()
         b.acquire(handed)
@@ -46,14 +41,14 @@ class TestClocks:
         assert not b.after(a.epoch)
 
     def test_order_is_handed_on(self):
-        a, b, c = (Known(FakeThread(n)) for n in (1, 2, 3))
+        a, b, c = (Known(n) for n in (1, 2, 3))
         first = a.epoch
         b.acquire(a.release())
         c.acquire(b.release())
         assert c.after(first)
 
     def test_what_was_handed_out_does_not_change_afterwards(self):
-        a, b, c = (Known(FakeThread(n)) for n in (1, 2, 3))
+        a, b, c = (Known(n) for n in (1, 2, 3))
         early = b.release()
         late = a.epoch
         b.acquire(a.release())
@@ -344,6 +339,33 @@ class TestBenign:
 
         w.together(lambda: bump(cell), quiet)
         assert w.findings == []
+
+
+class TestMany:
+    def test_clocks_do_not_grow_with_threads_that_have_ended(self, watch):
+        w = watch("race")
+        cell, lock = w.k.new(Cell), Spinlock(w.k, "alpha")
+
+        def under():
+            lock.lock()
+            bump(cell)
+            lock.unlock()
+
+        w.go(*[under] * 60)
+        assert w.findings == []
+        assert len(lock.seen.excl[1]) <= 3
+
+    def test_an_ended_thread_is_named_by_its_own_name(self, watch):
+        w = watch("race")
+        cell, hold = w.k.new(Cell), threading.Event()
+        early = w.k.spawn("early", lambda: bump(cell), role="first")
+        w.until(lambda: early.exited)
+        w.k.spawn("same-slot", lambda: hold.wait(5))
+        w.k.spawn("late", lambda: bump(cell))
+        w.until(lambda: w.findings)
+        hold.set()
+        assert w.findings[0].sites[0].thread == "early"
+        assert w.findings[0].sites[1].thread == "late"
 
 
 class TestReport:
