@@ -4,22 +4,33 @@ Situation: a process that is over its resident limit touches its memory and then
 while the swap daemon takes pages away from its map, which it may lock only if nobody has it; or
 while the page-out daemon, out of swap, looks for the biggest process to kill.
 
-Threads: ``proc`` writes and execs (exits); ``vmdaemon`` makes one pass over all processes; in the
+Threads: ``proc`` writes and execs (exits); ``vmdaemon`` makes one pass over all processes;
+``pagedaemon`` scans, so that the process has to wait with its map locked; in the
 last scenario ``pagedaemon`` kills the biggest process.
+
+In another scenario a process changes the protection of one of its pages, so that map entries are cut
+and merged, under the eyes of the kill scan.
 
 What must hold: nobody waits for ever; the scans use no space, map or process that is gone; every
 hold is given back; what was written reads back until the exec; nothing is left of who exits.
 
+True defect of the seed: the kill scan walks a map's entries with the map's token only, which
+vm_map_protect and others who cut entries do not take (``map-token``).
+
 C: vm_daemon_callback, vm_pageout_map_deactivate_pages, vm_pageout_object_deactivate_pages,
 allproc_scan, exec_new_vmspace, exit1, vmspace_relexit, vmspace_exitfree,
-vm_pageout_scan_cache, vm_pageout_scan_callback, killproc, pstall.
+vm_pageout_scan_cache, vm_pageout_scan_callback, killproc, pstall, vmspace_swap_count,
+vm_map_protect, vm_map_simplify_entry.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.vm.mmap import PROT_RW
+from smpvm.vm.param import VM_PROT_READ
 
 if TYPE_CHECKING:
     from smpvm.kern.proc import Proc
@@ -38,10 +49,13 @@ class ExecDeactivate(Situation):
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
+        self.to_inactive(self.page_at(self.p, VA), unmap=True)
+        self.disks()
         self.p.p_rlimit_rss_cur = self.limit
 
     def threads(self) -> None:
-        """The process and the swap daemon."""
+        """The process, the swap daemon, and the page-out daemon, for whose I/O the process waits."""
+        self.pagedaemon(lambda: self.scan(pass_=1))
         self.spawn("vmdaemon", self.deactivate)
         self.spawn("proc", self.body, self.p)
 
@@ -87,7 +101,7 @@ class ExitKill(ExecDeactivate):
         self.big = self.process()
         self.map(self.big, pages=2)
         for i in range(2):
-            self.write(self.big, VA + i * 4096, 5)
+            self.write(self.big, VA + i * PAGE_SIZE, 5)
 
     def threads(self) -> None:
         """The daemon, and both processes."""
@@ -98,3 +112,32 @@ class ExitKill(ExecDeactivate):
     def check(self) -> None:
         """At least the two ended; the audit has seen to the rest."""
         expect(not self.k.proc.all(), "a process is left")
+
+
+class ProtectKill(ExecDeactivate):
+    """mprotect of the middle of a mapping, against the walk of the kill scan."""
+
+    name = "protect-kill"
+    title = "mprotect against the kill scan"
+    repairs = ("map-token",)
+
+    def set_up(self) -> None:
+        """One mapping of three pages."""
+        self.p = self.process()
+        self.map(self.p, pages=3)
+        self.write(self.p, VA, 1)
+
+    def threads(self) -> None:
+        """The daemon and the process."""
+        self.pagedaemon(self.vm.pageout.kill_biggest)
+        self.spawn("proc", self.body, self.p)
+
+    def body(self) -> None:
+        """Read-only, and back."""
+        sys, va = self.vm.process.sys, VA + PAGE_SIZE
+        for prot in (VM_PROT_READ, PROT_RW):
+            expect(sys.mprotect(self.p, va, PAGE_SIZE, prot) == 0, "mprotect failed")
+
+    def check(self) -> None:
+        """The mapping is whole."""
+        expect(self.read(self.p, VA) == 1, "the page is lost")

@@ -11,7 +11,8 @@ What must hold: everybody gets a page, and not because a timer ran out: no sleep
 asleep for what is so.
 
 True defects of the seed: vm_wait and vm_pageout_thread look and then sleep in two steps, so that a
-wakeup in between is lost until the timer (``free-wait``, ``pagedaemon-wait``).
+wakeup in between is lost until the timer (``free-wait``, ``pagedaemon-wait``); and so does the
+daemon when it backs off (``back-off-wait``).
 
 C: vm_page_alloc, vm_wait, pagedaemon_wakeup, vm_pageout_thread, vm_pageout_scan_inactive,
 vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
@@ -28,7 +29,7 @@ class LowMemory(Situation):
 
     name = "low-memory"
     title = "low-memory waiters against the page-out daemon's wakeups"
-    repairs = ("free-wait", "pagedaemon-wait")
+    repairs = ("free-wait", "pagedaemon-wait", "back-off-wait")
     users = 2
     sizes = {"users": 1}
 

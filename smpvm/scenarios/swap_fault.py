@@ -2,7 +2,8 @@
 
 Situation: a page is on swap only.  Two threads of its process fault on it at once: one reads it in,
 the other finds it busy; once it is there the page-out daemon scans.  In the second scenario the
-page is in memory with its write to swap in flight, when the faults come.
+page is in memory with its write to swap in flight, when the faults come; in the third that write
+fails.  In the last two processes' faults compete for the last I/O buffer.
 
 Threads: ``reader`` and ``writer`` of one process; ``pagedaemon``; the swap disk's thread, which runs
 the completion.
@@ -10,12 +11,18 @@ the completion.
 What must hold: both see the page as it was, the store is kept, whatever the page's fate; nothing is
 left busy, in I/O, or marked as being swapped.
 
+True defects of the seed: the completion of a failed write touches the swap of an object that it does
+not hold (``swap-error-hold``); a buffer that is given back wakes sleepers only if one was free
+already (``buffer-wakeup``).
+
 C: swap_pager_getpage, swp_pager_async_iodone, vm_page_flash, vm_fault_object, vm_page_sleep_busy,
-vm_pageout_scan_inactive, swap_pager_putpages, swap_pager_unswapped.
+vm_pageout_scan_inactive, swap_pager_putpages, swap_pager_unswapped, getpbuf_kva,
+relpbuf.
 """
 
 from __future__ import annotations
 
+from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.small import VA, Situation, expect
 
 
@@ -79,3 +86,50 @@ class SwapWriteFault(SwapFault):
     def place(self) -> None:
         """Ready to be laundered, and not mapped."""
         self.to_inactive(self.page_at(self.p, VA), unmap=True)
+
+
+class SwapErrorFault(SwapWriteFault):
+    """The device fails the write: the page must stay, dirty."""
+
+    name = "swap-error-fault"
+    title = "completion of a failed swap write against fault"
+    repairs = ("swap-error-hold",)
+
+    def set_up(self) -> None:
+        """The next write fails."""
+        super().set_up()
+        self.vm.swap.disk.fail_next("write")
+
+
+class SwapBuffers(Situation):
+    """Two page-ins, and one buffer left (as when fifteen others are in use)."""
+
+    name = "swap-buffers"
+    title = "two page-ins for the last I/O buffer"
+    repairs = ("buffer-wakeup",)
+
+    def set_up(self) -> None:
+        """Two pages on swap."""
+        self.p = self.process()
+        self.map(self.p, pages=2)
+        self.write(self.p, VA, 1)
+        obj = self.object_at(self.p, VA)
+        for i in range(2):
+            self.swapped(obj, i, {0: i + 1})
+        m = self.page_at(self.p, VA)
+        self.to_inactive(m, unmap=True)
+        assert not self.vm.page.busy_try(m, True)
+        self.vm.page.undirty(m)
+        self.vm.page.free(m)
+        self.vm.swap.nsw_rcount.count = 1
+        self.disks()
+
+    def threads(self) -> None:
+        """Two readers."""
+        for i in range(2):
+            self.spawn(f"reader {i + 1}", lambda i=i: self.reader(i), self.p)
+
+    def reader(self, i: int) -> None:
+        """Read page *i*."""
+        got = self.read(self.p, VA + i * PAGE_SIZE)
+        expect(got == i + 1, f"page {i} reads {got}")

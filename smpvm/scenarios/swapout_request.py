@@ -42,9 +42,10 @@ class SwapoutRequest(Situation):
         self.pagedaemon(self.ask)
 
     def ask(self) -> None:
-        """Ask each time that memory is short."""
+        """Ask each time that memory is short; then let the swap daemon have three seconds."""
         for _ in range(self.asks):
             self.vm.pageout.cache_request_swapout()
+        self.k.sleep.tsleep(self, 0, "later", 3 * self.k.hz, cond=lambda: False)
 
     def check(self) -> None:
         """Nothing stands."""

@@ -9,6 +9,10 @@ the inactive queue); ``pagedaemon`` scans both queues.
 What must hold: a wired page is on no queue and keeps its place in its object; the counts of queues
 and of wired pages are true; no page is lost between the queues.
 
+In a third scenario a wired page outlives its object and goes to the active queue when it is unwired,
+until its owner frees it.  True defect of the seed: the active scan follows the object of such a page
+unseen (``active-null-object``).
+
 C: vm_page_wire, vm_page_unwire, vm_page_unqueue, vm_pageout_scan_inactive, vm_pageout_scan_active,
 vm_page_busy_try, vm_page_cache.
 """
@@ -91,3 +95,39 @@ class MlockScan(Situation):
     def check(self) -> None:
         """The store is there."""
         expect(self.read(self.p, VA) == 2, "the store is lost")
+
+
+class WireTerminate(Situation):
+    """A page that is wired when its object ends, as by I/O in progress: it stays, without object."""
+
+    name = "wire-terminate"
+    title = "unwiring a page without object against the active scan"
+    repairs = ("active-null-object",)
+
+    def set_up(self) -> None:
+        """One wired page of an object that is about to go."""
+        self.obj = self.object()
+        self.objects.remove(self.obj)
+        self.m = self.page(self.obj, 0, "active")
+        assert not self.vm.page.busy_try(self.m, True)
+        self.vm.page.wire(self.m)
+        self.vm.page.wakeup(self.m)
+
+    def threads(self) -> None:
+        """The daemon, the object's last owner, and who has the page wired."""
+        self.pagedaemon(lambda: [self.scan_active(), self.scan()])
+        self.spawn("owner", self.owner)
+
+    def owner(self) -> None:
+        """The object ends, then the I/O: unwire, and free what is nobody's."""
+        vm, m = self.vm, self.m
+        vm.object.deallocate(self.obj)
+        vm.page.busy_wait(m, False, "owner")
+        vm.page.unwire(m, True)
+        vm.page.wakeup(m)
+        while m.queue != vm.pq.FREE and not vm.page.try_to_free(m):
+            vm.page.sleep_busy(m, True, "owner")
+
+    def check(self) -> None:
+        """The page is free."""
+        expect(self.m.queue == self.vm.pq.FREE, f"{self.m} is not free")
