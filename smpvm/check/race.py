@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -28,6 +28,8 @@ from smpvm.kern.shared import Hook, peek
 TID_BITS: Final = 20
 TID_MASK: Final = (1 << TID_BITS) - 1
 ONE: Final = 1 << TID_BITS
+KEPT: Final = 64
+"""Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
 
 Release = tuple[int, dict[int, int]]
 """What a release hands over: the releaser's epoch, and what it knew of the others."""
@@ -160,8 +162,8 @@ class Races(Probe):
         self._stacks: dict[int, RawStack] = {}
         self._names: dict[int, list[tuple[int, _Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
-        self._free: list[Known] = []
-        """The clocks of ended threads, whose slots can be taken over."""
+        self._free: deque[Known] = deque()
+        """The clocks of ended threads, whose slots can be taken over, the oldest first."""
         self._mutex = threading.Lock()
 
     def _known(self, td: Any) -> Known:
@@ -174,8 +176,8 @@ class Races(Probe):
     def _new(self, td: Any) -> Known:
         """A clock for *td*.  With the slot of an ended thread it is ordered after that thread."""
         with self._mutex:
-            if self._free:
-                old = self._free.pop()
+            if len(self._free) > KEPT:
+                old = self._free.popleft()
                 known = Known(old.tid, old.epoch + ONE)
                 known.others, known.frozen = old.others, True
             else:
