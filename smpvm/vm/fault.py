@@ -266,6 +266,9 @@ class Fault(FaultWire):
             m, error = None, found.rv
             if error != KERN_SUCCESS:
                 break
+            if found.entry is not None and found.entry.maptype == VM_MAPTYPE_UKSMAP:
+                m, error = self._page_uksmap(found)
+                break
             obj = self._first_object(fs, found)
             if self._nofault_refuses(fs, retry):
                 error = KERN_FAILURE
@@ -288,22 +291,38 @@ class Fault(FaultWire):
                     m = self.page_of(fs)
                     self.vm.page.flag_set(m, PG_REFERENCED)
                     self.unlock_things(fs)
-                    self._return_held(fs, m, bool(ftype & VM_PROT_WRITE))
+                    self._hold_page(m, bool(ftype & VM_PROT_WRITE))
+                    self._return_page(fs, m)
             self.vm.object.drop(obj)
             break
         map.token.release()
         return m, error
 
-    def _return_held(self, fs: FaultState, m: Page, written: bool) -> None:
-        """Hold, activate, and dirty the busy page, then unbusy it."""
-        td, page = self.k.curthread(), self.vm.page
+    def _page_uksmap(self, found: Lookup) -> tuple[Page | None, int]:
+        """The page, held, that the function of a user-kernel shared mapping gives."""
+        entry, map = found.entry, found.map
+        if entry is None:
+            self.k.panic("fault-no-entry", str(map), kind="fault")
+        m: Page | None = entry.object(entry.aux, found.pindex)
+        if m is not None:
+            self.vm.page.hold(m)
+        self.vm.map.lookup_done(map, entry)
+        return m, KERN_FAILURE if m is None else KERN_SUCCESS
+
+    def _hold_page(self, m: Page, written: bool) -> None:
+        """Hold, activate, and dirty the busy page."""
+        page = self.vm.page
         page.hold(m)
         page.activate(m)
         if written:
             page.dirty(m)
+
+    def _return_page(self, fs: FaultState, m: Page) -> None:
+        """Count the fault for the process, and unbusy the page, which is held."""
+        td = self.k.curthread()
         if td.proc is not None:
             td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
-        page.wakeup(m)
+        self.vm.page.wakeup(m)
 
     def object_page(
         self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool
@@ -344,10 +363,12 @@ class Fault(FaultWire):
             return None, KERN_PROTECTION_FAILURE, shared
         m = self.page_of(fs)
         self.unlock_things(fs)
-        self.vm.page.flag_set(m, PG_REFERENCED)
+        written = bool(fault_type & VM_PROT_WRITE or fault_flags & VM_FAULT_DIRTY)
+        self._hold_page(m, written)
         if fault_flags & VM_FAULT_UNSWAP:
             self.vm.swap.unswapped(m)
-        self._return_held(fs, m, bool(fault_type & VM_PROT_WRITE or fault_flags & VM_FAULT_DIRTY))
+        self.vm.page.flag_set(m, PG_REFERENCED)
+        self._return_page(fs, m)
         return m, 0, shared
 
 

@@ -190,7 +190,10 @@ class FaultObject(FaultBase):
         td = self.k.curthread()
         if rv == VM_PAGER_ERROR:
             td.hit("vm_fault_object:pager-error")
-            kprintf(self.k, "pager-read-error", pid=td.proc.p_pid if td.proc else -1)
+            if td.proc is None:
+                # vm_fault.c:1656-1659 prints curproc->p_comm where curproc is NULL.
+                self.k.panic("null-curproc", f"{td}: pager read error", kind="fault")
+            kprintf(self.k, "pager-read-error", pid=td.proc.p_pid)
         if fs.object is not fs.first_object:
             self.vm.vnode_pager.freepage(self.page_of(fs))
             fs.m = None

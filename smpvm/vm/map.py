@@ -66,6 +66,7 @@ class Maps(VmSpaces):
         gets one, both with the map locked exclusively meanwhile.  Blocks.
         """
         use_read = True
+        asked = fault_type
         while True:
             if use_read:
                 self.lock_read(map)
@@ -82,7 +83,7 @@ class Maps(VmSpaces):
                 self.unlock(map)
                 map, use_read = sub, True
                 continue
-            rv, prot, ftype = self._lookup_allowed(entry, fault_type)
+            rv, prot, ftype = self._lookup_allowed(entry, fault_type, asked)
             if rv != KERN_SUCCESS:
                 self.unlock(map)
                 return Lookup(rv, map)
@@ -91,6 +92,7 @@ class Maps(VmSpaces):
                 prot = ftype = entry.protection
             if entry.maptype == VM_MAPTYPE_VPAGETABLE and prot & VM_PROT_WRITE:
                 ftype |= VM_PROT_WRITE
+            asked = self.asked_again(fault_type, ftype)
             obj: VmObject | None = None
             if entry.maptype in OBJECT_MAPTYPES:
                 needs_copy = entry.eflags & MAP_ENTRY_NEEDS_COPY
@@ -117,13 +119,26 @@ class Maps(VmSpaces):
                 self.lock_downgrade(map)
             return Lookup(KERN_SUCCESS, map, entry, obj, pindex, prot, wired)
 
-    def _lookup_allowed(self, entry: VmMapEntry, fault_type: int) -> tuple[int, int, int]:
-        """May this access be made at all: (KERN_*, protection, access asked for)."""
-        if fault_type & VM_PROT_OVERRIDE_WRITE:
+    def asked_again(self, fault_type: int, ftype: int) -> int:
+        """What a second try asks for, after the lock was lost in an upgrade.
+
+        The C has cut the override off its copy of *fault_type* by then (vm_map.c:4056), and has
+        put the whole protection of a wired entry in its place (vm_map.c:4076).
+        """
+        return ftype
+
+    def _lookup_allowed(
+        self, entry: VmMapEntry, fault_type: int, asked: int
+    ) -> tuple[int, int, int]:
+        """May this access be made at all: (KERN_*, protection, access asked for).
+
+        *asked* is *fault_type*, or what an earlier try has left of it.
+        """
+        if asked & VM_PROT_OVERRIDE_WRITE:
             prot = entry.max_protection
         else:
             prot = entry.protection
-        ftype = fault_type & _ACCESS
+        ftype = asked & _ACCESS
         if ftype & prot != ftype:
             return KERN_PROTECTION_FAILURE, prot, ftype
         if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RETRY
 from smpvm.vm.map_entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -222,7 +222,7 @@ class MapDelete(MapWire):
             flags |= OBJPC_INVAL if invalidate else 0
             self.vm.object.reference_locked(obj)
             vp = obj.handle
-            self.k.vnode.vn_lock(vp, LK_EXCLUSIVE)
+            self.k.vnode.vn_lock(vp, LK_EXCLUSIVE | LK_RETRY)
             if entry.maptype == VM_MAPTYPE_NORMAL:
                 self.vm.object.page_clean(obj, low, high, flags)
             elif entry.maptype == VM_MAPTYPE_VPAGETABLE:

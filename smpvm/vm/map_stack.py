@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smpvm.config import PAGE_SIZE
+from smpvm.config import PAGE_SHIFT, PAGE_SIZE
 from smpvm.vm.map_clip import MapClip
 from smpvm.vm.map_entry import (
     KERN_NO_SPACE,
@@ -97,7 +97,10 @@ class MapStack(MapClip):
     def _grow_amount(
         self, map: VmMap, addr: int, stack_limit: int, vmem_limit: int
     ) -> tuple[int, int]:
-        """How far the stack above *addr* has to grow: (KERN_* code, bytes)."""
+        """How far the stack above *addr* has to grow: (KERN_* code, bytes).
+
+        *stack_limit* counts for the process's own stack only, with what vm_ssize says it has.
+        """
         found, prev = self.lookup_entry(map, addr)
         entry = prev.next
         if found or entry is map.header:
@@ -108,14 +111,22 @@ class MapStack(MapClip):
             return KERN_SUCCESS, 0
         grow = -(-(entry.start - addr) // PAGE_SIZE) * PAGE_SIZE
         if grow > avail or grow > entry.start - end:
+            # The second cannot be, for addr is not mapped; the C would cut the reserve then.
             return KERN_NO_SPACE, 0
-        used = entry.end - entry.start
-        if used + grow > stack_limit:
+        own = self._own_stack(map, addr)
+        used = map.vmspace.vm_ssize << PAGE_SHIFT if own else 0
+        if own and used + grow > stack_limit:
             return KERN_NO_SPACE, 0
-        grow = min(-(-grow // SGROWSIZ) * SGROWSIZ, avail, stack_limit - used)
+        grow = min(-(-grow // SGROWSIZ) * SGROWSIZ, avail)
+        if own:
+            grow = min(grow, stack_limit - used)
         if map.size + grow > vmem_limit:
             return KERN_NO_SPACE, 0
         return KERN_SUCCESS, grow
+
+    def _own_stack(self, map: VmMap, addr: int) -> bool:
+        """Is *addr* in the stack of the process (is_procstack), not in one of mmap's?"""
+        return map.vmspace is not None and addr >= map.vmspace.vm_maxsaddr
 
     def _grow(self, map: VmMap, addr: int, grow: int) -> int:
         """Insert the new piece of stack.  Map locked exclusively, nothing changed meanwhile."""
@@ -123,12 +134,18 @@ class MapStack(MapClip):
         entry = prev.next
         avail = entry.aux
         end = entry.start - avail if prev is map.header else prev.end
-        start = max(entry.start - grow, end)
+        own = self._own_stack(map, addr)
+        start = entry.start - grow
+        if start < end:
+            entry.aux = avail = entry.start - end
+            start = end
         rv = self.insert(
             map, None, None, 0, start, entry.start, VM_MAPTYPE_NORMAL, VM_PROT_ALL, VM_PROT_ALL, 0
         )
         if rv == KERN_SUCCESS:
             new = self._new_stack_entry(map, prev, start, entry.start)
             new.aux = avail - (new.end - new.start)
+            if own:
+                map.vmspace.vm_ssize += (new.end - new.start) >> PAGE_SHIFT
             self.k.curthread().hit("vm_map_growstack:grown")
         return rv

@@ -299,11 +299,19 @@ class Deallocation(ObjectsBase):
             self.vm.vnode_pager.vinvalbuf(vp, save=True)
         self.pip_wait(obj, "objtrm2")
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
-        obj.rb_memq.scan(lambda m: self.terminate_callback(obj, m))
+        count = 0
+
+        def callback(m: Page) -> int:
+            nonlocal count
+            count += 1
+            self.user_yield(count)
+            return self.terminate_callback(obj, m)
+
+        obj.rb_memq.scan(callback)
         self.vm.pager.deallocate(obj)
         while len(obj.rb_memq):
             kprintf(k, "terminate-pages-left", object=obj, pages=obj.resident_page_count)
-            obj.rb_memq.scan(lambda m: self.terminate_callback(obj, m))
+            obj.rb_memq.scan(callback)
         k.kassert(obj.resident_page_count == 0, "terminate-resident", str(obj))
         self.unlist(obj)
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))

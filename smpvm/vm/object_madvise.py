@@ -132,8 +132,12 @@ class Madvise(ObjectsBase):
         if obj is None:
             return
         self.hold(obj)
+        count = 0
 
         def callback(m: Page) -> int:
+            nonlocal count
+            count += 1
+            self.user_yield(count)
             if m.object is not obj:
                 kprintf(self.k, "pmap-remove-race", object=obj, page=m)
             else:

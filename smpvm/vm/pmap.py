@@ -284,12 +284,16 @@ class Pmaps(PmapPages):
     def change_wiring(self, pmap: Pmap, va: int, wired: bool, entry: Any = None) -> None:
         """pmap_change_wiring, pmap.c:4493-4525: set or clear the wired bit of the entry at *va*.
 
-        Takes pm_token; blocks.  Panics ``wiring-unmapped`` when there is no entry.
+        Takes pm_token; blocks.  An entry that has just gone (the C looks at an empty word then)
+        is not wired, and unwiring it does nothing; to wire it panics ``wiring-unmapped``.
         """
         pmap.pm_token.get()
         pv = pmap.ptes.get(va & ~PAGE_MASK)
         if pv is None:
-            self.k.panic("wiring-unmapped", f"{pmap} {va:#x}")
+            if wired:
+                self.k.panic("wiring-unmapped", f"{pmap} {va:#x}")
+            pmap.pm_token.release()
+            return
         if wired and not pv.bits & PTE_W:
             self.atomic.add_int(pmap, "wired_count", 1)
         elif not wired and pv.bits & PTE_W:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from smpvm.config import PAGE_SIZE
+from smpvm.config import PAGE_SHIFT, PAGE_SIZE
 from smpvm.kern.errno import ECHILD
 from smpvm.kern.proc import P_SWAPPEDOUT, P_SWAPWAIT, P_WEXIT, SACTIVE, SIDL, SZOMB, Proc
 from smpvm.kern.shared import shared
@@ -32,6 +32,7 @@ from smpvm.kern.thread import Thread
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 from smpvm.vm.fault_state import VM_FAULT_BURST, VM_FAULT_DIRTY, VM_FAULT_NORMAL
 from smpvm.vm.map_entry import KERN_SUCCESS
+from smpvm.vm.map_stack import SGROWSIZ
 from smpvm.vm.mmap import Mmap
 from smpvm.vm.param import VM_MAX_USER_ADDRESS, VM_PROT_ALL, VM_PROT_READ, VM_PROT_WRITE
 from smpvm.vm.pte import MISS
@@ -168,6 +169,7 @@ class Processes:
         space = p.p_vmspace
         bottom = VM_MAX_USER_ADDRESS - MAXSSIZ
         self.vm.map.stack(space.vm_map, bottom, MAXSSIZ, True, VM_PROT_ALL, VM_PROT_ALL)
+        space.vm_ssize = SGROWSIZ >> PAGE_SHIFT
         space.vm_maxsaddr = bottom
 
     def exec(self, p: Proc) -> None:

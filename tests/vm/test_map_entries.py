@@ -7,18 +7,21 @@ from hypothesis import strategies as st
 from smpvm.config import PAGE_SIZE as P
 from smpvm.config import Config
 from smpvm.host.native import NativeCarrier
+from smpvm.kern.errno import EBUSY
 from smpvm.kern.kernel import Kernel
 from smpvm.vm.map_entry import (
     KERN_INVALID_ADDRESS,
     KERN_NO_SPACE,
     KERN_PROTECTION_FAILURE,
     KERN_SUCCESS,
+    MAP_COPY_ON_WRITE,
     MAP_ENTRY_NOSYNC,
     VM_INHERIT_COPY,
     VM_INHERIT_NONE,
     VM_INHERIT_SHARE,
     VM_MAPTYPE_NORMAL,
     VM_MAPTYPE_SUBMAP,
+    VM_PROT_OVERRIDE_WRITE,
     off_to_idx,
 )
 from smpvm.vm.param import VM_PROT_ALL, VM_PROT_READ, VM_PROT_WRITE
@@ -272,3 +275,27 @@ def test_entries_say_of_every_page_what_was_last_asked_for(todo):
     assert made == set(refs)
     vm.map.vmspace_rel(space)
     assert set(vm.object.all_objects()) == {vm.kernel_object}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_lost_upgrade_loses_the_override_of_a_debugger(lost, monkeypatch):
+    """vm_map_lookup cuts VM_PROT_OVERRIDE_WRITE off before it starts over (vm_map.c:4056)."""
+    vm = make_vm()
+    map = vm.map.vmspace_alloc().vm_map
+    assert insert(vm, map, BASE, 2, prot=VM_PROT_READ, cow=MAP_COPY_ON_WRITE) == KERN_SUCCESS
+    upgrade, tries = vm.map.lock_upgrade, []
+
+    def lose(map):
+        tries.append(map)
+        if lost and len(tries) == 1:
+            vm.map.unlock_read(map)
+            return EBUSY
+        return upgrade(map)
+
+    monkeypatch.setattr(vm.map, "lock_upgrade", lose)
+    found = vm.map.lookup(map, BASE, RW | VM_PROT_OVERRIDE_WRITE)
+    assert found.rv == (KERN_PROTECTION_FAILURE if lost else KERN_SUCCESS)
+    assert tries
+    if not lost:
+        vm.map.lookup_done(map)
+    assert map.lock.lockstatus() == 0

@@ -405,3 +405,19 @@ def test_writing_to_devices_panics(p, make, code):
     assert obj.type != OBJT_PHYS or p.vm.pager.has_page(obj, 0)
     with pytest.raises(Panic, match=code):
         p.vm.pager.put_pages(obj, [], 0)
+
+
+def test_the_end_of_a_large_object_offers_the_cpu(paging, monkeypatch):
+    """vm_object_terminate_callback yields at every 64th page (vm_object.c:1256)."""
+    p = paging(pages=256)
+    offers = []
+    monkeypatch.setattr(p.k.sched, "lwkt_user_yield", lambda: offers.append(1))
+
+    def body():
+        obj = p.vm.object.allocate(OBJT_DEFAULT, 130)
+        for i in range(130):
+            p.page(obj, i, dirty=False)
+        p.vm.object.deallocate(obj)
+
+    p.run(body)
+    assert len(offers) == 2

@@ -268,6 +268,8 @@ def test_wiring_bit(vm, m, pmap):
     for wired, count in ((True, 1), (True, 1), (False, 0), (False, 0)):
         vm.pmap.change_wiring(pmap, PAGE, wired)
         assert pmap.wired_count == count
+    vm.pmap.change_wiring(pmap, 9 * PAGE, False)  # gone meanwhile: the C clears an empty word
+    assert (pmap.wired_count, pmap.pm_token.held()) == (0, False)
     with pytest.raises(Panic):
         vm.pmap.change_wiring(pmap, 9 * PAGE, True)
 

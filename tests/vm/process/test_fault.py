@@ -3,9 +3,19 @@
 import pytest
 
 from smpvm.config import PAGE_SIZE as P
+from smpvm.kern.proc import RLIM_INFINITY
+from smpvm.kern.thread import Panic
 from smpvm.vm.fault import VM_FAULT_NORMAL
-from smpvm.vm.map_entry import KERN_PROTECTION_FAILURE
-from smpvm.vm.mmap import MAP_ANON, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, MAP_STACK, MMAP_BASE
+from smpvm.vm.map_entry import KERN_NO_SPACE, KERN_PROTECTION_FAILURE, KERN_SUCCESS
+from smpvm.vm.mmap import (
+    MAP_ANON,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_STACK,
+    MMAP_BASE,
+    PROT_RW,
+)
 from smpvm.vm.page_struct import PG_SWAPPED
 from smpvm.vm.param import VM_PROT_READ, VM_PROT_WRITE
 from smpvm.vm.process import SegFault
@@ -297,3 +307,58 @@ def test_unmapped_memory_is_freed_at_once(procs):
 
     procs.run(body)
     assert seen == [50]
+
+
+def test_the_stack_limit_counts_what_the_process_stack_has(procs):
+    """vm_map_growstack (vm_map.c:3789-3807): vm_ssize, and only above vm_maxsaddr."""
+    procs.boot()
+
+    def body(p):
+        maps, space = procs.vm.map, p.p_vmspace
+        (stack,) = space.vm_map.entries()
+        assert space.vm_ssize == 32
+        grown = stack.start - P
+        assert maps.growstack(space.vm_map, grown, 40 * P, RLIM_INFINITY) == KERN_SUCCESS
+        assert space.vm_ssize == 40
+        assert maps.growstack(space.vm_map, stack.start - 9 * P, 40 * P, RLIM_INFINITY) == (
+            KERN_NO_SPACE
+        )
+        _, va = procs.sys.mmap(p, 0, 80 * P, PROT_RW, MAP_STACK | MAP_ANON | MAP_PRIVATE)
+        low = va + 80 * P - 33 * P
+        assert maps.growstack(space.vm_map, low, 0, RLIM_INFINITY) == KERN_SUCCESS
+        assert space.vm_ssize == 40
+        procs.write(p, low, 0, 1)
+
+    procs.run(body)
+
+
+def test_a_mapping_in_the_reserve_of_a_stack_cuts_it(procs):
+    procs.boot()
+
+    def body(p):
+        map = p.p_vmspace.vm_map
+        (stack,) = map.entries()
+        flags = MAP_FIXED | MAP_ANON | MAP_PRIVATE
+        assert procs.sys.mmap(p, stack.start - 4 * P, 2 * P, flags=flags)[0] == 0
+        start = stack.start
+        procs.write(p, start - P, 0, 1)
+        grown = map.header.prev.prev
+        assert (grown.start, grown.end, grown.aux) == (start - 2 * P, start, 0)
+
+    procs.run(body)
+
+
+def test_a_pager_error_for_a_kernel_thread_ends_the_machine(procs):
+    """vm_fault prints curproc->p_comm where it has just seen that curproc is NULL."""
+    procs.boot()
+    vm = procs.vm
+    vp = vm.vnode_pager.new_file(P)
+
+    def body(p):
+        vm.vnode_pager.disk.fail_next("read")
+        vm.object.hold(vp.v_object)
+        procs.k.curthread().proc = None
+        vm.fault.object_page(vp.v_object, 0, VM_PROT_READ, VM_FAULT_NORMAL, False)
+
+    with pytest.raises(Panic, match="null-curproc"):
+        procs.run(body)

@@ -19,7 +19,7 @@ class Swappable(Glue):
 
 
 def asleep_until(procs, p, ticks):
-    """Sleep long in the kernel, then return to user mode."""
+    """Sleep long in the kernel (the child's exit ends it sooner), then return to user mode."""
     procs.k.sleep.tsleep(p, 0, "test", ticks)
     procs.process.userret(p)
 
@@ -36,7 +36,7 @@ def test_nobody_is_ever_swapped_out(procs):
             procs.vm.glue.swapout_procs(VM_SWAP_NORMAL | VM_SWAP_IDLE)
 
         procs.process.fork1(p, other)
-        asleep_until(procs, p, 20)
+        asleep_until(procs, p, 4000)
         procs.process.wait(p)
 
     procs.run(body)
@@ -71,7 +71,7 @@ def test_who_is_swapped_out_when_it_works(procs, action, threshold1, threshold2,
             glue.faultin(p)
 
         procs.process.fork1(p, other)
-        asleep_until(procs, p, 20)
+        asleep_until(procs, p, 4000)
         procs.process.wait(p)
         procs.check(p, va, 5)
 
