@@ -86,6 +86,8 @@ class LockTrace:
         """Raises OSError when the file cannot be written."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("w").close()
+        for old in rotated(path):
+            old.unlink()
         self._ids.append(
             logger.add(
                 path,
@@ -225,6 +227,11 @@ class LockTrace:
         )
         if self.dropped:
             self.say("WARNING", f"the lock log dropped {self.dropped} events")
+
+
+def rotated(path: Path) -> list[Path]:
+    """The older parts of the log at *path*, as loguru names them, oldest first."""
+    return sorted(path.parent.glob(f"{path.stem}.????-??-??_*{path.suffix}"))
 
 
 def edge_record(edge: Edge) -> dict[str, Any]:

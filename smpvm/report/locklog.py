@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smpvm.check.trace import LOG_NAME, VERSION
+from smpvm.check.trace import LOG_NAME, VERSION, rotated
 
 
 class LogError(ValueError):
@@ -63,9 +63,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
     Raises LogError for a damaged line or a version that this smpvm does not know.
     """
-    parts = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")) if path.suffix else []
-    files = [part for part in parts if part != path] + [path]
-    for file in files:
+    for file in [*rotated(path), path]:
         try:
             with file.open(encoding="utf-8") as lines:
                 yield from _records(file, lines)

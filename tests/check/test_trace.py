@@ -103,6 +103,16 @@ class TestFile:
         assert set(read_log(w.path).edges) == set(w.suite.order.graph.edges)
 
 
+def test_the_parts_of_an_older_log_are_gone(traced, tmp_path):
+    old = tmp_path / "log.2020-01-01_00-00-00_000000.jsonl"
+    old.write_text("nonsense\n")
+    w = traced()
+    work(w, rounds=2)
+    w.suite.finish()
+    assert not old.exists()
+    assert read_log(w.path).ended
+
+
 class TestTerminal:
     @pytest.mark.parametrize(
         ("level", "lines"), [("WARNING", 0), ("DEBUG", 3), ("TRACE", 3 + 2 * 3 * 6)]
