@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smpvm.explore.dependence import conflict, is_acquire, same
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP, YIELD
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP, WRITE, YIELD
 from smpvm.host.serial import AWAIT, TIMER, Op, SerialCarrier
 
 Clock = list[int]
@@ -59,6 +59,9 @@ class Order:
             self.touched.setdefault(at, []).append(obj)
             if not _covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
+        for at in range(self.n):
+            if log[at][1] == WRITE:
+                self.touched.setdefault(at, []).append(log[at][2])
         self.clocks: list[Clock] = []
         self.races: list[Race] = []
         self._history: dict[Any, list[int]] = {}

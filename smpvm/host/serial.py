@@ -15,7 +15,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from smpvm.host.carrier import ACQUIRE_SHARED, YIELD, Carried, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, WRITE, YIELD, Carried, Stopped
 from smpvm.host.switcher import make_switcher
 
 # Kinds of step that only the serial carrier makes.
@@ -161,10 +161,14 @@ class SerialCarrier:
         self._switcher = make_switcher(switcher)
         self._runnable: list[Strand] = []
         self._gated = 0
+        self._slow = int(scheduler.every)
+        """Not 0: who can run must be asked of each acquire, or the scheduler wants every point."""
         self._told: Strand | None = None
         self.touches: list[tuple[int, Any]] = []
-        """(log position, object) of each write that was told by ``touched``."""
-        self._awaiting: list[Strand] = []
+        """(log position, object) of each write that was told by ``touched``; plain writes that are
+        steps of their own are in the log, and not here."""
+        self.awaiting: list[Strand] = []
+        """Strands whose spin waits for a write (``wrote``)."""
         self._sleepers = 0
         self._ticks = 0
         self._idle_fires = 0
@@ -231,26 +235,56 @@ class SerialCarrier:
         op = me.op = (me.tid, kind, obj, field)
         if ready is not None:
             self._wait_ready(me, ready)
-        else:
-            if self._gated or self._every:
-                nxt = self._pick(me)
-            elif len(self._runnable) > 1:
-                nxt = self._choose(self._runnable, me)
-                if nxt is None:
-                    self.stuck = "cut"
-            else:
-                nxt = me
+        elif self._slow:
+            nxt = self._pick(me)
             if nxt is not me:
                 self._switch(nxt)
+        elif len(self._runnable) > 1:
+            nxt = self._choose(self._runnable, me)
+            if nxt is not me:
+                if nxt is None:
+                    self.stuck = "cut"
+                    nxt = self._boot
+                self._me = nxt
+                nxt.go()
+                if self.stopping:
+                    raise Stopped
         log = self.log
         log.append(op)
         if len(log) >= self._limit:
             self._over(me)
 
+    def access_points_of(self, kind: str) -> Callable[[Any, str], None]:
+        """``point`` for plain accesses of one kind, with the common case laid out flat: it is
+        taken at every access of every shared field."""
+        runnable, log, point = self._runnable, self.log, self.point
+
+        def access(obj: Any, field: str) -> None:
+            if self._slow or self.inert or len(runnable) < 2:
+                point(kind, obj, field)
+                return
+            me = self._me
+            op = me.op = (me.tid, kind, obj, field)
+            nxt = self._choose(runnable, me)
+            if nxt is not me:
+                if nxt is None:
+                    self.stuck = "cut"
+                    nxt = self._boot
+                self._me = nxt
+                nxt.go()
+                if self.stopping:
+                    raise Stopped
+            log.append(op)
+            if len(log) >= self._limit:
+                self._over(me)
+
+        return access
+
     def _wait_ready(self, me: Strand, ready: Callable[[], bool]) -> None:
         """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
         me.ready = ready
         self._gated += 1
+        self._slow += 1
         while True:
             nxt = self._pick(me)
             if nxt is not me:
@@ -266,6 +300,7 @@ class SerialCarrier:
         me.ready = None
         me.blocked = False
         self._gated -= 1
+        self._slow -= 1
         self.gates.append(len(self.log))
 
     def _inert_point(self, me: Strand, ready: Callable[[], bool] | None) -> None:
@@ -368,6 +403,7 @@ class SerialCarrier:
         if self._fair is not None and self.steps_before_fair is None:
             self.steps_before_fair = len(self.log)
             self._choose = self._fair.choose
+            self._slow += int(self._fair.every) - int(self._every)
             self._every = self._fair.every
             self._limit = len(self.log) + self._span
             return
@@ -431,7 +467,7 @@ class SerialCarrier:
         me.cause = self._touched_since(me, since)
         if me.cause < 0:
             self._disable(me)
-            self._awaiting.append(me)
+            self.awaiting.append(me)
         nxt = self._pick(me)
         if nxt is not me:
             self._switch(nxt)
@@ -456,18 +492,23 @@ class SerialCarrier:
 
     def _touched_since(self, me: Strand, since: dict[tuple[Any, str], int]) -> int:
         """The first step of another thread that wrote what *me* had looked at; -1 if none."""
-        first = CLOCK
-        oldest = min(since.values())
+        oldest = max(min(since.values()), 0)
+        writes = [(at, self.log[at][2]) for at in range(oldest, len(self.log)) if self._plain(at)]
         for at, obj in reversed(self.touches):
             if at < oldest:
                 break
-            op = self.log[at]
-            if op[0] == me.tid:
-                continue
-            for (seen, field), look in since.items():
-                if seen is obj and at >= look and _same_field(op, obj, field):
-                    first = at
-        return first
+            writes.append((at, obj))
+        found = [
+            at
+            for at, obj in writes
+            for (seen, field), look in since.items()
+            if seen is obj and at >= look and _same_field(self.log[at], obj, field)
+            if self.log[at][0] != me.tid
+        ]
+        return min(found, default=CLOCK)
+
+    def _plain(self, at: int) -> bool:
+        return self.log[at][1] == WRITE
 
     def touched(self, obj: object) -> None:
         """The running step writes *obj*: strands that await it can run again."""
@@ -475,15 +516,20 @@ class SerialCarrier:
             return
         at = len(self.log) - 1
         self.touches.append((at, obj))
-        if self._awaiting:
+        if self.awaiting:
             self._wake(at, obj)
+
+    def wrote(self, obj: object) -> None:
+        """The running step is a plain write of *obj*, logged as such."""
+        if not self.inert:
+            self._wake(len(self.log) - 1, obj)
 
     def _wake(self, at: int, obj: object) -> None:
         op = self.log[at]
-        for strand in list(self._awaiting):
+        for strand in list(self.awaiting):
             for seen, field in strand.watched:
                 if seen is obj and _same_field(op, obj, field):
-                    self._awaiting.remove(strand)
+                    self.awaiting.remove(strand)
                     strand.cause = at
                     self._enable(strand)
                     break

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -259,12 +258,16 @@ class Kernel:
         if not carrier.serial and seen_read is None and seen_write is None:
             return None
         if point is not None and touched is not None and seen_read is None and seen_write is None:
-            return _bare_points(point, touched)
+            return _bare_points(carrier)
         if not carrier.serial:
             for observer in self.probe.observers:
                 make = getattr(observer, "access_hook", None)
                 if make is not None and seen_read == observer.read:
                     return cast(Hook, make(current))
+
+        told: Callable[[object], None] | None = touched
+        if point is not None:
+            told = getattr(carrier, "wrote", touched)  # the write is a step of its own
 
         def read(obj: Any, field: str) -> None:
             td = cast(Thread, current())
@@ -283,8 +286,8 @@ class Kernel:
                 point(WRITE, obj, field)
             if seen_write is not None:
                 seen_write(td, obj, field, new)
-            if touched is not None:
-                touched(obj)
+            if told is not None:
+                told(obj)
 
         return Hook(read, write)
 
@@ -321,11 +324,13 @@ class Kernel:
             self.panic(code, message)
 
 
-def _bare_points(point: Callable[..., None], touched: Callable[[object], None]) -> Hook:
-    """The hook where only the scheduler asks: the shortest way, ``quietly`` is its business."""
+def _bare_points(carrier: Any) -> Hook:
+    """The hook where only a serial carrier asks: the shortest way, ``quietly`` is its business."""
+    point, awaiting, wrote = carrier.access_points_of(WRITE), carrier.awaiting, carrier.wrote
 
     def write(obj: Any, field: str, new: Any) -> None:
-        point(WRITE, obj, field)
-        touched(obj)
+        point(obj, field)
+        if awaiting:
+            wrote(obj)
 
-    return Hook(partial(point, READ), write)
+    return Hook(carrier.access_points_of(READ), write)
