@@ -12,7 +12,7 @@ import functools
 import re
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -43,25 +43,55 @@ def _place(filename: str) -> str:
     return "/".join(parts[parts.index("tests") :]) if "tests" in parts else parts[-1]
 
 
-_WALKED: dict[int, tuple[CodeType, int]] = {}
-"""A cache of facts about code objects, which it keeps alive: code's id → (code, KEEP or SKIP or
-PRIMITIVE).  Code objects hash by content, which is far too slow for this."""
-
 SKIP, KEEP, PRIMITIVE = 0, 1, 2
 
 
-def kind_of(code: CodeType) -> int:
-    """Whether frames of *code* are left out, kept, or kept as a locking primitive."""
-    known = _WALKED.get(id(code))
-    if known is not None:
-        return known[1]
+def _kind(code: CodeType) -> int:
     place = _place(code.co_filename)
-    kind = SKIP
-    if place and not code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
-        helper = place.startswith(_PRIMITIVES) or code.co_qualname.startswith(_HELPERS)
-        kind = PRIMITIVE if helper else KEEP
-    _WALKED[id(code)] = (code, kind)
-    return kind
+    if not place or code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
+        return SKIP
+    helper = place.startswith(_PRIMITIVES) or code.co_qualname.startswith(_HELPERS)
+    return PRIMITIVE if helper else KEEP
+
+
+def _walkers() -> tuple[Callable[[CodeType], int], Callable[[int], int]]:
+    """``kind_of`` and ``site``, over one cache.
+
+    Code objects hash by content, which is far too slow here: the cache goes by address, and keeps
+    alive every code object that it knows.
+    """
+    walked: dict[int, tuple[CodeType, int]] = {}
+
+    def kind_of(code: CodeType) -> int:
+        """Whether frames of *code* are left out, kept, or kept as a locking primitive."""
+        known = walked.get(id(code))
+        if known is None:
+            known = walked[id(code)] = (code, _kind(code))
+        return known[1]
+
+    def site(depth: int = 1) -> int:
+        """A number for the place in the kernel that called a primitive: two innermost frames.
+
+        A code object holds its bytecode, so its address plus the instruction offset is unique
+        while it lives.
+        """
+        frame: FrameType | None = sys._getframe(depth)
+        key = 0
+        while frame is not None:
+            code = frame.f_code
+            known = walked.get(id(code))
+            if (kind_of(code) if known is None else known[1]) == KEEP:
+                here = id(code) + frame.f_lasti
+                if key:
+                    return key * 31 + here
+                key = here
+            frame = frame.f_back
+        return key
+
+    return kind_of, site
+
+
+kind_of, site = _walkers()
 
 
 def capture(depth: int = 1, limit: int = 24) -> RawStack:
@@ -74,27 +104,6 @@ def capture(depth: int = 1, limit: int = 24) -> RawStack:
             found.append((code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
-
-
-def site(depth: int = 1) -> int:
-    """A number for the place in the kernel that called a primitive: its two innermost frames.
-
-    A code object holds its bytecode, so its address plus the instruction offset is unique while
-    it lives; ``kind_of`` keeps every code object alive that it has seen.
-    """
-    frame: FrameType | None = sys._getframe(depth)
-    walked = _WALKED
-    key = 0
-    while frame is not None:
-        code = frame.f_code
-        known = walked.get(id(code))
-        if (kind_of(code) if known is None else known[1]) == KEEP:
-            here = id(code) + frame.f_lasti
-            if key:
-                return key * 31 + here
-            key = here
-        frame = frame.f_back
-    return key
 
 
 def near(frame: FrameType) -> RawStack:
@@ -181,8 +190,18 @@ _C_FIRST = re.compile(
 _C_LATER = re.compile(r"\b([a-z]\w*_\w*)(?:\(\))?[,:]? \(?[\w/]+\.[ch]:\d")
 
 
-_AST = threading.Lock()
-"""CPython 3.11 loses count when two threads parse at once (SystemError)."""
+def _one_at_a_time() -> Callable[[str], ast.Module]:
+    """``ast.parse``, serialised: CPython 3.11 loses count when two threads parse at once."""
+    turn = threading.Lock()
+
+    def parse(text: str) -> ast.Module:
+        with turn:
+            return ast.parse(text)
+
+    return parse
+
+
+_parse = _one_at_a_time()
 
 
 @functools.cache
@@ -191,8 +210,7 @@ def _c_names(filename: str) -> dict[int, str]:
     if not filename.startswith(HOME):
         return {}
     try:
-        with _AST:
-            tree = ast.parse(Path(filename).read_text(encoding="utf-8"))
+        tree = _parse(Path(filename).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return {}
     found = {}

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from smpvm.check.race import KEPT, Known
+from smpvm.check.clocks import Known
+from smpvm.check.race import KEPT
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, Lock
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
