@@ -243,11 +243,13 @@ class Vnodes:
         self.vrele(vp)
 
     def reclaim(self, vp: Vnode) -> None:
-        """vgone_vxlocked in brief: from here on vget fails.
+        """The start of vclean_vxlocked (vfs_subr.c:1216-1218): from here on vget fails.
 
-        The caller holds the vnode lock exclusively and has terminated the VM object.
+        The caller holds the vnode lock exclusively.  The last release will make it inactive.
         """
         self.vsetflags(vp, VRECLAIMED)
+        self.k.atomic.set_int(vp, "v_refcnt", VREF_FINALIZE)
+        vp.v_act = 0
         with self._guard:
             if vp in self._all:
                 self._all.remove(vp)

@@ -26,6 +26,7 @@ from smpvm.vm.param import (
     VM_PAGER_OK,
     VM_PAGER_PUT_INVAL,
     VM_PAGER_PUT_SYNC,
+    VM_PROT_NONE,
     VM_PROT_READ,
     u32,
 )
@@ -102,21 +103,25 @@ class VnodeIo:
     def vop_read(self, vp: Vnode, obj: VmObject, m: Page) -> int:
         """VOP_READ into the page itself: a block that is not valid comes from the disk.
 
-        Returns an errno.  Sleeps for the I/O.
+        Returns an errno.  Sleeps for the I/O.  A page that is all valid makes its buffer valid
+        (B_CACHE), which is then not read over it.
         """
-        self._busy_pages(obj, [m], None)
+        if m.valid == VM_PAGE_BITS_ALL:
+            return 0
+        self._busy_pages(obj, [m], False)
         io = self._io(READ, vp, obj, [m], self.read_done)
         self.disk.strategy(io)
         return self.disk.biowait(io, "biord")
 
     def read_done(self, io: Io) -> None:
-        """bpdone (vfs_bio.c) of a read, in the device's thread: the pages are valid now."""
+        """bpdone of a read: the pages are valid now."""
         page = self.vm.page
-        for m in io.pages:
-            page.busy_wait(m, False, "bpdpgw")
+
+        def valid(m: Page) -> None:
             if not io.error:
                 page.set_validclean(m, 0, PAGE_SIZE)
-            self._unbusy_page(io.object, m)
+
+        self._bpdone(io, valid)
 
     # -- page-out
 
@@ -154,30 +159,39 @@ class VnodeIo:
 
         Returns an errno (0 for a write just begun).
         """
-        self._busy_pages(obj, pages, VM_PROT_READ)
-        io = self._io(WRITE, vp, obj, pages, self.write_done if sync else self.awrite_done)
+        self._busy_pages(obj, pages, True)
+        io = self._io(WRITE, vp, obj, pages, self.write_done)
         self.disk.strategy(io)
         return self.disk.biowait(io, "biowr") if sync else 0
 
     def write_done(self, io: Io) -> None:
-        """bpdone of a write that somebody waits for, who sees the error (the pages stay dirty)."""
-        page = self.vm.page
-        for m in io.pages:
-            page.busy_wait(m, False, "bpdpgw")
-            self._unbusy_page(io.object, m)
+        """bpdone of a write.
 
-    def awrite_done(self, io: Io) -> None:
-        """bpdone of a write that nobody waits for.
-
-        After an error the C keeps the block as a dirty buffer, to be written again (brelse); here
+        After an error the C keeps the block as a dirty buffer, to be written again (bdirty); here
         the page is dirty again.
         """
         page = self.vm.page
-        for m in io.pages:
-            page.busy_wait(m, False, "bpdpgw")
+
+        def again(m: Page) -> None:
             if io.error:
                 page.dirty(m)
-            self._unbusy_page(io.object, m)
+
+        self._bpdone(io, again)
+
+    def _bpdone(self, io: Io, each: Callable[[Page], None]) -> None:
+        """bpdone, vfs_bio.c:3961-4067, in the device's thread: *each* for every page, busy again.
+
+        The object is held throughout; a page that somebody has busy is waited for.
+        """
+        page, objects, obj = self.vm.page, self.vm.object, io.object
+        objects.hold(obj)
+        for m in io.pages:
+            page.busy_wait(m, False, "bpdpgw")
+            each(m)
+            page.io_finish(m)
+            page.wakeup(m)
+            objects.pip_wakeup(obj)
+        objects.drop(obj)
 
     # -- what a buffer does to its pages
 
@@ -189,20 +203,43 @@ class VnodeIo:
         io.object = obj
         return io
 
-    def _busy_pages(self, obj: VmObject, pages: Sequence[Page], prot: int | None) -> None:
-        """vfs_busy_pages, vfs_bio.c: one soft busy and one pip reference more for each page."""
+    def _busy_pages(self, obj: VmObject, pages: Sequence[Page], writing: bool) -> None:
+        """vfs_busy_pages, vfs_bio.c:4223-4358: one soft busy and one pip reference more for each.
+
+        To be written a page is made read-only, and clean from here on (what the buffer covers is
+        its business now); to be read, it is unmapped.  Blocks.
+        """
         page = self.vm.page
+        while not self._busy_all(pages):
+            pass
         for m in pages:
-            page.busy_wait(m, False, "vbpage")
             self.vm.object.pip_add(obj, 1)
             page.io_start(m)
-            if prot is not None:
-                page.protect(m, prot)
+        for m in pages:
+            page.protect(m, VM_PROT_READ if writing else VM_PROT_NONE)
+            if writing:
+                self._clean_page(m)
+                self.vm.swap.unswapped(m)
             page.wakeup(m)
 
-    def _unbusy_page(self, obj: VmObject, m: Page) -> None:
-        """The end of ``_busy_pages`` for a page that is busy again."""
+    def _busy_all(self, pages: Sequence[Page]) -> bool:
+        """Busy all of *pages*, or none: a busy one is slept for, with those before it still held.
+
+        Returns whether they are busy now.
+        """
         page = self.vm.page
-        page.io_finish(m)
-        page.wakeup(m)
-        self.vm.object.pip_wakeup(obj)
+        for i, m in enumerate(pages):
+            if page.busy_try(m, False):
+                page.sleep_busy(m, False, "vbpage")
+                for other in reversed(pages[:i]):
+                    page.wakeup(other)
+                return False
+        return True
+
+    def _clean_page(self, m: Page) -> None:
+        """vfs_clean_one_page, vfs_bio.c:4415-4515, for a whole page: its dirt is the buffer's."""
+        page = self.vm.page
+        page.test_dirty(m)
+        if m.dirty == VM_PAGE_BITS_ALL:
+            self.vm.pmap.clear_modify(m)
+        page.set_validclean(m, 0, PAGE_SIZE)

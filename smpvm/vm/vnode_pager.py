@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from smpvm.config import PAGE_SIZE
 from smpvm.kern.lockmgr import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
 from smpvm.kern.token import Token
-from smpvm.kern.vnode import VOBJBUF, VRECLAIMED, Vnode
+from smpvm.kern.vnode import VINACTIVE, VOBJBUF, VRECLAIMED, Vnode
 from smpvm.vm.console import kprintf
 from smpvm.vm.object_base import VmObject
 from smpvm.vm.page_struct import PG_NEED_COMMIT
@@ -252,13 +252,17 @@ class VnodePager(VnodeIo):
             self.vm.object.pip_wait(obj, "vnfsync")
 
     def reclaim(self, vp: Vnode) -> None:
-        """vclean_vxlocked, vfs_subr.c: end the life of *vp* and of its object.
+        """vclean_vxlocked, vfs_subr.c:1199-1334: end the life of *vp* and of its object.
 
         The caller has a reference and no lock; takes the vnode lock exclusively.  Blocks.
         """
         k, objects = self.k, self.vm.object
         k.vnode.vn_lock(vp, LK_EXCLUSIVE)
+        k.vnode.reclaim(vp)
         self.vinvalbuf(vp, True)
+        if not vp.v_flag & VINACTIVE:
+            k.vnode.vsetflags(vp, VINACTIVE)
+            self.vinvalbuf(vp, True)
         while (obj := vp.v_object) is not None:
             objects.hold(obj)
             if obj is vp.v_object:
@@ -273,5 +277,4 @@ class VnodePager(VnodeIo):
                 self.vm.pager.deallocate(obj)
                 objects.drop(obj)
         k.vnode.vclrflags(vp, VOBJBUF)
-        k.vnode.reclaim(vp)
         k.vnode.vn_unlock(vp)

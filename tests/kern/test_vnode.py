@@ -64,9 +64,11 @@ def test_vget_fails_busy_timed_out_or_gone_and_keeps_no_reference(bench):
     k.vnode.vn_unlock(vp)
     assert k.vnode.vget(vp, LK_EXCLUSIVE) == ENOENT == 2
     assert k.vnode.vget(vp, LK_SHARED) == ENOENT
-    assert vp.v_refcnt == 1
+    assert vp.v_refcnt == VREF_FINALIZE | 1
     assert vp.v_lock.lockstatus() == 0
     assert k.vnode.all() == []
+    k.vnode.vrele(vp)
+    assert (vp.v_state, vp.v_refcnt) == (VS_INACTIVE, VREF_TERMINATE)
 
 
 def test_vget_without_a_lock_type(k, vp):

@@ -1,8 +1,11 @@
 """Files: page-in and page-out through the disk, size changes, the vnode at the end of a chain."""
 
+import time
+
 from smpvm.config import PAGE_SIZE, DiskConfig
 from smpvm.kern.lockmgr import LK_EXCLUSIVE
 from smpvm.kern.vnode import VOBJDIRTY, VRECLAIMED
+from smpvm.vm.page_struct import PG_BUSY
 from smpvm.vm.param import (
     OBJ_DEAD,
     OBJT_DEAD,
@@ -213,3 +216,66 @@ def test_reclaiming_writes_dirty_pages_and_ends_the_object(paging):
     assert vp.v_object is None
     assert vp.v_flag & VRECLAIMED
     assert len(obj.rb_memq) == 0
+
+
+def test_a_valid_page_is_not_read_over(paging):
+    p = paging()
+    vp = p.vm.vnode_pager.new_file(PAGE_SIZE)
+    vp.data.blocks[0] = {0: 1}
+
+    def body():
+        p.page(vp.v_object, 0, {0: 2})
+        assert p.read(vp.v_object, 0) == (VM_PAGER_OK, {0: 2})
+
+    p.run(body)
+    assert p.vm.vnode_pager.disk.reads == 0
+
+
+def test_a_buffer_busies_its_pages_all_or_none_and_sleeps_with_the_first_ones(paging):
+    """vfs_busy_pages (vfs_bio.c:4247-4257) gives them up only after its sleep."""
+    p = paging()
+    vm = p.vm
+    vp = vm.vnode_pager.new_file(2 * PAGE_SIZE)
+    obj, log = vp.v_object, []
+
+    def holder():
+        first, second = p.page(obj, 0), p.page(obj, 1)
+        assert not vm.page.busy_try(second, False)
+        td = p.k.spawn("writer", writer)
+        while td.wmesg != "vbpage":
+            p.k.carrier.yield_()
+        log.append((first.flags & PG_BUSY, obj.paging_in_progress))
+        vm.page.wakeup(second)
+
+    def writer():
+        pages = [obj.rb_memq.lookup(i) for i in (0, 1)]
+        vm.vnode_pager._busy_pages(obj, pages, True)
+        log.append(([m.busy for m in pages], [m.dirty for m in pages], obj.paging_in_progress))
+
+    p.run(holder)
+    deadline = time.monotonic() + 10
+    while len(log) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert log == [(PG_BUSY, 0), ([1, 1], [0, 0], 2)]
+
+
+def test_the_end_of_a_request_waits_for_the_object(paging):
+    """bpdone holds the object exclusively (vfs_bio.c:3983)."""
+    p = paging()
+    vm = p.vm
+    vm.stats.v_pageout_free_min = 0
+    vp = vm.vnode_pager.new_file(PAGE_SIZE)
+    obj = vp.v_object
+
+    def body():
+        m = p.page(obj, 0, {0: 1})
+        vm.object.hold(obj)
+        assert vm.pageout.flush(p.busy(obj, [0]), 0) == 1
+        while (td := vm.vnode_pager.disk.thread) is None or td.waiting is not obj.token:
+            time.sleep(0.001)  # holding the token: the model's yields would give it up
+        assert (m.busy, obj.paging_in_progress) == (1, 1)
+        vm.object.drop(obj)
+        p.quiet(obj)
+        assert m.busy == 0
+
+    p.run(body)
