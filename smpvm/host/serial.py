@@ -15,7 +15,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from smpvm.host.carrier import ACQUIRE_SHARED, WRITE, YIELD, Carried, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, HOLDING, WRITE, YIELD, Carried, Stopped
 from smpvm.host.switcher import make_switcher
 
 # Kinds of step that only the serial carrier makes.
@@ -163,7 +163,7 @@ class SerialCarrier:
         self._gated = 0
         self._slow = int(scheduler.every)
         """Not 0: who can run must be asked of each acquire, or the scheduler wants every point."""
-        self._told: Strand | None = None
+        self._told: list[Strand] = []
         self.touches: list[tuple[int, Any]] = []
         """(log position, object) of each write that was told by ``touched``; plain writes that are
         steps of their own are in the log, and not here."""
@@ -331,10 +331,12 @@ class SerialCarrier:
         while True:
             runnable = self._runnable
             if self._gated:
-                runnable = [s for s in runnable if s.ready is None or self._may(s)]
-                if (told := self._told) is not None:
-                    self._told = None
-                    return told
+                for strand in runnable if len(runnable) < 2 else tuple(runnable):
+                    if strand.ready is not None and not strand.ready():
+                        self._bar(strand)
+            if self._told:
+                self._slow -= 1
+                return self._told.pop(0)
             if runnable:
                 break
             if not self._advance():
@@ -350,16 +352,21 @@ class SerialCarrier:
             self.stuck = "cut"
         return nxt
 
-    def _may(self, strand: Strand) -> bool:
-        """Is the pending acquire possible?  Where it is found not to be, once, the thread gets
-        control to say so itself (``on_block``), on its own stack; that is no step."""
-        assert strand.ready is not None
-        if strand.ready():
-            return True
-        if not strand.blocked and self._told is None and self.on_block is not None:
+    def _bar(self, strand: Strand) -> None:
+        """The pending acquire is not possible: not runnable until its lock has been written.
+
+        Where that is so for the first time the thread gets control to say it (``on_block``), on
+        its own stack; that is no step.
+        """
+        self._disable(strand)
+        self._gated -= 1
+        self._slow -= 1
+        strand.watched = ((strand.op[2], ""),)
+        self.awaiting.append(strand)
+        if not strand.blocked and self.on_block is not None:
             strand.blocked = strand.tell = True
-            self._told = strand
-        return False
+            self._told.append(strand)
+            self._slow += 1
 
     # -- who can run
 
@@ -525,14 +532,18 @@ class SerialCarrier:
             self._wake(len(self.log) - 1, obj)
 
     def _wake(self, at: int, obj: object) -> None:
-        op = self.log[at]
+        op = self.log[at] if at >= 0 else None
         for strand in list(self.awaiting):
-            for seen, field in strand.watched:
-                if seen is obj and _same_field(op, obj, field):
+            if strand.ready is None:
+                if any(o is obj and _same_field(op, obj, f) for o, f in strand.watched):
                     self.awaiting.remove(strand)
                     strand.cause = at
                     self._enable(strand)
-                    break
+            elif strand.op[2] is obj or (strand.op[3] == HOLDING and _is_token(obj)):
+                self.awaiting.remove(strand)
+                self._gated += 1
+                self._slow += 1
+                self._enable(strand)
 
     def yield_(self) -> None:
         """A schedule point that touches nothing."""
@@ -592,6 +603,10 @@ class SerialCarrier:
         self._switcher.close()
 
 
-def _same_field(op: Op, obj: object, field: str) -> bool:
+def _is_token(obj: object) -> bool:
+    return getattr(obj, "kind", "") == "token"
+
+
+def _same_field(op: Op | None, obj: object, field: str) -> bool:
     """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
-    return not field or op[2] is not obj or not op[3] or op[3] == field
+    return not field or op is None or op[2] is not obj or not op[3] or op[3] == field
