@@ -53,6 +53,7 @@ def flag_names(flags: int) -> list[str]:
     return [name[3:] for name, bit in PG_NAMES.items() if flags & bit]
 
 
+_MARKED = "reads: pmap marks a page dirty as a mapping goes, without busying it (pmap.c:2637)"
 _LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970)"
 
 
@@ -69,7 +70,7 @@ _LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970
     "dirty",
     "q_next",
     "q_prev",
-    benign={"queue": _LOOKED},
+    benign={"queue": _LOOKED, "dirty": _MARKED},
 )
 class Page:
     """struct vm_page (vm_page.h:128-165), and what the model adds to it.

@@ -107,9 +107,10 @@ class TestMasked:
         flag, ident = Flag(), Ident("flag")
 
         def sleeper():
-            w.k.sleep.tsleep(ident, 0, "flagwt", 5, lambda: flag.up)
+            w.k.sleep.tsleep(ident, 0, "flagwt", 400, lambda: flag.up)
 
         def setter():
+            w.until(lambda: w.k.sleep.sleepers())
             flag.up = True  # and no wakeup
 
         w.together(sleeper, setter)
