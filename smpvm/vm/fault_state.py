@@ -78,12 +78,20 @@ class FaultBase:
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = vm.k
-        self.shared_fault = True
-        """vm.shared_fault: try with shared object tokens first."""
         self.prefault_pages = 8
         """vm.prefault_pages: pages looked at around a fault, half before and half behind."""
         self.fast_fault = True
         """vm.fast_fault: prefaulting may allocate zero-filled pages."""
+
+    @property
+    def shared_fault(self) -> bool:
+        """vm.shared_fault: try with shared object tokens first (one variable, vm_object.c too)."""
+        shared: bool = self.vm.object.vm_shared_fault
+        return shared
+
+    @shared_fault.setter
+    def shared_fault(self, on: bool) -> None:
+        self.vm.object.vm_shared_fault = on
 
     def release_page(self, fs: FaultState) -> None:
         """release_page (vm_fault.c:184-190): the busy page goes to the inactive queue, unbusied."""

@@ -56,6 +56,9 @@ PROT_RW: Final = VM_PROT_READ | VM_PROT_WRITE
 MMAP_BASE: Final = 0x8_0000_0000
 """Where mappings without a wish for an address go (vm_map_hint: behind the data segment)."""
 
+SEG_SIZE: Final = 1 << 21
+"""What a segment of the page table maps: large mappings begin at a multiple of it."""
+
 _PAGE_MASK = PAGE_SIZE - 1
 EACCES: Final = 13
 
@@ -129,6 +132,7 @@ class Mmap:
         maps = self.vm.map
         map.token.get()
         fitit = not flags & (MAP_FIXED | MAP_TRYFIXED)
+        large = size & (SEG_SIZE - 1) == 0 or size > 16 * SEG_SIZE
         if foff & _PAGE_MASK or (not fitit and addr & _PAGE_MASK):
             map.token.release()
             return EINVAL, addr
@@ -160,7 +164,7 @@ class Mmap:
                 foff,
                 addr,
                 size,
-                PAGE_SIZE,
+                SEG_SIZE if large else PAGE_SIZE,
                 fitit,
                 VM_MAPTYPE_NORMAL,
                 prot,

@@ -362,3 +362,24 @@ def test_a_pager_error_for_a_kernel_thread_ends_the_machine(procs):
 
     with pytest.raises(Panic, match="null-curproc"):
         procs.run(body)
+
+
+@pytest.mark.parametrize("size", [2 << 20, (32 << 20) + P, 3 << 20])
+def test_large_mappings_begin_at_a_segment(procs, size):
+    """vm_mmap (vm_mmap.c:1251-1256): multiples of 2 MB, and all above 32 MB."""
+    procs.boot()
+
+    def body(p):
+        procs.anonymous(p, 3)
+        error, va = procs.sys.mmap(p, 0, size)
+        assert error == 0
+        aligned = va % (2 << 20) == 0
+        assert aligned == (size != 3 << 20)
+
+    procs.run(body)
+
+
+def test_shared_faults_are_one_sysctl(procs):
+    procs.boot()
+    procs.vm.fault.shared_fault = False
+    assert procs.vm.object.vm_shared_fault is False
