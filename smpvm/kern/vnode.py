@@ -126,13 +126,12 @@ class Vnodes:
         """vclrflags (vfs_lock.c:146)."""
         self.k.atomic.clear_int(vp, "v_flag", bits)
 
-    def vsetobjdirty(self, vp: Vnode) -> None:
-        """vsetobjdirty (vfs_sync.c:266): on record as having a dirty object, for the syncer."""
-        if not vp.v_flag & VOBJDIRTY:
-            self.vsetflags(vp, VOBJDIRTY)
-
     def vclrobjdirty(self, vp: Vnode) -> None:
-        """vclrobjdirty (vfs_sync.c:240)."""
+        """vclrobjdirty (vfs_sync.c:239-245): the object is clean, as far as the syncer goes.
+
+        On this mount nothing but dirty buffers, which are not modelled, puts a vnode on the
+        syncer's list, so that there is nothing to take off it (which wants the syncer's token).
+        """
         self.vclrflags(vp, VOBJDIRTY)
 
     # -- references

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
+from smpvm.kern.vnode import VOBJDIRTY
 from smpvm.vm.pagetree import PageTree
 from smpvm.vm.param import (
     OBJ_DEAD,
@@ -291,15 +292,20 @@ class ObjectsBase:
         """vm_object_set_writeable_dirty, vm_object.c:2887-2921: a page of *obj* may be dirty now.
 
         Needs no lock: the caller's busy page keeps object and vnode there.  A vnode object also
-        puts its vnode on record as dirty, for the syncer.
+        puts its vnode on record as dirty, for the syncer.  Does not block.
+
+        That is so because the modelled mount is of the old style (its syncer looks at every vnode).
+        With MNTK_THR_SYNC (HAMMER, tmpfs, NFS) the C calls vsetobjdirty instead, which gets the
+        syncer's token (vfs_sync.c:266-278), though pmap_clearbit comes here with a page's spinlock
+        held (pmap.c:4832-4841): if the syncer has that token just then, lwkt_switch panics.
         """
         both = OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY
         if obj.flags & both != both:
             self.set_flag(obj, both)
         if obj.type == OBJT_VNODE:
             vp = obj.handle
-            if vp is not None:
-                self.k.vnode.vsetobjdirty(vp)
+            if vp is not None and not vp.v_flag & VOBJDIRTY:
+                self.k.vnode.vsetflags(vp, VOBJDIRTY)
 
     # -- paging_in_progress
 

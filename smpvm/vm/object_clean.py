@@ -77,11 +77,7 @@ class Cleaning(ObjectsBase):
         info = CleanScan(obj, start, last, flags, pagerflags)
         whole = start == 0 and last == obj.size - 1
         if self.wants_marks(whole):
-            obj.rb_memq.scan(lambda m: self.page_clean_pass1(m, info), start, last)
-            if whole and not info.error:
-                self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
-                if obj.handle is not None:
-                    self.k.vnode.vclrobjdirty(obj.handle)
+            self.mark_pass(obj, info, whole)
         while True:
             info.error, info.count = False, 0
             generation = obj.generation
@@ -94,6 +90,23 @@ class Cleaning(ObjectsBase):
     def wants_marks(self, whole: bool) -> bool:
         """Whether the marking pass is run: only for a scan of the *whole* object."""
         return whole
+
+    def mark_pass(self, obj: VmObject, info: CleanScan, whole: bool) -> None:
+        """vm_object.c:1350-1370: mark the pages and make them read-only, then off the record.
+
+        The pass offers the CPU, and the object's token with it, at every 64th page: a read fault
+        may map a page writeable again that has been dealt with.  The record goes all the same, and
+        what is then written through that mapping, fsync and the syncer do not see.
+        """
+        obj.rb_memq.scan(lambda m: self.page_clean_pass1(m, info), info.start, info.end)
+        if whole and not info.error:
+            self.off_record(obj)
+
+    def off_record(self, obj: VmObject) -> None:
+        """The object may not be dirty any more, nor its vnode."""
+        self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
+        if obj.handle is not None:
+            self.k.vnode.vclrobjdirty(obj.handle)
 
     def page_clean_pass1(self, m: Page, info: CleanScan) -> int:
         """vm_object_page_clean_pass1, vm_object.c:1390-1416: mark a page, make it read-only.

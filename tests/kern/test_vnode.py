@@ -128,8 +128,7 @@ def test_vn_lock_retries_when_asked(bench, k, vp):
 
 
 def test_dirty_object_flag(k, vp):
-    k.vnode.vsetobjdirty(vp)
-    k.vnode.vsetobjdirty(vp)
+    k.vnode.vsetflags(vp, VOBJDIRTY)
     assert vp.v_flag & VOBJDIRTY
     k.vnode.vclrobjdirty(vp)
     assert not vp.v_flag & VOBJDIRTY

@@ -15,7 +15,7 @@ from smpvm.config import ConfigError
 from smpvm.vm.repairs.fault import CopyWired, FaultOnce, MoveRecheck
 from smpvm.vm.repairs.glue import SwapoutHeld
 from smpvm.vm.repairs.map import MapToken, MsyncEnd, WireBackOut
-from smpvm.vm.repairs.msync import MsyncRange
+from smpvm.vm.repairs.msync import CleanRecord, MsyncRange
 from smpvm.vm.repairs.pageout import (
     ActCountCap,
     ActiveNullObject,
@@ -62,6 +62,12 @@ _ALL = (
         "let msync of a part of a file write it",
         "vm_object_page_clean (vm_object.c:1350-1370)",
         MsyncRange,
+    ),
+    Repair(
+        "clean-record",
+        "take a file off the dirty record before its pages are made read-only, not after",
+        "vm_object_page_clean (vm_object.c:1350-1370)",
+        CleanRecord,
     ),
     Repair(
         "swapout-ask",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smpvm.vm.object import Objects
+from smpvm.vm.object import Objects, VmObject
+from smpvm.vm.object_clean import CleanScan
 
 
 class MsyncRange(Objects):
@@ -15,3 +16,20 @@ class MsyncRange(Objects):
     def wants_marks(self, whole: bool) -> bool:
         """Always; the dirty record is still only cleared for a whole object."""
         return True
+
+
+class CleanRecord(Objects):
+    """Take an object off the dirty record before its pages are made read-only, not after.
+
+    Pass 1 yields at every 64th page (vm_object.c:1396), and a read fault may then map a page
+    writeable again that it has dealt with.  The record of that fault is what
+    vm_object_page_clean clears at the end of the pass (:1356-1367).
+    """
+
+    def mark_pass(self, obj: VmObject, info: CleanScan, whole: bool) -> None:
+        """An object with something in the way goes back on record."""
+        if whole:
+            self.off_record(obj)
+        super().mark_pass(obj, info, False)
+        if whole and info.error:
+            self.set_writeable_dirty(obj)
