@@ -11,7 +11,7 @@ from typing import Any
 
 from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
-from smpvm.explore.find import find
+from smpvm.explore.find import find, resized
 from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.scenario import ScenarioClass
@@ -178,14 +178,16 @@ class Campaign:
 
     def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
         """The finding with its schedule, shrunk, and the command that shows it again."""
-        settings = self.plan.settings
-        schedule = schedule_of(self.scenario, settings, outcome)
+        settings, scenario = self.plan.settings, self.scenario
+        schedule = schedule_of(scenario, settings, outcome)
         if self.plan.shrink:
-            shrunk = Shrinker(self.scenario, settings, finding.fingerprint).shrink(outcome)
+            mark, count = finding.fingerprint, finding.count
+            scenario, outcome = self._smaller(mark, outcome)
+            shrunk = Shrinker(scenario, settings, mark).shrink(outcome)
             if shrunk is not None:
-                count, finding = finding.count, shrunk.finding
+                finding = shrunk.finding
                 finding.count = count
-                schedule = schedule_of(self.scenario, settings, shrunk.outcome)
+                schedule = schedule_of(scenario, settings, shrunk.outcome)
                 finding.evidence.append(
                     f"schedule shrunk from {shrunk.before} switches to {shrunk.after}, of them "
                     f"{shrunk.preemptions} preemptions ({shrunk.runs} executions)"
@@ -193,6 +195,31 @@ class Campaign:
         finding.schedule = schedule.text()
         finding.command = f"smpvm replay --lanes --schedule '{finding.schedule}'"
         return finding
+
+    def _smaller(self, mark: str, outcome: Outcome) -> tuple[ScenarioClass, Outcome]:
+        """The smallest sizes of the scenario in which a short search still finds it."""
+        scenario, sizes = self.scenario, {}
+        settings = replace(self.plan.settings, digest=False)
+        for name, least in scenario.sizes.items():
+            while (value := getattr(scenario, name)) > least:
+                spec = getattr(self.scenario, "spec", "") or self.scenario.name
+                trial = {**sizes, name: value - 1}
+                query = "&".join(f"{k}={v}" for k, v in trial.items())
+                smaller = resized(self.scenario, f"{spec.partition('?')[0]}?{query}", trial)
+                found = _search(smaller, settings, mark)
+                if found is None:
+                    break
+                scenario, sizes, outcome = smaller, trial, found
+        return scenario, outcome
+
+
+def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome | None:
+    strategy = make_strategy("portfolio", seed=1)
+    for n in range(120):
+        outcome = execute(scenario, strategy, settings, n)
+        if outcome is not None and outcome.find(mark) is not None:
+            return outcome
+    return None
 
 
 def run_part(spec: str, package: str, plan: Plan, part: tuple[int, int]) -> Report:

@@ -272,29 +272,60 @@ def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
     return frozenset(carrier.gates)
 
 
+class _Place:
+    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
+    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
+
+    __slots__ = ("fields", "last", "since")
+
+    def __init__(self) -> None:
+        self.last = self.since = 0
+        self.fields: dict[str, list[int]] = {}
+
+
 def trace_hash(carrier: SerialCarrier) -> int:
     """A number for the class of the trace: cheap, for counting how many were seen.
 
-    Orders of writes and of reads against writes count; reads among themselves do not.
+    Each step is hashed with the latest steps that it depends on; the sum does not depend on the
+    order of the others.
     """
-    places: dict[Any, list[int]] = {}
+    places: dict[Any, _Place] = {}
     counts: dict[int, int] = {}
+    extra: dict[int, list[Any]] = {}
+    for at, obj in carrier.touches:
+        if not _covers(carrier.log[at], obj):
+            extra.setdefault(at, []).append(obj)
     total = 0
-    for tid, kind, obj, field in carrier.log:
+    for at, (tid, kind, obj, field) in enumerate(carrier.log):
         n = counts[tid] = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
             continue
-        place = places.get((obj, field))
+        place = places.get(obj)
         if place is None:
-            place = places[(obj, field)] = [0, 0]
-        if kind == READ:
-            one = hash((tid, n, place[0]))
-            place[1] += one
-        else:
-            one = hash((tid, n, place[0], place[1]))
-            place[0], place[1] = one, 0
-        total += one
+            place = places[obj] = _Place()
+        total += _hash_step(place, (tid, n), field, kind == READ)
+        for other in extra.get(at, ()):
+            total += _hash_step(places.setdefault(other, _Place()), (tid, n), "", False)
     return total & 0xFFFFFFFFFFFFFFFF
+
+
+def _hash_step(place: _Place, step: tuple[int, int], field: str, read: bool) -> int:
+    if not field:
+        one = hash((step, place.last, place.since))
+        place.last, place.since = one, 0
+        place.fields.clear()
+        return one
+    have = place.fields.get(field)
+    if have is None:
+        have = place.fields[field] = [place.last, 0]
+    if read:
+        one = hash((step, have[0]))
+        have[1] += one
+    else:
+        one = hash((step, have[0], have[1]))
+        have[0], have[1] = one, 0
+    place.since += one
+    return one
 
 
 def _join(a: Clock, b: Clock) -> Clock:

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar, Protocol
 
+from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, Lock
 from smpvm.kern.shared import shared
@@ -176,6 +177,26 @@ class Scenario:
             except AssertionError as failed:
                 return [str(failed) or "check failed"]
         return []
+
+
+def run_native(scenario: Any, times: int = 100, patience: float = 10.0) -> list[str]:
+    """The stress way: *scenario* on real threads, *times* over; what went wrong, in words."""
+    wrong: list[str] = []
+    for n in range(times):
+        carrier = NativeCarrier()
+        k = Kernel(carrier, spin_pool=scenario.spin_pool)
+        body = scenario(k)
+        left = carrier.join(patience)
+        if left:
+            wrong.append(f"run {n}: still there: {', '.join(td.name for td in left)}")
+            carrier.stop()
+            carrier.join(patience)
+        failed = [*k.errors, *k.panics]
+        wrong += [f"run {n}: {td}: {type(why).__name__}: {why}" for td, why in failed]
+        if not left and not failed:
+            wrong += [f"run {n}: {text}" for text in body.wrong()]
+        carrier.stop()
+    return wrong
 
 
 class _Cell:

@@ -55,3 +55,12 @@ def test_marker_scan_over_three_pages(explored, toys):
 def test_a_bug_is_not_missed(explored, toys):
     assert explored(toys.MessageBackwards, "dpor").kinds["assertion"] > 0
     assert explored(toys.NoWakeupMissed, "dpor").kinds == {}
+
+
+@pytest.mark.parametrize("name", ["Counter", "Locked", "Philosophers", "MissedWakeup"])
+def test_the_count_of_traces_is_the_count_of_classes(toys, name):
+    from smpvm.explore.campaign import Campaign, Plan
+
+    plan = Plan(strategy="dpor", schedules=None, shrink=False)
+    report = Campaign(getattr(toys, name), plan).run()
+    assert len(report.traces) == report.executions

@@ -26,7 +26,7 @@ GROUPS = [
 class Program(Scenario):
     """A list of operations for each thread."""
 
-    program: list = []
+    program = ()
 
     def setup(self):
         self.x = self.shared(a=0, b=0)

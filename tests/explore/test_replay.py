@@ -43,9 +43,16 @@ def test_other_operations_are_noticed(toys, lost):
     assert "other operations" in shown.replay.diverged
 
 
-@pytest.mark.parametrize(
-    "text", ["", "s2/access/0/-/1x1~00/x", "s1/access/0.1.0/-/1y1/x", "s1/foo/0.1.0/-/1x1~00/x", "s1/access"]
-)  # fmt: skip
+DAMAGED = [
+    "",
+    "s2/access/0/-/1x1~00/x",
+    "s1/access/0.1.0/-/1y1/x",
+    "s1/foo/0.1.0/-/1x1~00/x",
+    "s1/access",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_damaged_text_is_refused(text):
     with pytest.raises(ScheduleError):
         Schedule.parse(text)

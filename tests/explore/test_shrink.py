@@ -44,3 +44,24 @@ def test_a_campaign_shrinks_what_it_finds(toys):
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule is not None
     assert any("of them 1 preemptions" in line for line in found.evidence)
+
+
+def test_the_scenario_itself_shrinks(toys):
+    class Many(toys.Counter):
+        """Several threads count without a lock."""
+
+        n = 4
+        sizes = {"n": 2}  # noqa: RUF012
+
+        def setup(self):
+            self.c = self.shared(n=0)
+            for i in range(self.n):
+                self.thread(f"t{i}", self.count)
+
+        def check(self):
+            assert self.c.n == self.n, "an update is lost"
+
+    report = Campaign(Many, Plan(strategy="pos", schedules=100)).run()
+    found = next(f for f in report.findings if f.kind == "assertion")
+    assert found.schedule.endswith("Many?n=2")
+    assert any("of them 1 preemptions" in line for line in found.evidence)

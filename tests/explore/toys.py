@@ -43,7 +43,7 @@ class Philosophers(Scenario):
     """N philosophers take the left fork first: 2^N - 1 classes, one of them the deadlock."""
 
     n = 3
-    sizes = {"n": 2}
+    sizes = {"n": 2}  # noqa: RUF012
 
     def setup(self):
         self.forks = [self.spinlock(f"fork {i}", cls="fork") for i in range(self.n)]

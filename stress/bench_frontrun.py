@@ -1,0 +1,326 @@
+"""The same programs in smpvm's DPOR and in frontrun's (PyPI, extra ``bench``).
+
+    frontrun python stress/bench_frontrun.py
+
+Seconds are of the process's CPU time, so that a busy host does not matter.
+For each: executions to find the bug, executions to exhaust, seconds, and how many distinct outcomes
+(lock orders, or values) were seen.  Exhaustive means all of them: 90 for the second program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from smpvm import Scenario
+from smpvm.explore.dpor import Dpor
+from smpvm.explore.engine import Settings, collected, execute
+
+BARE = Settings(checks=frozenset(), digest=False)
+
+
+@dataclass
+class Result:
+    """One program in one tool."""
+
+    executions: int = 0
+    first: int = 0
+    seconds: float = 0.0
+    outcomes: set[Any] = field(default_factory=set)
+    note: str = ""
+
+    def row(self) -> str:
+        """A line of the table."""
+        rate = self.executions / self.seconds if self.seconds else 0.0
+        return (
+            f"{self.executions:7} executions  bug at {self.first or '-':>4}  "
+            f"{len(self.outcomes):4} outcomes  {self.seconds:7.2f} s  {rate:9,.0f}/s  {self.note}"
+        )
+
+
+class LostUpdate(Scenario):
+    """Two threads, one counter."""
+
+    def setup(self) -> None:
+        self.c = self.shared(n=0)
+        for name in "ab":
+            self.thread(name, self.count)
+
+    def count(self) -> None:
+        self.c.n = self.c.n + 1
+
+    def outcome(self) -> Any:
+        return self.c.n
+
+    def check(self) -> None:
+        assert self.c.n == 2
+
+
+class TwiceLocked(Scenario):
+    """Three threads, each twice inside one lock."""
+
+    def setup(self) -> None:
+        self.order = self.shared(seen="")
+        self.l = self.spinlock("l")
+        for name in "abc":
+            self.thread(name, self.twice, name)
+
+    def twice(self, name: str) -> None:
+        for _ in range(2):
+            self.l.lock()
+            self.order.seen = self.order.seen + name
+            self.l.unlock()
+
+    def outcome(self) -> Any:
+        return self.order.seen
+
+
+class Philosophers(Scenario):
+    """Three philosophers; the bug is the deadlock."""
+
+    def setup(self) -> None:
+        self.forks = [self.spinlock(f"fork {i}", cls="fork") for i in range(3)]
+        self.ate = self.shared(seen="")
+        for i in range(3):
+            self.thread(f"p{i}", self.eat, i)
+
+    def eat(self, i: int) -> None:
+        left, right = self.forks[i], self.forks[(i + 1) % 3]
+        left.lock()
+        right.lock()
+        right.unlock()
+        left.unlock()
+
+    def outcome(self) -> Any:
+        return None
+
+
+class Scan(Scenario):
+    """A queue scan that remembers the next page over the unlock, against a thread that moves it."""
+
+    marker = False
+
+    def setup(self) -> None:
+        self.q = self.shared(order=(1, 2, 3))
+        self.lock = self.spinlock("queue")
+        self.seen: list[int] = []
+        self.thread("scanner", self.scan)
+        self.thread("mover", self.move)
+
+    def scan(self) -> None:
+        scan(self.lock.lock, self.lock.unlock, self.q, self.seen, self.marker)
+
+    def move(self) -> None:
+        self.lock.lock()
+        self.q.order = (*(p for p in self.q.order if p != 2), 2)
+        self.lock.unlock()
+
+    def outcome(self) -> Any:
+        return tuple(self.seen)
+
+    def check(self) -> None:
+        assert {1, 3} <= set(self.seen)
+
+
+class ScanMarked(Scan):
+    """The same with a marker."""
+
+    marker = True
+
+
+def scan(
+    lock: Callable[[], Any], unlock: Callable[[], Any], q: Any, seen: Any, marker: bool
+) -> None:
+    """Visit each page once, dropping the lock after each."""
+    lock()
+    page: Any = q.order[0]
+    for _ in range(3):
+        if page is None:
+            break
+        seen.append(page)
+        order = q.order
+        at = order.index(page) + 1
+        follows = order[at] if at < len(order) else None
+        if marker:
+            q.order = (*order[:at], "m", *order[at:])
+        unlock()
+        lock()
+        if marker:
+            order = q.order
+            at = order.index("m") + 1
+            page = order[at] if at < len(order) else None
+            q.order = tuple(p for p in order if p != "m")
+        else:
+            page = follows
+    unlock()
+
+
+def ours(scenario: Any) -> Result:
+    """smpvm's DPOR to the end."""
+    result, strategy = Result(), Dpor()
+    bodies: list[Any] = []
+
+    class Kept(scenario):  # type: ignore[misc]
+        name = scenario.name
+
+        def setup(self) -> None:
+            super().setup()
+            bodies.append(self)
+
+    began = time.process_time()
+    with collected() as collector:
+        while (outcome := execute(Kept, strategy, BARE, result.executions)) is not None:  # type: ignore[arg-type]
+            result.executions += 1
+            if outcome.findings and not result.first:
+                result.first = result.executions
+            if not outcome.stuck:
+                body = bodies.pop()
+                with body.k.quietly():
+                    result.outcomes.add(body.outcome())
+            bodies.clear()
+            collector.after(outcome.steps)
+    result.seconds = time.process_time() - began
+    return result
+
+
+class State:
+    """What frontrun's threads share."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.seen = ""
+        self.order: tuple[Any, ...] = (1, 2, 3)
+        self.visited: list[int] = []
+        self.lock = threading.Lock()
+        self.forks = [threading.Lock() for _ in range(3)]
+
+
+def f_count(s: State) -> None:
+    """Lost update."""
+    s.n = s.n + 1
+
+
+def f_twice(name: str) -> Callable[[State], None]:
+    """Twice inside one lock."""
+
+    def body(s: State) -> None:
+        for _ in range(2):
+            with s.lock:
+                s.seen = s.seen + name
+
+    return body
+
+
+def f_eat(i: int) -> Callable[[State], None]:
+    """A philosopher."""
+
+    def body(s: State) -> None:
+        with s.forks[i], s.forks[(i + 1) % 3]:
+            pass
+
+    return body
+
+
+def f_scan(marker: bool) -> Callable[[State], None]:
+    """The scanner."""
+
+    def body(s: State) -> None:
+        scan(s.lock.acquire, s.lock.release, s, s.visited, marker)
+
+    return body
+
+
+def f_move(s: State) -> None:
+    """The mover."""
+    with s.lock:
+        s.order = (*(p for p in s.order if p != 2), 2)
+
+
+def theirs(
+    workers: list[Callable[[State], None]], outcome: Callable[[State], Any], ok: Any
+) -> Result:
+    """frontrun's DPOR without a preemption bound, 30 seconds at most."""
+    frontrun = importlib.import_module("frontrun")
+    result = Result()
+
+    def invariant(s: State) -> bool:
+        result.executions += 1
+        result.outcomes.add(outcome(s))
+        good = bool(ok(s))
+        if not good and not result.first:
+            result.first = result.executions
+        return good
+
+    began = time.process_time()
+    try:
+        found = frontrun.explore(
+            setup=State, workers=workers, invariant=invariant, preemption_bound=None,
+            stop_on_first=False, reproduce_on_failure=0, total_timeout=30.0, detect_io=False,
+            deadlock_timeout=1.0,
+        )  # fmt: skip
+        result.executions = max(result.executions, getattr(found, "num_explored", 0))
+        if not getattr(found, "property_holds", True) and not result.first:
+            result.first = -1
+            result.note = "bug found"
+    except Exception as why:
+        result.note = f"{type(why).__name__}: {str(why)[:50]}"
+    result.seconds = time.process_time() - began
+    return result
+
+
+def compare() -> None:
+    """Print the table."""
+    programs: list[tuple[str, Any, list[Any], Any, Any]] = [
+        ("lost update", LostUpdate, [f_count] * 2, lambda s: s.n, lambda s: s.n == 2),
+        (
+            "three threads twice",
+            TwiceLocked,
+            [f_twice(n) for n in "abc"],
+            lambda s: s.seen,
+            lambda s: True,
+        ),
+        (
+            "philosophers",
+            Philosophers,
+            [f_eat(i) for i in range(3)],
+            lambda s: None,
+            lambda s: True,
+        ),
+        (
+            "scan, next kept",
+            Scan,
+            [f_scan(False), f_move],
+            lambda s: tuple(s.visited),
+            lambda s: {1, 3} <= set(s.visited),
+        ),
+        (
+            "scan with marker",
+            ScanMarked,
+            [f_scan(True), f_move],
+            lambda s: tuple(s.visited),
+            lambda s: {1, 3} <= set(s.visited),
+        ),
+    ]
+    have = importlib.util.find_spec("frontrun") is not None
+    for title, scenario, workers, outcome, ok in programs:
+        mine = ours(scenario)
+        print(f"{title:<20} smpvm    {mine.row()}", flush=True)
+        if have:
+            other = theirs(workers, outcome, ok)
+            print(f"{'':<20} frontrun {other.row()}", flush=True)
+            if other.executions and other.seconds and mine.seconds:
+                ratio = (mine.executions / mine.seconds) / (other.executions / other.seconds)
+                print(f"{'':<20} executions per second: {ratio:.0f} times")
+    if not have:
+        print("frontrun is not installed (pip install frontrun): only smpvm's figures")
+
+
+if __name__ == "__main__":
+    compare()
+    sys.exit(0)
