@@ -120,7 +120,7 @@ class Execution:
         for td, error in [*k.errors, *carrier.errors]:
             kind = type(error).__name__
             failed = kind == "AssertionError"
-            text = str(error) or "assertion failed"
+            text = first_line(error) or "assertion failed"
             self._add(
                 "assertion",
                 text if failed else f"{kind}: {text}",
@@ -188,6 +188,11 @@ def execute(
     outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
     strategy.done(outcome.carrier)
     return outcome
+
+
+def first_line(why: BaseException) -> str:
+    """What an exception says, without what tools add below (values, addresses)."""
+    return str(why).partition("\n")[0]
 
 
 def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -> Schedule:

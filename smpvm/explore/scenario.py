@@ -175,7 +175,7 @@ class Scenario:
             try:
                 self.check()
             except AssertionError as failed:
-                return [str(failed) or "check failed"]
+                return [str(failed).partition("\n")[0] or "check failed"]
         return []
 
 
