@@ -198,7 +198,8 @@ class Campaign:
 
     def _smaller(self, mark: str, outcome: Outcome) -> tuple[ScenarioClass, Outcome]:
         """The smallest sizes of the scenario in which a short search still finds it."""
-        scenario, sizes = self.scenario, {}
+        scenario = self.scenario
+        sizes: dict[str, int] = {}
         settings = replace(self.plan.settings, digest=False)
         for name, least in scenario.sizes.items():
             while (value := getattr(scenario, name)) > least:

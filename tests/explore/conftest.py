@@ -14,17 +14,25 @@ def run_all(scenario, strategy, limit=50_000, settings=None):
     """Run a strategy to its end; classes of executions, findings by kind."""
     strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
     settings = settings or Settings(checks=frozenset(), digest=False)
-    classes, kinds, n = Counter(), Counter(), 0
+    classes, kinds, n, stopped = Counter(), Counter(), 0, 0
     while n < limit:
         outcome = execute(scenario, strategy, settings, n)
         if outcome is None:
             break
         n += 1
         kinds.update(f.kind for f in outcome.findings)
-        if outcome.stuck != "cut":
+        # A failed assertion stops the others wherever they are: that makes no class.
+        if outcome.carrier.left and not outcome.stuck:
+            stopped += 1
+        elif outcome.stuck != "cut":
             classes[order_of(outcome.carrier).signature()] += 1
     return SimpleNamespace(
-        n=n, classes=classes, kinds=kinds, claim=strategy.claim(), strategy=strategy
+        n=n,
+        stopped=stopped,
+        classes=classes,
+        kinds=kinds,
+        claim=strategy.claim(),
+        strategy=strategy,
     )
 
 

@@ -1,0 +1,101 @@
+"""DPOR against brute force: every class of executions is visited, and how often.
+
+    python stress/dpor_brute.py [--random N] [--limit EXECUTIONS]
+
+For the small programs of tests/explore, and for N random programs over each group of primitives:
+all interleavings are run and classed by happens-before (as far as LIMIT goes), then DPOR is run.
+Prints classes, executions of both, and exits with 1 if DPOR missed a class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from smpvm.explore.bounded import Bounded
+from smpvm.explore.dpor import Dpor
+from smpvm.explore.engine import Settings, execute
+from smpvm.explore.hb import order_of
+
+TESTS = Path(__file__).parents[1] / "tests" / "explore"
+BARE = Settings(checks=frozenset(), digest=False)
+
+
+def load(name: str) -> Any:
+    """A module of tests/explore."""
+    spec = importlib.util.spec_from_file_location(f"brute_{name}", TESTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def classes(scenario: Any, strategy: Any, limit: int) -> tuple[int, set[Any], bool]:
+    """(executions that ended by themselves, classes seen, whether the strategy ended)."""
+    seen: set[Any] = set()
+    ended = 0
+    for n in range(limit):
+        outcome = execute(scenario, strategy, BARE, n)
+        if outcome is None:
+            return ended, seen, True
+        # A failed assertion stops the others wherever they are: that makes no class.
+        stopped = outcome.carrier.left and not outcome.stuck
+        if outcome.stuck != "cut" and not stopped:
+            ended += 1
+            seen.add(order_of(outcome.carrier).signature())
+    return ended, seen, False
+
+
+def compare(title: str, scenario: Any, limit: int) -> tuple[int, int, int] | None:
+    """One program: (classes missed, redundant executions, cut ones); None if too big."""
+    runs, brute, whole = classes(scenario, Bounded(None), limit)
+    strategy = Dpor()
+    executions, dpor, _ = classes(scenario, strategy, limit)
+    missed = len(brute - dpor)
+    redundant = executions - len(dpor)
+    brute_text = f"{len(brute):5} classes in {runs:6} executions" if whole else "(too many)"
+    print(
+        f"{title:<34} brute force {brute_text:<32} "
+        f"dpor {len(dpor):5} classes in {executions:5} executions, {strategy.blocked} cut"
+        + (f"  MISSED {missed}" if missed else ""),
+        flush=True,
+    )
+    return (missed, redundant, strategy.blocked) if whole else (missed, 0, 0)
+
+
+def main() -> int:
+    """The table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=20_000)
+    args = parser.parse_args()
+    began = time.perf_counter()
+    toys = load("toys")
+    missed = redundant = cut = 0
+    names = [n for n in vars(toys) if isinstance(getattr(toys, n), type) and n != "Scenario"]
+    programs = [(n, getattr(toys, n)) for n in names]
+    programs.append(("Philosophers of 2", type("Two", (toys.Philosophers,), {"n": 2})))
+    if args.random:
+        made = load("test_random_programs")
+        for kinds in made.GROUPS:
+            for i, program in enumerate(made.programs(kinds, range(args.random), 3)):
+                case = type("Case", (made.Program,), {"program": program})
+                programs.append((f"{'-'.join(kinds)} {i}", case))
+    for title, scenario in programs:
+        found = compare(title, scenario, args.limit)
+        if found is not None:
+            missed, redundant, cut = missed + found[0], redundant + found[1], cut + found[2]
+    print(
+        f"{len(programs)} programs, {missed} classes missed, {redundant} redundant executions, "
+        f"{cut} cut by sleep sets, {time.perf_counter() - began:.0f} s"
+    )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
