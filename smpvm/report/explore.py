@@ -18,7 +18,7 @@ from smpvm.explore.find import ScenarioError, builtin, find
 from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
-from smpvm.explore.scheduler import SerialCarrier
+from smpvm.explore.scheduler import SerialCarrier, Strand
 from smpvm.report.lanes import Recorder, lanes
 
 PACKAGE: Final = "smpvm.scenarios"
@@ -148,9 +148,16 @@ def breaking(step: int) -> type[SerialCarrier]:
             self, kind: str, obj: object, field: str = "", ready: Callable[[], bool] | None = None
         ) -> None:
             super().point(kind, obj, field, ready)
+            self._maybe_break()
+
+        def _step(self, me: Strand) -> None:
+            # A thread starts, wakes up, or looks again.
+            super()._step(me)
+            self._maybe_break()
+
+        def _maybe_break(self) -> None:
             if not self.inert and len(self.log) - 1 == step:
-                debugger = pdb.Pdb()
-                debugger.set_trace(sys._getframe(1))
+                pdb.Pdb().set_trace(sys._getframe(2))
 
     return Breaking
 

@@ -1,5 +1,6 @@
 """The commands: exit codes, JSON, and one line for each mistake."""
 
+import io
 import json
 from pathlib import Path
 
@@ -83,3 +84,13 @@ def test_sizes(capsys):
     code, out, _ = run(capsys, "explore", f"{TOYS}:Philosophers?n=2", "--strategy", "dpor")
     assert code == 1
     assert "3 executions" in out
+
+
+@pytest.mark.parametrize("step", ["1", "2"])
+def test_break_drops_into_pdb_in_the_thread(capsys, monkeypatch, step):
+    monkeypatch.setattr("sys.stdin", io.StringIO("where\ncontinue\n"))
+    text = f"s1/access/0.1.0/-/1x2~84.2x4~00.1x2~83/{TOYS}:Counter"
+    code, out, _ = run(capsys, "replay", "--schedule", text, "--break", step)
+    assert code == 1
+    assert "(Pdb)" in out
+    assert "toys.py" in out or step == "2"
