@@ -8,10 +8,23 @@ turn of lockmgr) is known once it has been executed, from what was ``touched``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, SLEEP, YIELD
-from smpvm.host.serial import AWAIT, TIMER, Op
+from smpvm.host.carrier import (
+    ACQUIRE,
+    ACQUIRE_SHARED,
+    ATOMIC,
+    HOLDING,
+    READ,
+    SLEEP,
+    WAKEUP,
+    WRITE,
+    YIELD,
+)
+from smpvm.host.serial import AWAIT, RESUME, TIMER, Op
+
+_IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
+_FIELDS: Final = frozenset((READ, WRITE, ATOMIC))
 
 
 def same(a: Any, b: Any) -> bool:
@@ -34,11 +47,18 @@ def conflict(a: Op, b: Op) -> bool:
             or ((kind == SLEEP or field == HOLDING) and is_token(obj2))
             or ((kind2 == SLEEP or field2 == HOLDING) and is_token(obj))
         )
+    if apart(kind, kind2):
+        return False
     if kind == kind2 and (
         kind == READ or (kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr")
     ):
         return False
     return field == field2 or not field or not field2
+
+
+def apart(kind: str, kind2: str) -> bool:
+    """Is one a matter of an object as the identity of sleeps, the other of its fields?"""
+    return (kind in _IDENTITY and kind2 in _FIELDS) or (kind2 in _IDENTITY and kind in _FIELDS)
 
 
 def is_token(obj: Any) -> bool:

@@ -14,22 +14,63 @@ is tried like a race.  Complete for the granularity: what is no schedule point i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from smpvm.explore.dependence import conflict
-from smpvm.explore.hb import Order, Race, carrier_gates, touches
+from smpvm.explore.hb import Order, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.serial import AWAIT, RESUME, START
 
 _GATES = (AWAIT, RESUME, START)
 
 
+Key = tuple[str, str, str, str]
+"""An operation by names, which outlive the execution: kind, class and name of the object, field."""
+
+
 class Branch:
     """A node of a wakeup tree: the threads to run from here, in order of arrival."""
 
-    __slots__ = ("children",)
+    __slots__ = ("children", "key")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key | None = None) -> None:
         self.children: list[tuple[int, Branch]] = []
+        self.key = key
+        """The operation that leads here."""
+
+
+class Names:
+    """The objects of one execution by class and name."""
+
+    def __init__(self, carrier: SerialCarrier) -> None:
+        self._log = carrier.log
+        self._td: Any = carrier.boot.td
+        self._keys: dict[Any, tuple[str, str]] = {}
+        self._objects: dict[tuple[str, str], Any] | None = None
+
+    def _name(self, obj: Any) -> tuple[str, str]:
+        name = self._keys.get(obj)
+        if name is None:
+            self._td.quiet += 1
+            try:
+                name = self._keys[obj] = (type(obj).__name__, str(obj))
+            finally:
+                self._td.quiet -= 1
+        return name
+
+    def key(self, op: Op) -> Key | None:
+        """The operation by names; None for one on several objects."""
+        _, kind, obj, field = op
+        return None if kind == AWAIT else (kind, *self._name(obj), field)
+
+    def op(self, tid: int, key: Key | None) -> Op | None:
+        """The operation on this execution's object of that name; None if it has none."""
+        if key is None:
+            return None
+        if self._objects is None:
+            self._objects = {self._name(op[2]): op[2] for op in self._log if op[1] != AWAIT}
+        obj = self._objects.get(key[1:3])
+        return None if obj is None else (tid, key[0], obj, key[3])
 
 
 class Frame:
@@ -63,6 +104,7 @@ class Dpor(Plain):
         self._fixed = 0
         """Frames below this depth are replayed."""
         self._carrier: SerialCarrier
+        self._names: Names
         self._stopped = False
         self._exhausted = False
 
@@ -112,7 +154,9 @@ class Dpor(Plain):
         else:
             last = self._frames[-1]
             done = last.pending[last.chosen]
-            extra = [obj for at, obj in self._carrier.touches if at == last.at]
+            extra = [
+                obj for at, obj in self._carrier.touches if at == last.at and not covers(done, obj)
+            ]
             sleep = {
                 tid: op
                 for tid, op in last.sleep.items()
@@ -154,6 +198,7 @@ class Dpor(Plain):
         order = Order(
             carrier.log, carrier.causes, carrier.touches, [op for op, _ in left], frozenset(gates)
         )
+        self._names = Names(carrier)
         frames = {f.at: i for i, f in enumerate(self._frames)}
         fresh = self._frames[self._fixed - 1].at if self._fixed else 0
         for race in (*order.races, *order.other_causes()):
@@ -181,8 +226,7 @@ class Dpor(Plain):
         node, first = frame.todo, True
         while v:
             for tid, child in node.children:
-                # What a thread that is not in v would do is known only in the frame itself.
-                op = frame.pending.get(tid) if first else None
+                op = frame.pending.get(tid) if first else self._names.op(tid, child.key)
                 if _weak_initial(order, v, tid, op):
                     v = _without(order, v, tid)
                     if not child.children:
@@ -191,7 +235,7 @@ class Dpor(Plain):
                     break
             else:
                 for at in v:
-                    branch = Branch()
+                    branch = Branch(self._names.key(order.ops[at]))
                     node.children.append((order.ops[at][0], branch))
                     node = branch
                 return

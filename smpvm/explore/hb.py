@@ -13,9 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smpvm.explore.dependence import conflict, is_acquire, same
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, READ, RELEASE, SLEEP, WRITE, YIELD
-from smpvm.host.serial import AWAIT, TIMER, Op, SerialCarrier
+from smpvm.explore.dependence import apart, conflict, is_acquire, same
+from smpvm.host.carrier import (
+    ACQUIRE,
+    ACQUIRE_SHARED,
+    HOLDING,
+    READ,
+    RELEASE,
+    SLEEP,
+    WAKEUP,
+    WRITE,
+    YIELD,
+)
+from smpvm.host.serial import AWAIT, RESUME, TIMER, Op, SerialCarrier
 
 Clock = list[int]
 
@@ -57,7 +67,7 @@ class Order:
         self.touched: dict[int, list[Any]] = {}
         for at, obj in touches:
             self.touched.setdefault(at, []).append(obj)
-            if not _covers(self.ops[at], obj):
+            if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
         for at in range(self.n):
             if log[at][1] == WRITE:
@@ -293,7 +303,7 @@ def trace_hash(carrier: SerialCarrier) -> int:
     counts: dict[int, int] = {}
     extra: dict[int, list[Any]] = {}
     for at, obj in carrier.touches:
-        if not _covers(carrier.log[at], obj):
+        if not covers(carrier.log[at], obj):
             extra.setdefault(at, []).append(obj)
     total = 0
     for at, (tid, kind, obj, field) in enumerate(carrier.log):
@@ -303,6 +313,8 @@ def trace_hash(carrier: SerialCarrier) -> int:
         place = places.get(obj)
         if place is None:
             place = places[obj] = _Place()
+        if kind in (SLEEP, WAKEUP, RESUME):
+            field = "as identity"
         total += _hash_step(place, (tid, n), field, kind == READ)
         for other in extra.get(at, ()):
             total += _hash_step(places.setdefault(other, _Place()), (tid, n), "", False)
@@ -332,13 +344,16 @@ def _join(a: Clock, b: Clock) -> Clock:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
 
 
-def _covers(op: Op, obj: Any) -> bool:
+def covers(op: Op, obj: Any) -> bool:
+    """Is the write of *obj* in the step of *op* what *op* says already?"""
     return op[1] != AWAIT and same(op[2], obj) and op[1] != READ
 
 
 def _hides(before: Op, op: Op) -> bool:
     """Is everything on the object that *op* conflicts with ordered before *before* already?"""
-    return not is_acquire(before) and (not before[3] or (before[3] == op[3] and bool(op[3])))
+    if is_acquire(before) or apart(before[1], op[1]):
+        return False
+    return not before[3] or (before[3] == op[3] and bool(op[3]))
 
 
 def _wakes(write: Op, obj: Any, await_: Op) -> bool:

@@ -174,7 +174,8 @@ class SerialCarrier:
         self._idle_fires = 0
         self._last_timer = 0
         self._daemons: set[int] = {CLOCK}
-        self._boot: Strand
+        self.boot: Strand
+        """The thread that sets up, and waits."""
         self._me: Strand
 
     # -- threads
@@ -185,7 +186,7 @@ class SerialCarrier:
         boot.started = True
         boot.go = self._switcher.here()
         td.carrier_data = boot
-        self._boot = self._me = boot
+        self.boot = self._me = boot
 
     def spawn(self, td: Carried) -> None:
         """*td* is runnable from now on; it starts when the scheduler chooses it."""
@@ -244,7 +245,7 @@ class SerialCarrier:
             if nxt is not me:
                 if nxt is None:
                     self.stuck = "cut"
-                    nxt = self._boot
+                    nxt = self.boot
                 self._me = nxt
                 nxt.go()
                 if self.stopping:
@@ -269,7 +270,7 @@ class SerialCarrier:
             if nxt is not me:
                 if nxt is None:
                     self.stuck = "cut"
-                    nxt = self._boot
+                    nxt = self.boot
                 self._me = nxt
                 nxt.go()
                 if self.stopping:
@@ -304,7 +305,7 @@ class SerialCarrier:
         self.gates.append(len(self.log))
 
     def _inert_point(self, me: Strand, ready: Callable[[], bool] | None) -> None:
-        if me is not self._boot:
+        if me is not self.boot:
             if self.stopping:
                 raise Stopped
         elif ready is not None and not ready():
@@ -321,7 +322,7 @@ class SerialCarrier:
 
     def _switch(self, nxt: Strand | None) -> None:
         """Pass control to *nxt* (None: to the boot thread); returns when it is our turn again."""
-        self._me = nxt = nxt or self._boot
+        self._me = nxt = nxt or self.boot
         nxt.go()
         if self.stopping:
             raise Stopped
@@ -382,9 +383,9 @@ class SerialCarrier:
         """Nobody can run: move time to the earliest timer.  False: the execution is over."""
         waiting = [s for s in self.strands if not s.done]
         wanted = [s for s in waiting if not s.daemon]
-        if not wanted and not self._boot.parked:
+        if not wanted and not self.boot.parked:
             return False
-        timers = [s.deadline for s in (*waiting, self._boot) if s.deadline is not None]
+        timers = [s.deadline for s in (*waiting, self.boot) if s.deadline is not None]
         by_tid = self._daemons.__contains__
         if any(not by_tid(op[0]) for op in self.log[self._last_timer :]):
             self._idle_fires = 0
@@ -397,7 +398,7 @@ class SerialCarrier:
         self._last_timer = len(self.log) + 1
         self._ticks = now = max(self._ticks, min(timers))
         self.log.append((CLOCK, TIMER, None, ""))
-        for strand in (*waiting, self._boot):
+        for strand in (*waiting, self.boot):
             if strand.deadline is not None and strand.deadline <= now:
                 strand.deadline = None
                 strand.cause = len(self.log) - 1
@@ -415,7 +416,7 @@ class SerialCarrier:
             self._limit = len(self.log) + self._span
             return
         self.stuck = "livelock"
-        if me is self._boot:
+        if me is self.boot:
             raise Stopped
         self._switch(None)
 
@@ -433,7 +434,7 @@ class SerialCarrier:
         me.parked = True
         if timeout is not None:
             me.deadline = self._ticks + max(timeout, 1)
-        if me is self._boot:
+        if me is self.boot:
             self._run()
             if not me.runnable:
                 raise Stopped
@@ -443,7 +444,7 @@ class SerialCarrier:
             if nxt is not me:
                 self._switch(nxt)
         me.parked = False
-        if me is self._boot:
+        if me is self.boot:
             self._disable(me)
             self.inert = True
         self._step(me)
@@ -466,7 +467,7 @@ class SerialCarrier:
         """Not runnable until something that the thread read of *watched* is written by another."""
         me = self._me
         if self.inert:
-            if me is self._boot and not self.stopping:
+            if me is self.boot and not self.stopping:
                 raise RuntimeError("the boot thread spins on what nobody will change")
             raise Stopped
         me.watched, since = self._looks(me, watched)
@@ -568,13 +569,13 @@ class SerialCarrier:
         """In the boot thread: let the others run until the execution is over or boot may go on."""
         self.inert = False
         self._next = self._pick(None)
-        while (nxt := self._next) is not None and nxt is not self._boot:
+        while (nxt := self._next) is not None and nxt is not self.boot:
             self._next = None
             self._me = nxt
             nxt.go()
-            if self._boot.runnable and self._me is self._boot:
+            if self.boot.runnable and self._me is self.boot:
                 break
-        self._me = self._boot
+        self._me = self.boot
         self.inert = True
 
     def join(self, timeout: float | None = None) -> list[Carried]:
@@ -599,7 +600,7 @@ class SerialCarrier:
             if strand.started and not strand.done:
                 self._me = strand
                 strand.go()
-        self._me = self._boot
+        self._me = self.boot
         self._switcher.close()
 
 
