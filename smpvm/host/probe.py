@@ -14,6 +14,7 @@ reads shared fields with ``peek``.  In native mode many host threads call at onc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 Event = Callable[..., None] | None
@@ -169,6 +170,12 @@ class Probe:
 EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_") and name != "attach")
 
 
+@cache
+def _heard_by(cls: Callable[..., Any]) -> tuple[str, ...]:
+    """The events that an observer of class *cls* listens to."""
+    return tuple(name for name in EVENTS if getattr(cls, name) is not getattr(Probe, name))
+
+
 def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
     first, second = calls[:2]
 
@@ -233,10 +240,11 @@ class Probes:
 
     def __init__(self, observers: Sequence[Probe] = ()) -> None:
         self.observers = tuple(observers)
+        calls: dict[str, list[Callable[..., None]]] = {}
+        for observer in observers:
+            for name in _heard_by(type(observer)):
+                calls.setdefault(name, []).append(getattr(observer, name))
         for name in EVENTS:
-            calls = tuple(
-                getattr(o, name)
-                for o in observers
-                if getattr(type(o), name) is not getattr(Probe, name)
-            )
-            setattr(self, name, None if not calls else calls[0] if len(calls) == 1 else _fan(calls))
+            setattr(self, name, None)
+        for name, heard in calls.items():
+            setattr(self, name, heard[0] if len(heard) == 1 else _fan(tuple(heard)))
