@@ -242,7 +242,8 @@ class Probes:
         self.observers = tuple(observers)
         calls: dict[str, list[Callable[..., None]]] = {}
         for observer in observers:
-            for name in _heard_by(type(observer)):
+            cls: Any = type(observer)
+            for name in _heard_by(cls):
                 calls.setdefault(name, []).append(getattr(observer, name))
         for name in EVENTS:
             setattr(self, name, None)
