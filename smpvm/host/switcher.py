@@ -19,6 +19,11 @@ def _greenlet() -> Any:
         return None
 
 
+def have_greenlet() -> bool:
+    """Can greenlets be had?  Without them ``auto`` means real threads, which are slower."""
+    return _greenlet() is not None
+
+
 class Switcher(Protocol):
     """Makes, for the boot strand and for each spawned one, the call that passes control to it."""
 

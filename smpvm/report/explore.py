@@ -19,6 +19,7 @@ from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.explore.scheduler import SerialCarrier, Strand
+from smpvm.host.switcher import have_greenlet
 from smpvm.report.lanes import Recorder, lanes
 
 PACKAGE: Final = "smpvm.scenarios"
@@ -29,6 +30,8 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     """Run the campaigns; returns the exit code."""
     package = importlib.import_module(PACKAGE)
     specs = list(builtin(package)) if options["scenario"] == "all" else [options["scenario"]]
+    if options["carrier"] == "auto" and not have_greenlet():
+        print("smpvm: greenlet is not installed: real threads, which are slower", file=sys.stderr)
     log = FindingLog(options["run_dir"]) if options["run_dir"] else FindingLog()
     reports = []
     for spec in specs:
