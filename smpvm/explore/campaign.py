@@ -53,6 +53,8 @@ class Report:
     benign: dict[str, int] = field(default_factory=dict)
     cut: int = 0
     """Executions that the strategy ended early."""
+    limited: int = 0
+    """Executions that were given up as too long."""
 
     @property
     def verdict(self) -> str:
@@ -154,12 +156,17 @@ class Campaign:
                     break
             report.seconds = time.perf_counter() - began
             report.notes = strategy.notes()
+            if report.limited:
+                report.proven = ""
+                report.notes.append(f"{report.limited} executions were given up as too long")
             report.digest = hasher.hexdigest()
             report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
         return report
 
     def _count(self, report: Report, outcome: Outcome) -> None:
         report.points += outcome.steps
+        if outcome.stuck == "limit":
+            report.limited += 1
         if outcome.stuck == "cut":
             report.cut += 1
         else:

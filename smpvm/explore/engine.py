@@ -159,7 +159,9 @@ class Execution:
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
-        ops = sorted(f"{s.td.name} {s.op[1]}" for s in live)
+        # Where endless threads are when the run is given up is chance.
+        endless = carrier.stuck == "livelock"
+        ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
 

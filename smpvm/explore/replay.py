@@ -21,7 +21,7 @@ class Replay(Plain):
     """One execution.  ``diverged`` says at which step and why it left the record, if it did."""
 
     name = "replay"
-    fair_after = False
+    fair_after = True
 
     def __init__(self, schedule: Schedule) -> None:
         self.every = True
@@ -94,7 +94,7 @@ class Guided(Plain):
     """Runs without preemption but for the switches given."""
 
     name = "guided"
-    fair_after = False
+    fair_after = True
 
     def __init__(self, switches: Switches) -> None:
         self.every = True

@@ -113,7 +113,8 @@ class SerialCarrier:
     """Carries the threads of one machine, one at a time.  A carrier is used for one execution.
 
     *limit* is the number of steps after which the scheduler is taken to be unfair: *fair* goes on
-    from there, and when it has had as many again the run is stuck (``livelock``).
+    from there, and when it has had as many again the run is stuck (``livelock``).  Without *fair*
+    the run just ends there (``limit``).
     """
 
     serial = True
@@ -138,7 +139,8 @@ class SerialCarrier:
         """Log positions of acquires that waited until they were ready."""
         self.errors: list[tuple[Carried, BaseException]] = []
         self.stuck: str = ""
-        """Why nobody can run: "" (all ended), "stuck", "livelock" (unfair or endless), "cut"."""
+        """Why nobody can run: "" (all ended), "stuck", "livelock" (endless, under a fair
+        scheduler too), "limit" (too long, nothing is known), "cut" (by the scheduler)."""
         self.on_block: Callable[[Any, Any, str, int], None] | None = None
         """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
         self.on_idle: Callable[[], object] | None = None
@@ -415,7 +417,7 @@ class SerialCarrier:
             self._every = self._fair.every
             self._limit = len(self.log) + self._span
             return
-        self.stuck = "livelock"
+        self.stuck = "limit" if self._fair is None else "livelock"
         if me is self.boot:
             raise Stopped
         self._switch(None)
@@ -587,7 +589,7 @@ class SerialCarrier:
             self._run()
         left = [s.td for s in self.strands if not s.done and not s.daemon]
         ended = self.on_stuck if self.stuck else self.on_rest
-        if ended is not None and not self.stopping and self.stuck != "cut":
+        if ended is not None and not self.stopping and self.stuck not in ("cut", "limit"):
             ended()
         self.unwind()
         return left

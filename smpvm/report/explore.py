@@ -131,11 +131,12 @@ def run_schedule(
     carrier: str = "auto",
     carrier_class: type[SerialCarrier] = SerialCarrier,
     scenario: ScenarioClass | None = None,
+    limit: int = Settings.limit,
 ) -> Shown:
     """Run a schedule again.  Raises ScenarioError if its scenario is not there."""
     scenario = scenario or find(schedule.scenario, importlib.import_module(PACKAGE))
     settings = Settings(
-        granularity=schedule.granularity, carrier=carrier, repairs=schedule.repairs, digest=True
+        granularity=schedule.granularity, carrier=carrier, repairs=schedule.repairs, limit=limit
     )
     strategy, recorder = Replay(schedule), Recorder()
     outcome = execute(scenario, strategy, settings, 0, (recorder,), carrier_class)

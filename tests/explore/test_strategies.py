@@ -56,3 +56,26 @@ def test_more_preemptions_include_fewer(explored, toys):
 def test_what_is_proven_is_said(explored, toys):
     assert "at most 2 preemptions" in explored(toys.Message, "bounded").claim
     assert explored(toys.Message, "random", 10).claim == ""
+
+
+def test_an_endless_program_is_a_livelock_for_fair_strategies_only(toys):
+    from smpvm.explore.campaign import Campaign, Plan
+    from smpvm.explore.schedule import Schedule
+    from smpvm.report.explore import run_schedule
+
+    class Endless(toys.Counter):
+        """Polls for what nobody writes."""
+
+        def count(self):
+            while self.c.n == 0:
+                self.k.carrier.yield_()
+
+    settings = Settings(limit=300)
+    plan = Plan(strategy="random", schedules=2, settings=settings)
+    found = Campaign(Endless, plan).run().findings
+    assert [f.kind for f in found] == ["livelock"]
+    shown = run_schedule(Schedule.parse(found[0].schedule), scenario=Endless, limit=300)
+    assert shown.outcome.find(found[0].fingerprint) is not None
+    report = Campaign(Endless, Plan(strategy="dpor", schedules=3, settings=settings)).run()
+    assert report.verdict == "inconclusive"
+    assert report.limited > 0

@@ -246,3 +246,15 @@ def test_the_set_up_is_not_scheduled(boot):
     with pytest.raises(RuntimeError):
         carrier.relax(box)
     carrier.join()
+
+
+def test_too_long_under_an_unfair_scheduler_is_no_verdict(boot):
+    carrier, k = boot(limit=50)
+
+    def body():
+        while True:
+            carrier.yield_()
+
+    k.spawn("a", body)
+    carrier.join()
+    assert carrier.stuck == "limit"
