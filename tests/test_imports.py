@@ -19,7 +19,7 @@ LEVELS = [
     ["scenarios"],
     ["report"],
     ["museum"],
-    ["cli"],
+    ["cli", "pytest_plugin"],
 ]
 """Bottom to top.  design.md puts workload with scenarios, and report with museum: here the one that
 may use the other stands above it."""
