@@ -9,13 +9,13 @@ in its object twice, waiting if it is busy, and reactivates it.
 What must hold: whoever finds the page sees what the object had; a page is given away only when
 nobody has found it; nobody gets a page that is mapped, held, dirty or in an object.
 
-C: vm_page_alloc, vm_page_select_cache, vm_page_list_find, vm_page_lookup_busy_wait, vm_page_activate,
-vm_object_hold_try, vm_page_free_toq.
+C: vm_page_alloc, vm_page_select_cache, vm_page_list_find, vm_page_lookup_busy_wait,
+vm_page_activate, vm_object_hold_try, vm_page_free_toq.
 """
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect
+from smpvm.scenarios.small import Situation, expect, fixed
 from smpvm.vm.page_struct import VM_ALLOC_NORMAL
 
 
@@ -26,11 +26,11 @@ class CacheLookup(Situation):
     title = "cache reuse in alloc against lookup of the same page"
     pages = 2
     finds = 2
-    sizes = {"finds": 1}
+    sizes = fixed(finds=1)
 
     def set_up(self) -> None:
         """One cached page."""
-        self.obj, self.other = self.object(), self.object()
+        self.obj, self.other = self.anon(), self.anon()
         self.page(self.obj, 0, "cache", words={0: 1})
         self.waste(0)
         self.limits(free_reserved=1)

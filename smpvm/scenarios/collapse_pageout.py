@@ -1,8 +1,8 @@
 """Collapse against page-out.
 
 Situation: a process has forked, and written to one of its two pages since: its object shadows one
-that the child's space shares.  The child's space goes, so that the shadowed object is collapsed into
-the shadow, page by page, while the page-out daemon launders pages of either.
+that the child's space shares.  The child's space goes, so that the shadowed object is collapsed
+into the shadow, page by page, while the page-out daemon launders pages of either.
 
 Threads: ``exit`` releases the child's space; ``pagedaemon`` scans; ``owner`` stores to its
 copied page and reads the other; the swap disk completes writes.
@@ -44,7 +44,7 @@ class CollapsePageout(Situation):
     def threads(self) -> None:
         """The child's end, the daemon, the parent."""
         self.spawn("exit", lambda: self.vm.map.vmspace_rel(self.child))
-        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.pagedaemon(self.launder)
         self.spawn("owner", self.owner, self.p)
 
     def owner(self) -> None:
@@ -55,5 +55,5 @@ class CollapsePageout(Situation):
 
     def check(self) -> None:
         """Both pages."""
-        got = [self.read(self.p, va) for va in (VA, VA + PAGE_SIZE)]
+        got = [self.see(self.p, va) for va in (VA, VA + PAGE_SIZE)]
         expect(got == [4, 2], f"the pages read {got} at the end")

@@ -8,8 +8,8 @@ Threads: ``proc`` writes and execs (exits); ``vmdaemon`` makes one pass over all
 ``pagedaemon`` scans, so that the process has to wait with its map locked; in the
 last scenario ``pagedaemon`` kills the biggest process.
 
-In another scenario a process changes the protection of one of its pages, so that map entries are cut
-and merged, under the eyes of the kill scan.
+In another scenario a process changes the protection of one of its pages, so that map entries are
+cut and merged, under the eyes of the kill scan.
 
 What must hold: nobody waits for ever; the scans use no space, map or process that is gone; every
 hold is given back; what was written reads back until the exec; nothing is left of who exits.
@@ -54,8 +54,8 @@ class ExecDeactivate(Situation):
         self.p.p_rlimit_rss_cur = self.limit
 
     def threads(self) -> None:
-        """The process, the swap daemon, and the page-out daemon, for whose I/O the process waits."""
-        self.pagedaemon(lambda: self.scan(pass_=1))
+        """The process, the swap daemon, and the page-out daemon, for whose I/O it waits."""
+        self.pagedaemon(self.launder)
         self.spawn("vmdaemon", self.deactivate)
         self.spawn("proc", self.body, self.p)
 
@@ -140,4 +140,4 @@ class ProtectKill(ExecDeactivate):
 
     def check(self) -> None:
         """The mapping is whole."""
-        expect(self.read(self.p, VA) == 1, "the page is lost")
+        expect(self.see(self.p, VA) == 1, "the page is lost")

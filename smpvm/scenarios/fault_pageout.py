@@ -1,8 +1,9 @@
 """Fault against page-out of the same page: busy, flush, protect.
 
 Situation: a process has written one page, which has since gone to the inactive queue, dirty and
-unmapped (``mapped``: still mapped, so that a store needs no fault until the page is protected).  The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean)
-and on its second scan caches it, while the process goes on writing to it.
+unmapped (``mapped``: still mapped, so that a store needs no fault until the page is protected).
+The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean) and on
+its second scan caches it, while the process goes on writing to it.
 
 Threads: ``pagedaemon`` scans twice; ``writer`` stores and reads back twice; the swap disk's thread
 completes the write.
@@ -18,7 +19,7 @@ vm_page_sleep_busy, pmap_enter.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.small import VA, Situation, expect, fixed
 
 
 class FaultPageout(Situation):
@@ -29,7 +30,7 @@ class FaultPageout(Situation):
     mapped = False
     scans = 2
     stores = 2
-    sizes = {"scans": 1, "stores": 1}
+    sizes = fixed(scans=1, stores=1)
 
     def set_up(self) -> None:
         """One dirty inactive page, mapped."""
@@ -41,13 +42,8 @@ class FaultPageout(Situation):
 
     def threads(self) -> None:
         """The daemon and a writer."""
-        self.pagedaemon(self.daemon_body)
+        self.pagedaemon(lambda: self.launder(self.scans))
         self.spawn("writer", self.writer, self.p)
-
-    def daemon_body(self) -> None:
-        """Launder, then cache."""
-        for _ in range(self.scans):
-            self.scan(pass_=1)
 
     def writer(self) -> None:
         """Store and read back."""
@@ -58,7 +54,7 @@ class FaultPageout(Situation):
 
     def check(self) -> None:
         """The last store is what is read."""
-        got = self.read(self.p, VA)
+        got = self.see(self.p, VA)
         expect(got == 9 + self.stores, f"the page reads {got} at the end")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.small import VA, Situation, expect, fixed
 
 if TYPE_CHECKING:
     from smpvm.kern.proc import Proc
@@ -29,7 +29,7 @@ class ForkPageout(Situation):
     title = "fork and copy-on-write against page-out"
     pages = 8
     scans = 2
-    sizes = {"scans": 1}
+    sizes = fixed(scans=1)
 
     def set_up(self) -> None:
         """One dirty inactive page, mapped."""
@@ -41,7 +41,7 @@ class ForkPageout(Situation):
 
     def threads(self) -> None:
         """The daemon and the parent."""
-        self.pagedaemon(lambda: [self.scan(pass_=1) for _ in range(self.scans)])
+        self.pagedaemon(lambda: self.launder(self.scans))
         self.spawn("parent", self.parent, self.p)
 
     def parent(self) -> None:
@@ -63,5 +63,5 @@ class ForkPageout(Situation):
 
     def check(self) -> None:
         """The parent's store is what is there."""
-        got = self.read(self.p, VA)
+        got = self.see(self.p, VA)
         expect(got == 2, f"the page reads {got} at the end")

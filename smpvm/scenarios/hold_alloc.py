@@ -1,7 +1,8 @@
 """Hold, free and unhold against allocation.
 
-Situation: no page is free.  One thread has a page held (vm_fault_page) to look at it, as a
-system call does with a user's buffer; another frees that page meanwhile; a third needs a page and waits for it.
+Situation: no page is free.  One thread has a page held (vm_fault_page) to look at it, as a system
+call does with a user's buffer; another frees that page meanwhile; a third needs a page and waits
+for it.
 
 Threads: ``holder`` reads the held page three times, and unholds it; ``freer`` frees
 it; ``user`` allocates, waiting with vm_wait, and writes to what it gets.
@@ -33,7 +34,7 @@ class HoldAlloc(Situation):
 
     def set_up(self) -> None:
         """One page in use, none free."""
-        self.obj, self.other, self.third = self.object(), self.object(), self.object()
+        self.obj, self.other, self.third = self.anon(), self.anon(), self.anon()
         self.m = self.page(self.obj, 0, words={0: 1})
         self.vm.page.hold(self.m)
         self.waste(0)

@@ -20,7 +20,9 @@ vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation
+from functools import partial
+
+from smpvm.scenarios.small import Situation, fixed
 from smpvm.vm.page_struct import VM_ALLOC_NORMAL
 
 
@@ -31,14 +33,14 @@ class LowMemory(Situation):
     title = "low-memory waiters against the page-out daemon's wakeups"
     repairs = ("free-wait", "pagedaemon-wait", "back-off-wait")
     users = 2
-    sizes = {"users": 1}
+    sizes = fixed(users=1)
 
     def set_up(self) -> None:
         """Little free, little to gain."""
-        obj = self.object()
+        obj = self.anon()
         for i in range(3):
             self.page(obj, i)
-        self.own = self.object()
+        self.own = self.anon()
         self.waste(1)
         self.limits(free_reserved=2, free_min=2, free_severe=1, free_target=3)
         self.limits(pageout_free_min=1, interrupt_free_min=0)
@@ -47,7 +49,7 @@ class LowMemory(Situation):
         """The daemon and its clients."""
         self.pagedaemon()
         for i in range(self.users):
-            self.spawn(f"user {i + 1}", lambda i=i: self.user(i))
+            self.spawn(f"user {i + 1}", partial(self.user, i))
 
     def user(self, pindex: int) -> None:
         """vm_page_alloc until it works."""

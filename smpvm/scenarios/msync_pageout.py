@@ -1,8 +1,8 @@
 """msync against page-out.
 
-Situation: a process has written to the first page of a mapped file of two, and the page has gone to the inactive
-queue.  It calls msync for the page, while the page-out daemon writes the same page, and another
-thread writes to it.
+Situation: a process has written to the first page of a mapped file of two, and the page has gone to
+the inactive queue.  It calls msync for the page, while the page-out daemon writes the same page,
+and another thread writes to it.
 
 Threads: ``syncer`` stores and calls msync; ``writer`` stores to another word of the page;
 ``pagedaemon`` scans; the file disk completes writes.
@@ -41,7 +41,7 @@ class MsyncPageout(Situation):
 
     def threads(self) -> None:
         """The daemon, one who syncs, one who writes."""
-        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.pagedaemon(self.launder)
         self.spawn("syncer", self.sync, self.p)
         self.spawn("writer", lambda: self.write(self.p, VA, 5, word=1), self.p)
 
@@ -54,5 +54,5 @@ class MsyncPageout(Situation):
 
     def check(self) -> None:
         """Both stores."""
-        got = [self.read(self.p, VA, word) for word in (0, 1)]
+        got = [self.see(self.p, VA, word) for word in (0, 1)]
         expect(got == [3, 5], f"the page reads {got} at the end")

@@ -9,8 +9,8 @@ and gives page 2 back to the tail; ``freer`` frees page 1.
 What must hold: the scan visits only pages of its queue (the seed's KKASSERT), does not lose its
 place, leaves no marker; each page is on the queue that it names; the counts are true.
 
-C: vm_pageout_scan_inactive, vm_page_busy_try, vm_page_activate, vm_page_deactivate, vm_page_free_toq,
-vm_page_cache, _vm_page_rem_queue_spinlocked.
+C: vm_pageout_scan_inactive, vm_page_busy_try, vm_page_activate, vm_page_deactivate,
+vm_page_free_toq, vm_page_cache, _vm_page_rem_queue_spinlocked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ScanMoves(Situation):
 
     def set_up(self) -> None:
         """Three inactive pages."""
-        self.obj = self.object()
+        self.obj = self.anon()
         for i in range(3):
             self.page(self.obj, i)
 

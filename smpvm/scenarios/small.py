@@ -6,12 +6,14 @@ threads run the model's own functions.  What must hold after every scenario is c
 audit at rest, no marker left, every thread at its end, no panic.
 
 The machine has a handful of pages, one page colour, few spinlocks, and no daemons unless the
-scenario starts them; its limits are all 0 (so nobody thinks that memory is short) until set.
+scenario starts them.  Of its limits only the target for free pages is set (so that the page-out
+daemon, when it runs, frees what it has cached, but nobody else thinks that memory is short).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from smpvm.check.audit import breaches
@@ -24,7 +26,7 @@ from smpvm.kern.thread import TDF_SYSTHREAD, Panic, Thread
 from smpvm.vm.mmap import MAP_ANON, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_RW
 from smpvm.vm.page_struct import PG_REFERENCED, VM_ALLOC_NORMAL, Page
 from smpvm.vm.pageout import Round
-from smpvm.vm.param import OBJT_DEFAULT, VM_PAGE_BITS_ALL
+from smpvm.vm.param import OBJT_DEFAULT, OBJT_VNODE, VM_PAGE_BITS_ALL
 from smpvm.vm.repairs import choose
 from smpvm.vm.scan import Tally
 from smpvm.vm.vm import Vm, compose
@@ -72,7 +74,7 @@ class Small:
         for name, value in values.items():
             setattr(self.vm.stats, f"v_{name}", value)
 
-    def object(self, size: int = 8, *, swap: bool = False) -> VmObject:
+    def anon(self, size: int = 8, *, swap: bool = False) -> VmObject:
         """An anonymous object of *size* pages with one reference."""
         obj = self.vm.object.allocate(OBJT_DEFAULT, size)
         self.objects.append(obj)
@@ -176,6 +178,30 @@ class Small:
         """A load by *p*."""
         return self.vm.process.user_read(p, va, word)
 
+    def see(self, p: Proc, va: int, word: int = 0) -> int:
+        """What *p* would read: from memory, swap, or the file.  Moves nothing."""
+        entry = p.p_vmspace.vm_map.at_or_before(va)
+        obj, offset = entry.object, entry.offset + va - entry.start
+        while obj is not None:
+            found, words = self._stored(obj, offset // PAGE_SIZE)
+            if found:
+                return words.get(word, 0)
+            offset += obj.backing_object_offset
+            obj = obj.backing_object
+        return 0
+
+    def _stored(self, obj: VmObject, pindex: int) -> tuple[bool, Mapping[int, int]]:
+        """Page *pindex* of *obj* itself: whether there is one, and its words."""
+        m = obj.rb_memq.lookup(pindex)
+        if m is not None and m.valid:
+            return True, self.vm.pmap.read_contents(m) or {}
+        block = dict(self.vm.swap.blocks_of(obj)).get(pindex)
+        if block is not None:
+            return True, self.vm.swap.store.get(block, {})
+        if obj.type == OBJT_VNODE:
+            return True, self.vm.vnode_pager.file(obj.handle).blocks.get(pindex, {})
+        return False, {}
+
     def page_at(self, p: Proc, va: int) -> Page:
         """The page mapped at *va*."""
         m = self.vm.pmap.extract(p.p_vmspace.vm_pmap, va)
@@ -262,6 +288,12 @@ class Small:
         """vm_pageout_scan_inactive of the one inactive queue; *want* pages are asked for."""
         return self.vm.pageout.scan_inactive(pass_, 0, want, Tally())
 
+    def launder(self, scans: int = 1) -> None:
+        """Rounds that need more than there is: dirty pages are written, clean ones freed."""
+        for _ in range(scans):
+            self.scan(pass_=1)
+        self.vm.pageout.cache_drain()
+
     def scan_active(self, *, pass_: int = 0, avail: int = 0, inactive: int = 8) -> int:
         """vm_pageout_scan_active of the one active queue."""
         return self.vm.pageout.scan_active(pass_, 0, avail, inactive, Tally())
@@ -278,16 +310,19 @@ class Situation(Small):
     title: ClassVar[str]
     repairs: ClassVar[tuple[str, ...]] = ()
     """Repairs of true defects of the seed that show here; without them it is not clean."""
+    mixins: ClassVar[tuple[type, ...]] = ()
+    """Overrides of the VM's subsystems: a scenario about a changed kernel."""
     pages: int = 6
     spin_pool: ClassVar[int] = 4
-    sysctls: ClassVar[Mapping[str, int]] = {}
-    sizes: ClassVar[Mapping[str, int]] = {}
+    sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    sizes: ClassVar[Mapping[str, int]] = MappingProxyType({})
     wrong_kind = "assertion"
     """The kind of finding that ``wrong`` tells of."""
 
     def __init__(self, k: Kernel, repairs: Iterable[str] = ()) -> None:
-        overrides = [r.override for r in choose(repairs)]
+        overrides = [*self.mixins, *(r.override for r in choose(repairs))]
         super().__init__(k, self.pages, overrides, **self.sysctls)
+        self.limits(free_target=8 * self.pages)
         self.set_up()
         self.threads()
 
@@ -335,10 +370,15 @@ class Situation(Small):
         return [str(b) for b in breaches(self.vm)]
 
 
+def fixed(**values: int) -> Mapping[str, int]:
+    """A mapping that nobody changes."""
+    return MappingProxyType(values)
+
+
 def expect(ok: object, what: str) -> None:
     """``check`` says what does not hold."""
     if not ok:
         raise AssertionError(what)
 
 
-__all__ = ["VA", "Situation", "Small", "expect"]
+__all__ = ["VA", "Situation", "Small", "expect", "fixed"]

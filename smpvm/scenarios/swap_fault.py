@@ -5,14 +5,14 @@ the other finds it busy; once it is there the page-out daemon scans.  In the sec
 page is in memory with its write to swap in flight, when the faults come; in the third that write
 fails.  In the last two processes' faults compete for the last I/O buffer.
 
-Threads: ``reader`` and ``writer`` of one process; ``pagedaemon``; the swap disk's thread, which runs
-the completion.
+Threads: ``reader`` and ``writer`` of one process; ``pagedaemon``; the swap disk's thread, which
+runs the completion.
 
 What must hold: both see the page as it was, the store is kept, whatever the page's fate; nothing is
 left busy, in I/O, or marked as being swapped.
 
-True defects of the seed: the completion of a failed write touches the swap of an object that it does
-not hold (``swap-error-hold``); a buffer that is given back wakes sleepers only if one was free
+True defects of the seed: the completion of a failed write touches the swap of an object that it
+does not hold (``swap-error-hold``); a buffer that is given back wakes sleepers only if one was free
 already (``buffer-wakeup``).
 
 C: swap_pager_getpage, swp_pager_async_iodone, vm_page_flash, vm_fault_object, vm_page_sleep_busy,
@@ -21,6 +21,8 @@ relpbuf.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.small import VA, Situation, expect
@@ -58,7 +60,7 @@ class SwapFault(Situation):
     def scans(self) -> None:
         """Both queues."""
         self.scan_active(pass_=9, avail=8)
-        self.scan(pass_=1)
+        self.launder(2)
 
     def reader(self) -> None:
         """Read word 0."""
@@ -73,7 +75,7 @@ class SwapFault(Situation):
 
     def check(self) -> None:
         """Both words."""
-        got = [self.read(self.p, VA, word) for word in (0, 1)]
+        got = [self.see(self.p, VA, word) for word in (0, 1)]
         expect(got == [1, 2], f"the page reads {got} at the end")
 
 
@@ -127,7 +129,7 @@ class SwapBuffers(Situation):
     def threads(self) -> None:
         """Two readers."""
         for i in range(2):
-            self.spawn(f"reader {i + 1}", lambda i=i: self.reader(i), self.p)
+            self.spawn(f"reader {i + 1}", partial(self.reader, i), self.p)
 
     def reader(self, i: int) -> None:
         """Read page *i*."""

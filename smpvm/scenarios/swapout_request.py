@@ -18,7 +18,7 @@ allproc_scan.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect
+from smpvm.scenarios.small import Situation, expect, fixed
 
 
 class SwapoutRequest(Situation):
@@ -28,7 +28,7 @@ class SwapoutRequest(Situation):
     title = "vmdaemon request and sleep"
     repairs = ("swapout-ask", "swapout-take")
     asks = 2
-    sizes = {"asks": 1}
+    sizes = fixed(asks=1)
     pages = 2
 
     def set_up(self) -> None:

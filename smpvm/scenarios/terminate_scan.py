@@ -1,13 +1,16 @@
 """Object terminate against scan.
 
 Situation: the last references to two anonymous objects go, one after the other, while their dirty
-pages are on the inactive queue and the page-out daemon comes to launder them.  Terminate waits for I/O, busies and
-frees each page and gives the swap back; the scan may have a page busy, may have written it, or find
-its object dead.
+pages are on the inactive queue and the page-out daemon comes to launder them.  Terminate waits for
+I/O, busies and frees each page and gives the swap back; the scan may have a page busy, may have
+written it, or find its object dead.
 
 Threads: ``owner`` releases the objects; ``pagedaemon`` scans; the swap disk completes writes.
 
 What must hold: both end; all pages are free; the objects are gone, and their swap with them.
+
+True defect of the seed: vm_pageout_clean lets go of the object, and only then vm_pageout_flush counts
+its write as paging in progress; terminate may have looked in between (``clean-counted``).
 
 C: vm_object_deallocate, vm_object_terminate, vm_object_terminate_callback, vm_object_pip_wait,
 swap_pager_dealloc, vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush,
@@ -16,7 +19,7 @@ swp_pager_async_iodone.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect
+from smpvm.scenarios.small import Situation, expect, fixed
 
 
 class TerminateScan(Situation):
@@ -24,16 +27,17 @@ class TerminateScan(Situation):
 
     name = "terminate-scan"
     title = "object terminate against scan"
+    repairs = ("clean-counted",)
     dirty_pages = 2
-    sizes = {"dirty_pages": 1}
+    sizes = fixed(dirty_pages=1)
 
     def set_up(self) -> None:
         """Dirty pages of an object with one reference."""
-        self.obj = self.object(swap=True)
+        self.obj = self.anon(swap=True)
         self.objects.remove(self.obj)
         for i in range(self.dirty_pages):
             self.page(self.obj, i, words={0: i + 1}, dirty=True)
-        self.first = self.object(swap=True)
+        self.first = self.anon(swap=True)
         self.objects.remove(self.first)
         self.page(self.first, 0, dirty=True)
         self.disks()

@@ -16,7 +16,7 @@ vm_page_and_queue_spin_lock, vm_page_cache, vm_page_activate.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect
+from smpvm.scenarios.small import Situation, expect, fixed
 from smpvm.vm.page_struct import PG_REFERENCED
 
 
@@ -28,7 +28,7 @@ class TwoScanners(Situation):
 
     def set_up(self) -> None:
         """A clean, a referenced and a dirty page."""
-        obj = self.object(swap=True)
+        obj = self.anon(swap=True)
         self.clean = self.page(obj, 0)
         self.used = self.page(obj, 1)
         self.dirty = self.page(obj, 2, dirty=True)
@@ -57,11 +57,11 @@ class TwoKinds(Situation):
 
     name = "two-scanners-active"
     title = "the active scan and the statistics scan on one queue"
-    sysctls = {"pageout_stats_max": 8, "pageout_full_stats_interval": 0}
+    sysctls = fixed(pageout_stats_max=8, pageout_full_stats_interval=0)
 
     def set_up(self) -> None:
         """Three active pages."""
-        obj = self.object()
+        obj = self.anon()
         for i in range(3):
             m = self.page(obj, i, "active")
             m.act_count = i

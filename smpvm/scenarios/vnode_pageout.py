@@ -1,18 +1,20 @@
 """Vnode page-out against a writer that holds the vnode and faults: the TIMELOCK path.
 
-Situation: a dirty page of a mapped file is inactive.  A writer has the vnode locked exclusively
-(as a file system does in VOP_READ or VOP_WRITE) and touches the page, so that it faults: vnode lock first, then the page.  The
-page-out daemon has the page first and needs the vnode.  So it must not wait with the page busy: it
-holds the page, unbusies it, waits for the vnode a bounded time, and looks at everything again.
+Situation: a dirty page of a mapped file is inactive.  A writer has the vnode locked exclusively (as
+a file system does in VOP_READ or VOP_WRITE) and touches the page, so that it faults: vnode lock
+first, then the page.  The page-out daemon has the page first and needs the vnode.  So it must not
+wait with the page busy: it holds the page, unbusies it, waits for the vnode a bounded time, and
+looks at everything again.
 
-Threads: ``pagedaemon`` scans twice (the second time the same vnode is only tried);
-``writer`` faults on other memory first, locks the vnode, stores through its mapping, unlocks; the file disk completes writes.
+Threads: ``pagedaemon`` scans twice (the second time the same vnode is only tried); ``writer``
+faults on other memory first, locks the vnode, stores through its mapping, unlocks; the file disk
+completes writes.  In ``vnode-slow`` the writer has the vnode for longer than the daemon waits for
+it, and there are two such pages.
 
 The map lock, taken by every fault before the vnode's, is taken after it here: no deadlock, because
 both are shared and uiomove's TDF_DEADLKTREAT lets this one overtake who waits for it exclusively.
 
-What must hold: no deadlock, with or without the timer; no store is lost, in memory or in the file
-after a last fsync.
+What must hold: no deadlock, with or without the timer; no store is lost.
 
 C: vm_pageout_scan_inactive (vm_pageout.c:990-1146), vget, vm_pageout_clean, vnode_pager_putpages,
 vm_fault, vnode_pager_lock, vm_page_hold, vm_page_unhold.
@@ -23,8 +25,7 @@ from __future__ import annotations
 from smpvm.config import PAGE_SIZE
 from smpvm.kern.lockmgr import LK_EXCLUSIVE
 from smpvm.kern.thread import TDF_DEADLKTREAT
-from smpvm.scenarios.small import VA, Situation, expect
-
+from smpvm.scenarios.small import VA, Situation, expect, fixed
 
 BUFFER = VA + 16 * PAGE_SIZE
 
@@ -39,11 +40,11 @@ class VnodePageout(Situation):
     stores = 1
     treat = TDF_DEADLKTREAT
     """What uiomove sets while it copies."""
-    sizes = {"scans": 1}
+    sizes = fixed(scans=1)
 
     def set_up(self) -> None:
         """A file of one page, mapped, written to, inactive."""
-        self.vp = self.file({0: 1})
+        self.vp = self.file({0: 1}, {0: 1})
         self.page(self.vp.v_object, 0, words={0: 1})
         self.p = self.process()
         self.map(self.p, vp=self.vp)
@@ -54,31 +55,36 @@ class VnodePageout(Situation):
 
     def threads(self) -> None:
         """The daemon and a writer."""
-        self.pagedaemon(lambda: [self.scan(pass_=1) for _ in range(self.scans)])
+        self.pagedaemon(lambda: self.launder(self.scans))
         self.spawn("writer", self.writer, self.p)
 
     def writer(self) -> None:
         """VOP_READ into a buffer that is a mapping of the file itself."""
-        vnode, td = self.k.vnode, self.k.curthread()
+        vnode = self.k.vnode
         for i in range(self.stores):
             self.read(self.p, BUFFER)
             assert vnode.vn_lock(self.vp, LK_EXCLUSIVE) == 0
-            td.flags |= self.treat
-            self.write(self.p, VA, 10 + i)
-            td.flags &= ~self.treat
+            self.uiomove(10 + i)
             vnode.vn_unlock(self.vp)
+
+    def uiomove(self, value: int) -> None:
+        """Copy out to the page."""
+        td = self.k.curthread()
+        td.flags |= self.treat
+        self.write(self.p, VA, value)
+        td.flags &= ~self.treat
 
     def check(self) -> None:
         """The store is in memory."""
-        expect(self.read(self.p, VA) == 9 + self.stores, "the store is not in memory")
+        expect(self.see(self.p, VA) == 9 + self.stores, "the store is not in memory")
 
 
 class VnodeMapper(VnodePageout):
     """The map lock against the vnode lock, three ways: no page-out.
 
-    ``writer`` has the vnode and faults; ``reader`` faults on the same page, and so has the map shared
-    while it waits for the vnode; ``mapper`` waits for the map exclusively, and would keep the writer's
-    shared request out but for TDF_DEADLKTREAT.
+    ``writer`` has the vnode and faults; ``reader`` faults on the same page, and so has the map
+    shared while it waits for the vnode; ``mapper`` waits for the map exclusively, and would keep
+    the writer's shared request out but for TDF_DEADLKTREAT.
     """
 
     name = "vnode-mapper"
@@ -89,3 +95,23 @@ class VnodeMapper(VnodePageout):
         self.spawn("writer", self.writer, self.p)
         self.spawn("reader", lambda: self.read(self.p, VA), self.p)
         self.spawn("mapper", lambda: self.map(self.p, VA + 32 * PAGE_SIZE), self.p)
+
+
+class VnodeSlow(VnodePageout):
+    """The writer has the vnode for a tenth of a second: the daemon times out, then only tries."""
+
+    name = "vnode-slow"
+    title = "vnode page-out against a slow holder of the vnode (TIMELOCK, then NOWAIT)"
+
+    def set_up(self) -> None:
+        """A second dirty page of the file."""
+        super().set_up()
+        self.page(self.vp.v_object, 1, words={0: 1}, dirty=True)
+
+    def writer(self) -> None:
+        """A device write in the middle of VOP_WRITE."""
+        vnode, k = self.k.vnode, self.k
+        assert vnode.vn_lock(self.vp, LK_EXCLUSIVE) == 0
+        k.sleep.tsleep(self, 0, "slow", k.hz // 10, cond=lambda: False)
+        self.uiomove(10)
+        vnode.vn_unlock(self.vp)

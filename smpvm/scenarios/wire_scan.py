@@ -9,9 +9,9 @@ the inactive queue); ``pagedaemon`` scans both queues.
 What must hold: a wired page is on no queue and keeps its place in its object; the counts of queues
 and of wired pages are true; no page is lost between the queues.
 
-In a third scenario a wired page outlives its object and goes to the active queue when it is unwired,
-until its owner frees it.  True defect of the seed: the active scan follows the object of such a page
-unseen (``active-null-object``).
+In a third scenario a wired page outlives its object and goes to the active queue when it is
+unwired, until its owner frees it.  True defect of the seed: the active scan follows the object of
+such a page unseen (``active-null-object``).
 
 C: vm_page_wire, vm_page_unwire, vm_page_unqueue, vm_pageout_scan_inactive, vm_pageout_scan_active,
 vm_page_busy_try, vm_page_cache.
@@ -20,7 +20,7 @@ vm_page_busy_try, vm_page_cache.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.small import VA, Situation, expect, fixed
 
 
 class WireScan(Situation):
@@ -31,7 +31,7 @@ class WireScan(Situation):
 
     def set_up(self) -> None:
         """A clean and a dirty page."""
-        self.obj = self.object(swap=True)
+        self.obj = self.anon(swap=True)
         self.page(self.obj, 0)
         self.page(self.obj, 1, dirty=True)
         self.disks()
@@ -69,7 +69,7 @@ class MlockScan(Situation):
 
     name = "mlock-scan"
     title = "mlock/munlock against scan and fault"
-    sysctls = {"page_max_wired": 8}
+    sysctls = fixed(page_max_wired=8)
 
     def set_up(self) -> None:
         """One dirty inactive page, mapped."""
@@ -81,7 +81,7 @@ class MlockScan(Situation):
 
     def threads(self) -> None:
         """The daemon, and two threads of the process."""
-        self.pagedaemon(lambda: self.scan(pass_=1))
+        self.pagedaemon(self.launder)
         self.spawn("locker", self.locker, self.p)
         self.spawn("writer", lambda: self.write(self.p, VA, 2), self.p)
 
@@ -94,11 +94,11 @@ class MlockScan(Situation):
 
     def check(self) -> None:
         """The store is there."""
-        expect(self.read(self.p, VA) == 2, "the store is lost")
+        expect(self.see(self.p, VA) == 2, "the store is lost")
 
 
 class WireTerminate(Situation):
-    """A page that is wired when its object ends, as by I/O in progress: it stays, without object."""
+    """A page that is wired when its object ends, as by I/O in progress: it stays, in no object."""
 
     name = "wire-terminate"
     title = "unwiring a page without object against the active scan"
@@ -106,7 +106,7 @@ class WireTerminate(Situation):
 
     def set_up(self) -> None:
         """One wired page of an object that is about to go."""
-        self.obj = self.object()
+        self.obj = self.anon()
         self.objects.remove(self.obj)
         self.m = self.page(self.obj, 0, "active")
         assert not self.vm.page.busy_try(self.m, True)

@@ -47,7 +47,14 @@ class Clean(Scan):
         mc.reverse()
         mc.append(m)
         mc += self.cluster_forward(obj, pindex)
-        objects.drop(obj)
+        return self.clean_flush(obj, mc)
+
+    def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
+        """The end of vm_pageout_clean (vm_pageout.c:360-364): *obj* is held, and let go first.
+
+        So between the drop and the flush's pip_add only busy pages tell that I/O is to come.
+        """
+        self.vm.object.drop(obj)
         return self.flush(mc, 0)
 
     def cluster_back(self, obj: VmObject, pindex: int) -> list[Page]:

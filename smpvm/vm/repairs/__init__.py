@@ -20,6 +20,7 @@ from smpvm.vm.repairs.pageout import (
     ActCountCap,
     ActiveNullObject,
     BackOffWait,
+    CleanCounted,
     ClusterForward,
     KillOnce,
     LaunderRecheck,
@@ -170,6 +171,12 @@ _ALL = (
         "age an active page without an object instead of following NULL",
         "vm_pageout_scan_active (vm_pageout.c:1320)",
         ActiveNullObject,
+    ),
+    Repair(
+        "clean-counted",
+        "count a write as paging in progress while its object is still held",
+        "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:360-364, 418), vm_object_terminate",
+        CleanCounted,
     ),
     Repair(
         "kill-once",

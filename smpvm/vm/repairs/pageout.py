@@ -8,7 +8,7 @@ from smpvm.kern.proc import P_LOWMEMKILL, P_WEXIT
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.page_struct import PG_NEED_COMMIT
 from smpvm.vm.pageout import Pageout
-from smpvm.vm.param import ACT_MAX, VM_PAGE_BITS_ALL, i32
+from smpvm.vm.param import ACT_MAX, OBJ_DEAD, VM_PAGE_BITS_ALL, i32
 from smpvm.vm.scan_active import ScanActive
 
 if TYPE_CHECKING:
@@ -135,6 +135,27 @@ class ShortRest(Pageout):
     def still_short(self) -> None:
         """vm_pageout.c:2057: the pages that were counted are still being written."""
         self.pdelay(max(self.k.hz // 10, 1))
+
+
+class CleanCounted(Pageout):
+    """Count the write as paging in progress while the object is still held, unless it is dead.
+
+    vm_pageout_flush raises the count without the object's token (vm_pageout.c:418), so that
+    vm_object_terminate may find it zero, stop waiting, and assert in vain.
+    """
+
+    def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
+        """vm_pageout.c:360-364 with a count of its own around the flush."""
+        objects = self.vm.object
+        if obj.flags & OBJ_DEAD:
+            for m in mc:
+                self.vm.page.wakeup(m)
+            objects.drop(obj)
+            return 0
+        objects.pip_add(obj, 1)
+        written = super().clean_flush(obj, mc)
+        objects.pip_wakeup(obj)
+        return written
 
 
 class KillOnce(Pageout):

@@ -1,0 +1,169 @@
+"""The built-in suite: each scenario is clean with its repairs, and shows its defects without."""
+
+import pytest
+
+from smpvm import scenarios
+from smpvm.explore.engine import Settings, collected, execute
+from smpvm.explore.find import builtin
+from smpvm.explore.portfolio import make_strategy
+from smpvm.scenarios.fault_pageout import StorePageout
+from smpvm.scenarios.hold_alloc import HoldAlloc
+from smpvm.scenarios.terminate_scan import TerminateScan
+from smpvm.scenarios.vnode_pageout import VnodeMapper, VnodePageout
+from smpvm.vm.object import Objects
+from smpvm.vm.page import Pages
+from smpvm.vm.pageout import Pageout
+from smpvm.vm.param import OBJT_VNODE
+from smpvm.vm.swap_pager import SwapPager
+
+ALL = builtin(scenarios)
+
+
+def explore(cls, schedules, *, seed=0, until="", **settings):
+    """The kinds of finding of up to *schedules* executions, ending at the first *until*."""
+    strategy = make_strategy("portfolio", seed=seed)
+    kinds = {}
+    with collected() as collector:
+        for n in range(schedules):
+            outcome = execute(cls, strategy, Settings(digest=False, **settings), n)
+            collector.after(outcome.steps)
+            for finding in outcome.findings:
+                kinds.setdefault(finding.kind, finding.title)
+            assert outcome.findings or not outcome.stuck
+            if until in kinds:
+                break
+    return kinds
+
+
+ISSUE = {
+    "scan-moves",
+    "two-scanners",
+    "fault-pageout",
+    "vnode-pageout",
+    "low-memory",
+    "swapout-request",
+    "terminate-scan",
+    "fork-pageout",
+    "hold-alloc",
+    "exec-deactivate",
+    "exit-deactivate",
+    "exit-kill",
+    "swap-fault",
+    "collapse-pageout",
+    "cache-lookup",
+    "wire-scan",
+    "msync-pageout",
+}
+
+
+def test_every_situation_of_the_issue_is_there():
+    assert set(ALL) >= ISSUE
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_documented(name):
+    cls = ALL[name]
+    module = __import__(cls.__module__, fromlist=["x"])
+    for part in ("Situation:", "Threads:", "What must hold:", "C:"):
+        assert part in module.__doc__
+    assert cls.title
+    assert cls.__doc__
+
+
+@pytest.mark.parametrize("granularity", ["access", "sync"])
+@pytest.mark.parametrize("name", ALL)
+def test_clean_with_its_repairs(name, granularity):
+    cls = ALL[name]
+    assert explore(cls, 16, granularity=granularity, repairs=cls.repairs) == {}
+
+
+@pytest.mark.parametrize("name", [name for name, cls in ALL.items() if cls.sizes])
+def test_clean_at_its_smallest(name):
+    cls = ALL[name]
+    small = type(cls.__name__, (cls,), {**cls.sizes, "name": name})
+    assert explore(small, 8, granularity="sync", repairs=cls.repairs) == {}
+
+
+SHOWS = {
+    "low-memory": "masked-lost-wakeup",
+    "hold-alloc": "masked-lost-wakeup",
+    "terminate-scan": "assertion",
+    "swapout-request": "lost-wakeup",
+    "swap-error-fault": "assertion",
+    "swap-buffers": "lost-wakeup",
+    "msync-pageout": "assertion",
+    "protect-kill": "race",
+    "wire-terminate": "assertion",
+}
+
+
+def test_every_scenario_with_a_repair_is_among_those_that_show_a_defect():
+    assert {name for name, cls in ALL.items() if cls.repairs} == set(SHOWS)
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_the_seed_s_defect_shows_without_the_repair(name):
+    assert SHOWS[name] in explore(ALL[name], 600, until=SHOWS[name])
+
+
+# -- broken kernels: the suite must notice
+
+
+class Untreated(VnodeMapper):
+    """uiomove does not set TDF_DEADLKTREAT."""
+
+    treat = 0
+
+
+class WaitWithBusyPage(Pageout):
+    """The daemon waits for the vnode with the page busy."""
+
+    def inactive_vnode_lock(self, s, m, obj):
+        self.k.vnode.vget(obj.handle, 2)
+        return obj.handle
+
+
+class NoWait(Objects):
+    """Terminate does not wait for I/O."""
+
+    def pip_wait(self, obj, wmesg):
+        if wmesg not in ("objtrm1", "objtrm2", "swpdea"):
+            super().pip_wait(obj, wmesg)
+
+
+class CleanBehindWriter(SwapPager):
+    """The completion forgets what was stored while the write was in flight."""
+
+    def write_done(self, m):
+        super().write_done(m)
+        if m.object is not None and m.object.type != OBJT_VNODE:
+            self.vm.pmap.clear_modify(m)
+            self.vm.page.undirty(m)
+
+
+class FreeWhileHeld(Pages):
+    """A page that is held goes to the free queue."""
+
+    def free_toq(self, m):
+        held, m.hold_count = m.hold_count, 0
+        super().free_toq(m)
+        m.hold_count = held
+
+
+def broken(cls, *mixins):
+    return type(cls.__name__, (cls,), {"mixins": mixins, "name": cls.name})
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind"),
+    [
+        (Untreated, "deadlock"),
+        (broken(VnodePageout, WaitWithBusyPage), "deadlock"),
+        (broken(TerminateScan, NoWait), "assertion"),
+        (broken(StorePageout, CleanBehindWriter), "assertion"),
+        (broken(HoldAlloc, FreeWhileHeld), "assertion"),
+    ],
+    ids=["untreated", "vnode", "terminate", "store", "hold"],
+)
+def test_a_broken_kernel_is_noticed(cls, kind):
+    assert kind in explore(cls, 600, until=kind, checks=frozenset({"waitfor"}))
