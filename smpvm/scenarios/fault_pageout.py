@@ -69,3 +69,9 @@ class StorePageout(FaultPageout):
         """The same after a look elsewhere, so that the daemon may come first."""
         self.read(self.p, self.map(self.p, VA + 16 * PAGE_SIZE))
         super().writer()
+
+    def launder(self, scans: int = 1) -> None:
+        """And then the active queue, where stores have sent the page."""
+        super().launder(scans)
+        self.scan_active(pass_=20, avail=8)
+        self.vm.pageout.cache_drain()

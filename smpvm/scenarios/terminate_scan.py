@@ -9,8 +9,8 @@ Threads: ``owner`` releases the objects; ``pagedaemon`` scans; the swap disk com
 
 What must hold: both end; all pages are free; the objects are gone, and their swap with them.
 
-True defect of the seed: vm_pageout_clean lets go of the object, and only then vm_pageout_flush counts
-its write as paging in progress; terminate may have looked in between (``clean-counted``).
+True defect of the seed: vm_pageout_clean lets go of the object, and only then vm_pageout_flush
+counts its write as paging in progress; terminate may have looked in between (``clean-counted``).
 
 C: vm_object_deallocate, vm_object_terminate, vm_object_terminate_callback, vm_object_pip_wait,
 swap_pager_dealloc, vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush,
