@@ -50,7 +50,7 @@ class Clean(Scan):
         return self.clean_flush(obj, mc)
 
     def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
-        """The end of vm_pageout_clean (vm_pageout.c:360-364): *obj* is held, and let go first.
+        """The end of vm_pageout_clean (vm_pageout.c:359-364): *obj* is held, and let go first.
 
         So between the drop and the flush's pip_add only busy pages tell that I/O is to come.
         """

@@ -140,12 +140,12 @@ class ShortRest(Pageout):
 class CleanCounted(Pageout):
     """Count the write as paging in progress while the object is still held, unless it is dead.
 
-    vm_pageout_flush raises the count without the object's token (vm_pageout.c:418), so that
+    vm_pageout_flush raises the count without the object's token (vm_pageout.c:413), so that
     vm_object_terminate may find it zero, stop waiting, and assert in vain.
     """
 
     def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
-        """vm_pageout.c:360-364 with a count of its own around the flush."""
+        """vm_pageout.c:359-364 with a count of its own around the flush."""
         objects = self.vm.object
         if obj.flags & OBJ_DEAD:
             for m in mc:
