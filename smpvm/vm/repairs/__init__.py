@@ -175,7 +175,7 @@ _ALL = (
     Repair(
         "clean-counted",
         "count a write as paging in progress while its object is still held",
-        "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:359-413), vm_object_terminate (vm_object.c:1147-1150)",
+        "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:359-413)",
         CleanCounted,
     ),
     Repair(
