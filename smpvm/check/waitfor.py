@@ -73,9 +73,12 @@ class WaitFor(Probe):
         self._wait(st, Wait("pip", obj, "", 0, st.seq + 1, capture(2)))
 
     def sleep(self, td: Any, ident: Any, wmesg: str, timo: int, cond: Any) -> None:
-        """A sleep on something that has owners (an I/O slot) is a wait for them."""
+        """A sleep on something that has owners (an I/O slot) is a wait for them.
+
+        Who sleeps on what is its own (the page that it reads in) waits for something else.
+        """
         st = self.tracker.state(td)
-        if st.waiting is None and hasattr(ident, "owners"):
+        if st.waiting is None and hasattr(ident, "owners") and td not in ident.owners():
             self._wait(st, Wait("slot", ident, "", timo, st.seq + 1, capture(2)))
 
     def _wait(self, st: ThreadState, wait: Wait) -> None:

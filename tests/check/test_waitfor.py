@@ -183,6 +183,25 @@ class TestDeadlocks:
 
 
 class TestNone:
+    def test_a_sleep_on_what_is_ones_own_waits_for_something_else(self, watch):
+        """A page that its reader has busy is no cycle, and must not hold the reader up."""
+        w = watch("waitfor")
+
+        class Busy(FakePage):
+            def owners(self):
+                return [w.k.curthread()]
+
+        page = Busy(3)
+
+        def reader():
+            w.k.probe.page_busied(w.k.curthread(), page)
+            w.k.sleep.tsleep(page, 0, "swread", 1)
+            w.k.probe.page_unbusied(w.k.curthread(), page)
+
+        w.together(reader)
+        assert w.findings == []
+        assert w.suite.waitfor.breakable == 0
+
     def test_waiting_in_one_order_is_no_deadlock(self, watch):
         w = watch("waitfor")
         locks = [Lock(w.k, "alpha"), Lock(w.k, "beta")]
