@@ -22,7 +22,10 @@ def test_a_machine_boots_and_stops_with_every_page_where_it_was() -> None:
     assert not machine.failed
     assert machine.queues() == before
     assert audit(machine.vm) == []
-    assert machine.k.live_threads() in ([machine.k.boot], [machine.k.boot, machine_monitor(machine)])
+    assert machine.k.live_threads() in (
+        [machine.k.boot],
+        [machine.k.boot, machine_monitor(machine)],
+    )
 
 
 def machine_monitor(machine: Machine) -> Thread:
