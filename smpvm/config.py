@@ -124,6 +124,11 @@ class Config:
         self.file_disk.validate("file_disk")
         for f in fields(self.sysctl):
             check_sysctl(f.name, getattr(self.sysctl, f.name))
+        if self.sysctl.page_max_wired > self.pages:
+            raise ConfigError(
+                f"sysctl page_max_wired: {self.sysctl.page_max_wired} is more than the memory, "
+                f"allowed 0 to {self.pages}"
+            )
 
     def with_sysctl(self, **values: Any) -> Config:
         """A copy with some sysctls set; raises ConfigError for an unknown name or a bad value."""

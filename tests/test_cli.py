@@ -59,6 +59,12 @@ def test_mistakes_are_one_line(
     assert said in refused(capsys, *argv)
 
 
+def test_a_wired_limit_above_the_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "stress", "--pages", "256", "--set", "page_max_wired=257")
+    assert "page_max_wired" in line
+    assert "256" in line
+
+
 def test_more_wired_than_memory_allows_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
