@@ -58,7 +58,6 @@ class NativeCarrier:
         self.tick = tick_scale / hz
         """Host seconds in a tick."""
         self.stopping = False
-        self.inert = False
         self.inert = True
         self.quick_turns = 2 if _gil_enabled() else 60
         self._local = threading.local()
