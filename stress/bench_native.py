@@ -178,8 +178,9 @@ def plot(got: dict[str, Any], path: str) -> None:
         rows = got[what]
         axis.plot(list(rows), [s * 1e6 for s in rows.values()], marker="o")
         axis.set_xscale("log", base=2)
-        axis.set_ylim(bottom=0)
         axis.set_xlabel(what)
+    # Shared by both: only now are all the points known.
+    axes[0].set_ylim(0, 1.1e6 * max(s for what in ("pages", "cpus") for s in got[what].values()))
     axes[0].set_ylabel("microseconds for each fault")
     figure.tight_layout()
     figure.savefig(path)
