@@ -12,7 +12,8 @@ asleep for what is so.
 
 True defects of the seed: vm_wait and vm_pageout_thread look and then sleep in two steps, so that a
 wakeup in between is lost until the timer (``free-wait``, ``pagedaemon-wait``); and so does the
-daemon when it backs off (``back-off-wait``).
+daemon when it backs off (``back-off-wait``). pagedaemon_wakeup sees a request, the daemon takes it
+and sleeps, and the hint that is added all the same wakes nobody (``request-hint``).
 
 C: vm_page_alloc, vm_wait, pagedaemon_wakeup, vm_pageout_thread, vm_pageout_scan_inactive,
 vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
@@ -31,7 +32,7 @@ class LowMemory(Situation):
 
     name = "low-memory"
     title = "low-memory waiters against the page-out daemon's wakeups"
-    repairs = ("free-wait", "pagedaemon-wait", "back-off-wait")
+    repairs = ("free-wait", "pagedaemon-wait", "back-off-wait", "request-hint")
     users = 2
     sizes = fixed(users=1)
 

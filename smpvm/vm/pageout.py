@@ -207,7 +207,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             r.pass_ = 0
             if self.waiters_may_go():
                 td.hit("vm_pageout_thread:wake-waiters")
-                glob.vm_pages_needed = 0
+                self.take_requests()
                 self.k.sleep.wakeup(self.vm.idents.v_free_count)
             else:
                 td.hit("vm_pageout_thread:still-short")
@@ -243,9 +243,13 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             td.hit("vm_pageout_thread:delay-catastrophe")
             self.pdelay(hz)
 
+    def take_requests(self) -> None:
+        """All that was asked for up to here is taken as met, or is to be asked for anew."""
+        self.vm.glob.vm_pages_needed = 0
+
     def delay_for_request(self, timo: int) -> None:
         """A rest that a request for pages ends: the request is forgotten first, then awaited."""
-        self.vm.glob.vm_pages_needed = 0
+        self.take_requests()
         self.k.sleep.tsleep(
             self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=self.pages_are_needed
         )

@@ -411,3 +411,21 @@ def test_a_request_in_the_gap_before_the_rest_is_slept_over_unless_repaired(repa
     k.sleep.tsleep = tsleep
     vm.pageout.delay_for_request(10)
     assert slept == [True] * sleeps
+
+
+@pytest.mark.parametrize(("repairs", "woken"), [((), 0), (("request-hint",), 1)])
+def test_a_hint_to_a_daemon_that_took_the_request_wakes_nobody_unless_repaired(repairs, woken):
+    vm = machine(*repairs)
+    glob, meter, wakes = vm.glob, vm.meter, []
+    glob.vm_pages_needed = 1
+    meter.paging_needed = lambda: True
+
+    def count_min(n):
+        glob.vm_pages_needed = 0  # the daemon, between the look and the store
+        return True
+
+    meter.count_min = count_min
+    vm.k.sleep.wakeup = wakes.append
+    vm.pageout.pagedaemon_wakeup()
+    assert glob.vm_pages_needed == 1
+    assert wakes == [vm.idents.vm_pages_needed] * woken

@@ -27,6 +27,7 @@ from smpvm.vm.repairs.pageout import (
     PaperShortage,
     PartialPage,
     QueueIterator,
+    RequestHint,
     ShortRest,
     StatsInterval,
 )
@@ -213,6 +214,12 @@ _ALL = (
         "look for a request again once on the sleep queue, in a back-off",
         "vm_pageout_thread (vm_pageout.c:2034-2036)",
         BackOffWait,
+    ),
+    Repair(
+        "request-hint",
+        "raise a request for pages only if the page-out daemon has not taken it meanwhile",
+        "pagedaemon_wakeup (vm_pageout.c:2096-2100)",
+        RequestHint,
     ),
 )
 

@@ -172,7 +172,30 @@ class BackOffWait(Pageout):
     def delay_for_request(self, timo: int) -> None:
         """vm_pageout.c:2034-2035, interlocked."""
         ident = self.vm.idents.vm_pages_needed
-        self.vm.glob.vm_pages_needed = 0
+        self.take_requests()
         self.k.sleep.tsleep_interlock(ident)
         if not self.pages_are_needed():
             self.k.sleep.tsleep(ident, PINTERLOCKED, "pdelay", timo, cond=self.pages_are_needed)
+
+
+class RequestHint(Pageout):
+    """Ask in one operation, and wake the daemon if it had taken all that was asked before."""
+
+    def pagedaemon_wakeup(self) -> None:
+        """vm_pageout.c:2094-2101 with the look and the increment as one atomic operation."""
+        vm, k = self.vm, self.k
+        td, glob = k.curthread(), vm.glob
+        if not vm.meter.paging_needed() or td is self.pagethread:
+            return
+        td.hit("pagedaemon_wakeup")
+        if glob.vm_pages_needed and not vm.meter.count_min(0):
+            return
+        if k.atomic.fetchadd_int(glob, "vm_pages_needed", 1) == 0:
+            td.hit("pagedaemon_wakeup:wake")
+            k.sleep.wakeup(vm.idents.vm_pages_needed)
+        else:
+            td.hit("pagedaemon_wakeup:hint")
+
+    def take_requests(self) -> None:
+        """vm_pageout.c:2034 and 2058, atomic against the above."""
+        self.k.atomic.clear_int(self.vm.glob, "vm_pages_needed", -1)
