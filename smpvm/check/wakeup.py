@@ -75,28 +75,25 @@ class LostWakeups(Probe):
         sleep, st.sleeping = st.sleeping, None
         if sleep is None or sleep.cond is None or sleep.ident is not ident:
             return
+        true = self.holds(sleep)
         if sleep.timo:
-            with self._mutex:
+            with self._mutex:  # at once, or a wakeup in between would be seen by neither list
                 self._timed[ident].remove(sleep)
                 if not self._timed[ident]:
                     del self._timed[ident]
-        true = self.holds(sleep)
-        if timed_out:
-            if true and not sleep.called:
-                self._timer_saved(st, sleep)
-        elif true is False:
+                if timed_out and true and not sleep.called:
+                    self._timer_saved(st, sleep)
+        if not timed_out and true is False:
             self.spurious[wmesg] += 1
         if self._late:
             self.settle()
 
     def wakeup(self, td: Any, ident: Any, sleepers: Any) -> None:
         """A wakeup that comes just after the timer was not lost, only late."""
-        if ident in self._timed:
+        if ident in self._timed or self._late:
             with self._mutex:
                 for sleep in self._timed.get(ident, ()):
                     sleep.called = True
-        if self._late:
-            with self._mutex:
                 self._late = [late for late in self._late if late[2].ident != ident]
 
     def _ticks(self) -> int:
@@ -122,8 +119,7 @@ class LostWakeups(Probe):
     def _timer_saved(self, st: ThreadState, sleep: Sleep) -> None:
         """The wakeup may be on its way still: judged after the grace, or at the next idle."""
         wait = float("inf") if self._serial() else self.grace
-        with self._mutex:
-            self._late.append((time.monotonic() + wait, st, sleep))
+        self._late.append((time.monotonic() + wait, st, sleep))
 
     def idle(self) -> None:
         """No thread can run: a wakeup that has not come will not come."""
