@@ -77,12 +77,13 @@ class LostWakeups(Probe):
             return
         true = self.holds(sleep)
         if sleep.timo:
-            with self._mutex:  # at once, or a wakeup in between would be seen by neither list
+            with self._mutex:
+                # On the second list before off the first: wakeup() looks without the mutex.
+                if timed_out and true and not sleep.called:
+                    self._timer_saved(st, sleep)
                 self._timed[ident].remove(sleep)
                 if not self._timed[ident]:
                     del self._timed[ident]
-                if timed_out and true and not sleep.called:
-                    self._timer_saved(st, sleep)
         if not timed_out and true is False:
             self.spurious[wmesg] += 1
         if self._late:

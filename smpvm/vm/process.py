@@ -90,9 +90,11 @@ class Processes:
     def create(self) -> Proc:
         """A process with a blank space and a stack, no parent (so init's), not yet running."""
         p = self._new(None)
+        p.p_token.get()  # on the lists already: the daemons look at it
         p.p_vmspace = self.vm.map.vmspace_alloc()
         self.new_stack(p)
         p.p_stat = SACTIVE
+        p.p_token.release()
         return p
 
     def _new(self, parent: Proc | None) -> Proc:
