@@ -2,11 +2,13 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from smpvm.conform import VectorError, conform, read_vectors, run_vector
+from smpvm.vm.coverage import missed
 from smpvm.vm.meter import Meter
 from smpvm.vm.page import Pages
 from smpvm.vm.pageout import Pageout
@@ -22,11 +24,24 @@ def explain(report):
 
 
 def test_the_model_agrees_on_a_representative_part():
-    report = conform([PART])
+    """And the part runs every branch of the seed that the C can reach, and none that it cannot."""
+    kernels = []
+
+    class Seen(Pageout):
+        def __init__(self, vm):
+            super().__init__(vm)
+            kernels.append(self.k)
+
+    report = conform([PART], [Seen])
     assert not report.failed, explain(report)
     assert len(report.results) > 500
     assert len(report.by_function()) == 46
     assert report.exit_code == 0
+    counts = Counter()
+    for k in kernels:
+        counts.update(k.counts())
+    assert [row.name for row in missed(counts, branches=True)] == []
+    assert counts["vm_pageout_clean:forward"] == 0
 
 
 @pytest.mark.skipif(not ALL.exists(), reason="the shared vectors are not here")
