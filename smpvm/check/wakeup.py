@@ -1,7 +1,10 @@
 """Lost wakeups: a sleeper whose condition has come true, and nobody told it.
 
 Every sleep in the model states its condition.  When a timer ends a sleep whose condition holds,
-the timer has *masked* a lost wakeup, unless the wakeup was merely on its way.  At rest, and when
+the timer has *masked* a lost wakeup, unless the wakeup was merely on its way: whoever made the
+condition true wakes before it sleeps or ends, or finds that others have undone it.  So among
+free-running threads the condition must have outlasted every thread that ran when it was first seen
+true; a host that is slow makes nobody guilty.  At rest, and when
 nothing moves, a sleeper without a timer whose condition holds is *lost*.  A wakeup that finds the
 condition false is *spurious*: allowed, and counted.
 """
@@ -19,11 +22,24 @@ from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
 from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.host.probe import Probe
 
+LOOK = 0.002
+"""Host seconds between two looks at the conditions of those who sleep with a timer."""
+
 
 class Sleep:
     """One sleep of one thread."""
 
-    __slots__ = ("called", "cond", "ident", "stack", "start", "timo", "wmesg")
+    __slots__ = (
+        "called",
+        "cond",
+        "ident",
+        "makers",
+        "outlasted",
+        "stack",
+        "start",
+        "timo",
+        "wmesg",
+    )
 
     def __init__(
         self,
@@ -42,6 +58,10 @@ class Sleep:
         self.stack = stack
         self.called = False
         """A wakeup came for it, and yet the timer was first: late, but not lost."""
+        self.makers: set[ThreadState] | None = None
+        """Those who ran when the condition was first seen true and have not slept since."""
+        self.outlasted = False
+        """The condition was still true when the last of them slept."""
 
 
 class LostWakeups(Probe):
@@ -59,6 +79,7 @@ class LostWakeups(Probe):
         """Sleeps that a timer ended although their condition holds, and until when to wait."""
         self._timed: dict[Any, list[Sleep]] = {}
         """Sleeps with a timer that have not returned, by identity."""
+        self._next_look = 0.0
 
     def sleep(
         self, td: Any, ident: Any, wmesg: str, timo: int, cond: Callable[[], bool] | None
@@ -66,9 +87,50 @@ class LostWakeups(Probe):
         st = td.observed or self.tracker.state(td)
         start = self._ticks()
         st.sleeping = sleep = Sleep(ident, wmesg, timo, cond, start, capture(2))
+        if self._timed and not self._serial():
+            self._look(st)
         if timo and cond is not None:
             with self._mutex:
                 self._timed.setdefault(ident, []).append(sleep)
+
+    def thread_exit(self, td: Any) -> None:
+        """It will wake nobody any more."""
+        if self._timed and not self._serial():
+            self._look(td.observed or self.tracker.state(td))
+
+    def _look(self, st: ThreadState) -> None:
+        """*st* sleeps or ends; now and then, look whose condition has come true meanwhile."""
+        now = time.monotonic()
+        with self._mutex:
+            sleeps = [sleep for found in self._timed.values() for sleep in found]
+            for sleep in sleeps:
+                if sleep.makers:
+                    sleep.makers.discard(st)
+            if now < self._next_look:
+                return
+            self._next_look = now + LOOK
+        running: set[ThreadState] | None = None
+        for sleep in sleeps:
+            if not self.holds(sleep):
+                sleep.makers, sleep.outlasted = None, False
+            elif sleep.makers is None:
+                if running is None:
+                    running = self._running() - {st}
+                sleep.makers = set(running)
+            elif not sleep.makers:
+                sleep.outlasted = True
+
+    def _running(self) -> set[ThreadState]:
+        """Those who may be about to wake somebody: carried threads that do not sleep."""
+        k = self.tracker.k
+        if k is None:
+            return set()
+        states = [
+            td.observed or self.tracker.state(td)
+            for td in k.live_threads()
+            if getattr(td.carrier_data, "host", None) is not None
+        ]
+        return {st for st in states if st.sleeping is None}
 
     def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
         st = td.observed or self.tracker.state(td)
@@ -76,10 +138,13 @@ class LostWakeups(Probe):
         if sleep is None or sleep.cond is None or sleep.ident is not ident:
             return
         true = self.holds(sleep)
+        lost = (
+            timed_out and true and (self._serial() or sleep.outlasted or not self._running() - {st})
+        )
         if sleep.timo:
             with self._mutex:
                 # On the second list before off the first: wakeup() looks without the mutex.
-                if timed_out and true and not sleep.called:
+                if lost and not sleep.called:
                     self._timer_saved(st, sleep)
                 self._timed[ident].remove(sleep)
                 if not self._timed[ident]:

@@ -144,6 +144,50 @@ class TestMasked:
         w.suite.finish()
         assert w.findings == []
 
+    def test_a_maker_that_is_still_on_its_way_accuses_nobody(self, watch):
+        """However long the host keeps it: it may yet wake, or find that it need not any more."""
+        w = watch("wakeup")
+        flag, ident = Flag(), Ident("flag")
+        over = threading.Event()
+
+        def sleeper():
+            w.k.sleep.tsleep(ident, 0, "flagwt", 2, lambda: flag.up)
+            flag.up = False  # took what there was
+            over.set()
+
+        def maker():
+            flag.up = True
+            over.wait(5)
+            if flag.up:
+                w.k.sleep.wakeup(ident)
+
+        w.together(sleeper, maker)
+        w.suite.at_rest()
+        assert w.findings == []
+
+    def test_a_maker_that_sleeps_instead_is_found_while_others_run(self, watch):
+        w = watch("wakeup")
+        flag, ident, nap = Flag(), Ident("flag"), Ident("nap")
+        over = threading.Event()
+
+        def sleeper():
+            w.k.sleep.tsleep(ident, 0, "flagwt", 200, lambda: flag.up)
+            over.set()
+
+        def maker():
+            w.until(lambda: w.k.sleep.sleepers())
+            flag.up = True
+            while not over.is_set():
+                w.k.sleep.tsleep(nap, 0, "nap", 5)
+
+        def other():
+            while not over.is_set():
+                w.k.sleep.tsleep(nap, 0, "nap", 3)
+
+        w.together(sleeper, maker, other)
+        w.suite.at_rest()
+        assert "flagwt" in w.one("masked-lost-wakeup").title
+
 
 class TestSpurious:
     def test_spurious_wakeups_are_counted_by_name_and_allowed(self, watch):
