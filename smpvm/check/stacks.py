@@ -39,8 +39,8 @@ def _place(filename: str) -> str:
         return inside if inside.startswith(_KEPT) and inside not in _PLUMBING else ""
     if any(part in filename for part in _FOREIGN):
         return ""
-    parts = Path(filename).parts
-    return "/".join(parts[parts.index("tests") :]) if "tests" in parts else parts[-1]
+    _, found, inside = filename.rpartition("/tests/")  # the last: a home may have the name too
+    return f"tests/{inside}" if found else Path(filename).name
 
 
 SKIP, KEEP, PRIMITIVE = 0, 1, 2

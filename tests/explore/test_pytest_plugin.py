@@ -1,5 +1,6 @@
 """The plugin: failures show lanes and a line that reproduces them; failures are tried first."""
 
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def project(pytester, monkeypatch):
 
 
 def run(project, *argv):
-    return project.runpytest("-p", "smpvm.pytest_plugin", *argv)
+    """Installed, the plugin is there by itself; in a bare tree it has to be named."""
+    installed = any(ep.name == "smpvm" for ep in entry_points(group="pytest11"))
+    named = () if installed else ("-p", "smpvm.pytest_plugin")
+    return project.runpytest(*named, *argv)
 
 
 def test_lanes_and_reproduce_line(project):
