@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from smpvm.cli import cli
+from smpvm.cli import cli, main
 from smpvm.vm.repairs import REPAIRS
 from smpvm.workload.profiles import PROFILES
 
@@ -31,3 +31,11 @@ def test_the_commands_it_names_exist() -> None:
     for name in re.findall(r"^    smpvm (\w+)", README, re.M):
         assert name in cli.commands, name
     assert set(PROFILES) >= {"default", "thrash", "oom", "file-heavy", "fork-storm"}
+
+
+def test_the_scenario_of_the_readme_is_found_out(tmp_path: Path) -> None:
+    """The example stands behind its marker, and explore finds what is wrong with it."""
+    block = README.partition("<!-- example: scenario -->\n```python\n")[2].partition("```")[0]
+    (tmp_path / "file.py").write_text(block)
+    target = f"{tmp_path}/file.py:LostUpdate"
+    assert main(["explore", target, "--strategy", "dpor", "--stop-on-first"]) == 1
