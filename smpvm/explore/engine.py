@@ -15,6 +15,7 @@ from smpvm.explore.roundrobin import Fair
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Namer, Schedule, runs_of
 from smpvm.explore.scheduler import SerialCarrier, Strategy
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED
 from smpvm.host.probe import Probe
 from smpvm.host.serial import AWAIT
 from smpvm.kern.kernel import Kernel
@@ -149,7 +150,9 @@ class Execution:
             return
         live = [s for s in carrier.strands if not s.done and not s.daemon]
         lines = who_waits(self.k)
-        if carrier.stuck == "livelock":
+        if starved := self._starved():
+            kind, what = "starvation", starved
+        elif carrier.stuck == "livelock":
             kind, what = "livelock", "threads run for ever under a fair scheduler"
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
@@ -164,6 +167,21 @@ class Execution:
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
+
+    def _starved(self) -> str:
+        """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""
+        carrier = self.carrier
+        if carrier.stuck != "livelock" or carrier.steps_before_fair is None:
+            return ""
+        suffix = carrier.log[carrier.steps_before_fair :]
+        ran = {tid for tid, *_ in suffix}
+        taken = [obj for _, kind, obj, _ in suffix if kind in (ACQUIRE, ACQUIRE_SHARED)]
+        for s in carrier.strands:
+            if s.done or s.daemon or s.tid in ran or s.ready is None:
+                continue
+            if any(obj is s.op[2] for obj in taken):
+                return f"{s.td.name} waits for {s.op[2]}, which others take for ever"
+        return ""
 
     def _digest(self, outcome: Outcome) -> bytes:
         """Over the event stream: every step in order, how it ended, what was found."""

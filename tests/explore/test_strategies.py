@@ -79,3 +79,19 @@ def test_an_endless_program_is_a_livelock_for_fair_strategies_only(toys):
     report = Campaign(Endless, Plan(strategy="dpor", schedules=3, settings=settings)).run()
     assert report.verdict == "inconclusive"
     assert report.limited > 0
+
+
+def test_who_is_passed_over_for_ever_starves(toys):
+    """LWKT tokens let sharers in while an exclusive request waits; under a fair scheduler too."""
+    from smpvm.explore.campaign import Campaign, Plan
+
+    plan = Plan(strategy="random", schedules=20, settings=Settings(limit=400))
+    found = {f.kind: f.title for f in Campaign(toys.Sharers, plan).run().findings}
+    assert "writer waits for token" in found["starvation"]
+
+    class AndEnd(toys.Sharers):
+        """The twin: the sharers end, and the writer has its turn."""
+
+        rounds = 4
+
+    assert Campaign(AndEnd, plan).run().findings == []

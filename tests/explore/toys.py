@@ -198,3 +198,28 @@ class NextKept(MarkerScan):
     """The mistake."""
 
     keep_next = True
+
+
+class Sharers(Scenario):
+    """Two threads share a token so that one of them always has it; a third wants it for itself."""
+
+    rounds = 10**9
+
+    def setup(self):
+        self.t = self.token("t")
+        self.f = self.shared(benign={"a": "polled", "b": "polled"}, a=0, b=0)
+        self.thread("a", self.share, "a", "b", 0)
+        self.thread("b", self.share, "b", "a", 1)
+        self.thread("writer", self.write)
+
+    def share(self, mine, other, ahead):
+        for n in range(1, self.rounds + 1):
+            self.t.get_shared()
+            setattr(self.f, mine, n)
+            while getattr(self.f, other) < min(n + ahead, self.rounds):
+                self.relax(self.f)
+            self.t.release()
+
+    def write(self):
+        self.t.get()
+        self.t.release()
