@@ -89,7 +89,7 @@ class Races(Probe):
             known = None if st is None else st.vc
             var = obj._seen.get(field)
             if known is None or var is None:
-                read(td, obj, field)
+                read(td, obj, field, getframe(2))
                 return
             if known.pending is not None:
                 known.caught_up()
@@ -104,7 +104,7 @@ class Races(Probe):
             if ((last ^ epoch) & TID_MASK if last else var.reads is not None) or (
                 (wrote ^ epoch) & TID_MASK and known.others.get(wrote & TID_MASK, 0) < wrote
             ):
-                read(td, obj, field)
+                read(td, obj, field, getframe(2))
                 return
             # The only reader since the last write, and ordered after that write.
             at = getframe(2)
@@ -123,7 +123,7 @@ class Races(Probe):
             known = None if st is None else st.vc
             var = obj._seen.get(field)
             if known is None or var is None or var.reads is not None:
-                write(td, obj, field, new)
+                write(td, obj, field, new, getframe(2))
                 return
             if known.pending is not None:
                 known.caught_up()
@@ -131,7 +131,7 @@ class Races(Probe):
             if var.write == epoch:
                 return
             if (var.write ^ epoch) & TID_MASK or (var.read and (var.read ^ epoch) & TID_MASK):
-                write(td, obj, field, new)
+                write(td, obj, field, new, getframe(2))
                 return
             # Nobody else has touched it since this thread wrote it last.
             at = getframe(2)
@@ -145,7 +145,7 @@ class Races(Probe):
 
         return Hook(hook_read, hook_write)
 
-    def read(self, td: Any, obj: Any, field: str) -> None:
+    def read(self, td: Any, obj: Any, field: str, at: FrameType | None = None) -> None:
         st = td.observed
         known = self._known(td) if st is None or st.vc is None else st.vc
         seen = obj._seen
@@ -162,7 +162,7 @@ class Races(Probe):
         epoch = known.epoch
         if var.read == epoch:
             return
-        where = self._caller()
+        where = self._caller() if at is None else self._place(at)
         write = var.write
         if write:
             tid = write & TID_MASK
@@ -179,7 +179,7 @@ class Races(Probe):
             var.reads = {last & TID_MASK: (last, var.read_site), known.tid: (epoch, where)}
             var.read = 0
 
-    def write(self, td: Any, obj: Any, field: str, new: Any) -> None:
+    def write(self, td: Any, obj: Any, field: str, new: Any, at: FrameType | None = None) -> None:
         st = td.observed
         known = self._known(td) if st is None or st.vc is None else st.vc
         seen = obj._seen
@@ -191,15 +191,15 @@ class Races(Probe):
         epoch = known.epoch
         if var.write == epoch:
             return
-        where = self._caller()
+        where = self._caller() if at is None else self._place(at)
         write = var.write
         if write and not known.after(write):
             self._race(Clash(td, obj, field, "write", where, write, var.write_site, "write", new))
         reads = var.reads
         if reads is not None:
-            for last, at in list(reads.values()):
+            for last, site in list(reads.values()):
                 if not known.after(last):
-                    self._race(Clash(td, obj, field, "write", where, last, at, "read", new))
+                    self._race(Clash(td, obj, field, "write", where, last, site, "read", new))
             var.reads = None
         elif var.read and not known.after(var.read):
             self._race(Clash(td, obj, field, "write", where, var.read, var.read_site, "read", new))
