@@ -55,6 +55,19 @@ def test_a_machine_goes_on_from_a_snapshot(taken, capsys):
     assert result["processes"] > 0
 
 
+def test_a_process_that_nobody_has_waited_for_is_reaped():
+    """Its address space is half gone: a restored machine has to know that, to free the rest."""
+    config = Config(pages=64, pq_l2_size=4)
+    vm = fresh(config)
+    p = vm.process.create()
+    vm.map.vmspace_relexit(p.p_vmspace)
+    vm.k.proc.move_allproc_zombie(p)
+    snapshot = take(vm)
+    assert [q["stat"] for q in snapshot.state["procs"]] == ["SZOMB"]
+    roster = restore(fresh(config), snapshot)
+    assert roster.procs == []
+
+
 def test_what_is_in_a_snapshot(taken, capsys):
     assert main(["snapshot", str(taken)]) == 0
     assert "256 pages" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from smpvm.vm.object_base import VmObject
 from smpvm.vm.page_struct import PG_BUSY, PG_MARKER, Page
 from smpvm.vm.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
 from smpvm.vm.pte import PTE_A, PTE_M, PTE_RW, PTE_V, PTE_W, PvEntry
-from smpvm.vm.vmspace import VmSpace
+from smpvm.vm.vmspace import VMSPACE_EXIT1, VmSpace
 
 if TYPE_CHECKING:
     from smpvm.kern.thread import Thread
@@ -185,6 +185,8 @@ class _Loader:
         map_ = space.vm_map
         map_.id = desc["id"]
         space.vm_holdcnt, space.vm_refcnt = desc["holdcnt"], desc["refcnt"]
+        if space.vm_refcnt == -1:  # its process has exited: stage 1 is over
+            space.vm_flags |= VMSPACE_EXIT1
         map_.pmap.resident_count = desc["resident_count"]
         map_.pmap.wired_count = desc["wired_count"]
         last = map_.header
