@@ -376,13 +376,6 @@ class HeldTracker(Probe):
             self.states.pop(td.tid, None)
 
 
-def _holds(held: list[Held], res: Any) -> bool:
-    for h in held:  # noqa: SIM110 - a generator costs more than the search
-        if h.res is res:
-            return True
-    return False
-
-
 def describe_held(st: ThreadState) -> str:
     """What a thread holds, as one line."""
     return ", ".join(str(h) for h in list(st.held) if not h.gone) or "nothing"

@@ -169,11 +169,3 @@ NESTING: Final = (
 def matches(rule: str, cls: str, family: str) -> bool:
     """Does a rule's class or family name cover a resource?"""
     return rule in (cls, family)
-
-
-def documented(first: str, then: str) -> Edge | None:
-    """The documented edge between two classes, if the source has one."""
-    for edge in DOCUMENTED:
-        if edge.first == first and edge.then == then:
-            return edge
-    return None

@@ -4,9 +4,9 @@ Every sleep in the model states its condition.  When a timer ends a sleep whose 
 the timer has *masked* a lost wakeup, unless the wakeup was merely on its way: whoever made the
 condition true wakes before it sleeps or ends, or finds that others have undone it.  So among
 free-running threads the condition must have outlasted every thread that ran when it was first seen
-true; a host that is slow makes nobody guilty.  At rest, and when
-nothing moves, a sleeper without a timer whose condition holds is *lost*.  A wakeup that finds the
-condition false is *spurious*: allowed, and counted.
+true; a host that is slow makes nobody guilty.  At rest, and when nothing moves, a sleeper without
+a timer whose condition holds is *lost*.  A wakeup that finds the condition false is *spurious*:
+allowed, and counted.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ class LostWakeups(Probe):
         self.grace = grace
         self.spurious: Counter[str] = Counter()
         """Wakeups that found the condition false, by wmesg."""
-        self.masked = 0
         self._mutex = threading.Lock()
         self._late: list[tuple[float, ThreadState, Sleep]] = []
         """Sleeps that a timer ended although their condition holds, and until when to wait."""
@@ -226,7 +225,6 @@ class LostWakeups(Probe):
         return found
 
     def _report(self, kind: str, st: ThreadState, sleep: Sleep) -> None:
-        self.masked += kind == "masked-lost-wakeup"
         saved = "; only a timer ends it" if kind == "masked-lost-wakeup" else ""
         self.log.add(
             Finding(

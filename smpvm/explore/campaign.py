@@ -115,13 +115,11 @@ class Campaign:
         *,
         progress: Progress | None = None,
         part: tuple[int, int] = (0, 1),
-        command: str = "",
     ) -> None:
         self.scenario = scenario
         self.plan = plan
         self.progress = progress
         self.part = part
-        self.command = command
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
 
     def run(self) -> Report:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -33,10 +33,6 @@ class Settings:
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
     digest: bool = True
-
-    def with_repairs(self, repairs: Iterable[str]) -> Settings:
-        """The same with other repairs."""
-        return replace(self, repairs=tuple(repairs))
 
 
 @dataclass

@@ -154,7 +154,6 @@ class SerialCarrier:
         """What the threads that had not ended were about to do, and whether it had to wait until
         it was ready."""
         self.steps_before_fair: int | None = None
-        self._scheduler = scheduler
         self._choose = scheduler.choose
         self._every = scheduler.every
         self._fair = fair
@@ -171,7 +170,6 @@ class SerialCarrier:
         steps of their own are in the log, and not here."""
         self.awaiting: list[Strand] = []
         """Strands whose spin waits for a write (``wrote``)."""
-        self._sleepers = 0
         self._ticks = 0
         self._idle_fires = 0
         self._last_timer = 0

@@ -23,13 +23,3 @@ ENOSPC: Final = 28
 EPERM: Final = 1
 ESRCH: Final = 3
 ECHILD: Final = 10
-
-ERRNO_NAMES: Final = {
-    0: "0",
-    ENOENT: "ENOENT",
-    EINTR: "EINTR",
-    EBUSY: "EBUSY",
-    EWOULDBLOCK: "EWOULDBLOCK",
-    ENOLCK: "ENOLCK",
-}
-"""For reports; a number that is not here is shown as itself."""

@@ -5,33 +5,8 @@ import time
 import pytest
 
 from smpvm.host.native import NativeCarrier
-from smpvm.host.probe import EVENTS, Probe
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.stall import waits_for, who_waits
-
-
-class Recorder(Probe):
-    """Keeps every event as (name, args, facts)."""
-
-    def __init__(self):
-        self.log = []
-
-    def names(self):
-        return [name for name, _, _ in self.log]
-
-    def of(self, *names):
-        return [(name, args, facts) for name, args, facts in self.log if name in names]
-
-
-def _record(name):
-    def method(self, *args, **facts):
-        self.log.append((name, args, facts))
-
-    return method
-
-
-for _name in EVENTS:
-    setattr(Recorder, _name, _record(_name))
 
 
 class Bench:
@@ -88,8 +63,3 @@ def bench():
 @pytest.fixture
 def k(bench):
     return bench.kernel()
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()

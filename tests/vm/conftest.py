@@ -6,7 +6,6 @@ import pytest
 
 from smpvm.config import Config
 from smpvm.host.native import NativeCarrier
-from smpvm.host.probe import EVENTS, Probe
 from smpvm.kern.kernel import Kernel
 from smpvm.vm.meter import Meter
 from smpvm.vm.object import Objects
@@ -18,27 +17,6 @@ from smpvm.vm.swap_pager import SwapPager
 from smpvm.vm.syncer import Syncer
 from smpvm.vm.vm import Vm
 from smpvm.vm.vnode_pager import VnodePager
-
-
-class Recorder(Probe):
-    """Keeps every event as (name, args, facts)."""
-
-    def __init__(self):
-        self.log = []
-
-    def of(self, *names):
-        return [(name, args, facts) for name, args, facts in self.log if name in names]
-
-
-def _record(name):
-    def method(self, *args, **facts):
-        self.log.append((name, args, facts))
-
-    return method
-
-
-for _name in EVENTS:
-    setattr(Recorder, _name, _record(_name))
 
 
 class StubPageout:
@@ -120,11 +98,6 @@ def vm(vms):
 def stubs():
     """Attribute → class for a VM that has only what these tests need."""
     return STUBS
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
 
 
 def _audit(vm):
