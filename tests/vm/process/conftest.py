@@ -37,12 +37,16 @@ class Procs:
                 prepare(p)
             self.process.start(p, self.guarded(body))
         end = time.monotonic() + timeout
-        while self.k.proc.all() and not self.machine.failed and time.monotonic() < end:
+        while self.busy() and not self.machine.failed and time.monotonic() < end:
             time.sleep(0.002)
         if self.failures:
             raise self.failures[0]
         self.k.check()
         assert not self.k.proc.all(), "\n".join(who_waits(self.k))
+
+    def busy(self):
+        """A process off the lists may still be freeing what it had: its thread must end too."""
+        return self.k.proc.all() or any(td.proc is not None for td in self.k.live_threads())
 
     def guarded(self, body):
         """The body, with what it raises kept for ``run`` to raise again."""
