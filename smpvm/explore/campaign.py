@@ -24,6 +24,8 @@ class Plan:
 
     strategy: str = "portfolio"
     schedules: int | None = 1000
+    first: int = 0
+    """The number of the first schedule: a campaign may be run in pieces."""
     seconds: float | None = None
     seed: int = 0
     depth: int | None = None
@@ -132,9 +134,10 @@ class Campaign:
         )
         hasher = blake2b(digest_size=16)
         began = told = time.perf_counter()
-        n = mine
+        n = plan.first + mine
+        end = None if plan.schedules is None else plan.first + plan.schedules
         with collected() as collector:
-            while plan.schedules is None or n < plan.schedules:
+            while end is None or n < end:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
                     report.proven = strategy.claim()

@@ -112,12 +112,13 @@ class Program(Scenario):
         self.locks[i].unlock()
 
 
-def programs(kinds, seeds, length):
+def programs(kinds, seeds, length, threads=2):
     for seed in seeds:
         rnd = random.Random(seed)
+        sizes = [1 + int(rnd.random() * length) for _ in range(threads)]
         yield [
             [(kinds[int(rnd.random() * len(kinds))], int(rnd.random() * 2)) for _ in range(n)]
-            for n in (1 + int(rnd.random() * length), 1 + int(rnd.random() * length))
+            for n in sizes
         ]
 
 
