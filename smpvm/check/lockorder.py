@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from smpvm.check.base import (
@@ -55,10 +56,14 @@ class OrderGraph:
         self.edges: dict[tuple[str, str], Edge] = {}
         self._after: dict[str, list[str]] = {}
 
+    def knows(self, first: str, then: str, binding: bool) -> bool:
+        """Would such an edge teach nothing?"""
+        known = self.edges.get((first, then))
+        return known is not None and (known.binding or not binding)
+
     def add(self, edge: Edge) -> list[Edge]:
         """Add an edge; returns the cycle that it closes (it first), or nothing."""
-        known = self.edges.get((edge.first, edge.then))
-        if known is not None and (known.binding or not edge.binding):
+        if self.knows(edge.first, edge.then, edge.binding):
             return []
         self.edges[edge.first, edge.then] = edge
         if not edge.binding:
@@ -112,23 +117,21 @@ class LockOrder:
         if node.tried:
             return
         self._inside_rules(st, node, res)
-        live = capture(4)
+        live: RawStack | None = None
         for held in list(st.held):
             if held.gone or held.res is res:
                 continue
-            broken = self._broken(held, node)
+            broken = _rule_against(held.cls, held.family, node.cls, node.family)
             if broken is not None:
                 self._report_rule(st, broken, held, node, res)
-            edge = Edge(
-                held.cls,
-                node.cls,
-                exact(held.node.stack, live),
-                node.stack,
-                st.td,
-                held.family != TOKEN and node.family != TOKEN and broken is None,
-                describe_held(st),
-            )
-            self._learn(edge)
+            binding = held.family != TOKEN and node.family != TOKEN and broken is None
+            if self.graph.knows(held.cls, node.cls, binding):
+                continue
+            if live is None:
+                live = capture(3)
+            first = exact(held.node.stack, live)
+            told = describe_held(st)
+            self._learn(Edge(held.cls, node.cls, first, node.stack, st.td, binding, told))
 
     def _learn(self, edge: Edge) -> None:
         with self._mutex:
@@ -140,22 +143,10 @@ class LockOrder:
         if cycle:
             self.log.add(cycle_finding(cycle))
 
-    def _broken(self, held: Held, node: Node) -> Forbidden | None:
-        for rule in FORBIDDEN:
-            if (
-                rule.first
-                and matches(rule.first, held.cls, held.family)
-                and matches(rule.then, node.cls, node.family)
-            ):
-                return rule
-        return None
-
     def _inside_rules(self, st: ThreadState, node: Node, res: Any) -> None:
-        for rule in FORBIDDEN:
-            if rule.inside and matches(rule.then, node.cls, node.family):
-                names = {code.co_name for code, _ in node.stack}
-                if names & set(rule.inside):
-                    self._report_rule(st, rule, None, node, res)
+        for rule in _rules_inside(node.cls, node.family):
+            if any(code.co_name in rule.inside for code, _ in node.stack):
+                self._report_rule(st, rule, None, node, res)
 
     def _report_rule(
         self, st: ThreadState, rule: Forbidden, held: Held | None, node: Node, res: Any
@@ -195,7 +186,8 @@ class LockOrder:
                 continue
             if rule is not None and rule.allowed(held.res, res):
                 continue
-            if self._broken(held, node) is None:  # a rule reports it better
+            # A rule reports it better.
+            if _rule_against(held.cls, held.family, node.cls, node.family) is None:
                 self._report_nested(st, held, node, res)
 
     def _report_nested(self, st: ThreadState, held: Held, node: Node, res: Any) -> None:
@@ -240,6 +232,25 @@ class LockOrder:
                 ),
             )
         )
+
+
+@cache
+def _rule_against(first: str, family: str, then: str, then_family: str) -> Forbidden | None:
+    """The rule that forbids to take the one class with the other held."""
+    for rule in FORBIDDEN:
+        if (
+            rule.first
+            and matches(rule.first, first, family)
+            and matches(rule.then, then, then_family)
+        ):
+            return rule
+    return None
+
+
+@cache
+def _rules_inside(cls: str, family: str) -> tuple[Forbidden, ...]:
+    """The rules that forbid to take that class inside certain functions."""
+    return tuple(rule for rule in FORBIDDEN if rule.inside and matches(rule.then, cls, family))
 
 
 def _resource(cls: str, res: Any) -> str:

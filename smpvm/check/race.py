@@ -74,10 +74,11 @@ class Races(Probe):
 
     # -- plain accesses
 
-    def access_hook(self, current: Callable[[], Any]) -> Hook:
+    def access_hook(self, current: Callable[[], Any], depth: int = 2) -> Hook:
         """For the Kernel: the hook of instrumented objects, where this is the only observer.
 
-        It saves a call for each access, and there are very many.
+        It saves a call for each access, and there are very many.  The code that accesses the
+        field is *depth* frames out.
         """
         read, write, stacks, getframe = self.read, self.write, self._stacks, sys._getframe
 
@@ -89,7 +90,7 @@ class Races(Probe):
             known = None if st is None else st.vc
             var = obj._seen.get(field)
             if known is None or var is None:
-                read(td, obj, field, getframe(2))
+                read(td, obj, field, getframe(depth))
                 return
             if known.pending is not None:
                 known.caught_up()
@@ -104,10 +105,10 @@ class Races(Probe):
             if ((last ^ epoch) & TID_MASK if last else var.reads is not None) or (
                 (wrote ^ epoch) & TID_MASK and known.others.get(wrote & TID_MASK, 0) < wrote
             ):
-                read(td, obj, field, getframe(2))
+                read(td, obj, field, getframe(depth))
                 return
             # The only reader since the last write, and ordered after that write.
-            at = getframe(2)
+            at = getframe(depth)
             out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
             if key not in stacks:
@@ -123,7 +124,7 @@ class Races(Probe):
             known = None if st is None else st.vc
             var = obj._seen.get(field)
             if known is None or var is None or var.reads is not None:
-                write(td, obj, field, new, getframe(2))
+                write(td, obj, field, new, getframe(depth))
                 return
             if known.pending is not None:
                 known.caught_up()
@@ -131,10 +132,10 @@ class Races(Probe):
             if var.write == epoch:
                 return
             if (var.write ^ epoch) & TID_MASK or (var.read and (var.read ^ epoch) & TID_MASK):
-                write(td, obj, field, new, getframe(2))
+                write(td, obj, field, new, getframe(depth))
                 return
             # Nobody else has touched it since this thread wrote it last.
-            at = getframe(2)
+            at = getframe(depth)
             out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
             if key not in stacks:

@@ -24,10 +24,18 @@ RawStack = tuple[tuple[CodeType, int], ...]
 
 HOME = str(Path(smpvm.__file__).parent) + "/"
 _KEPT = ("vm/", "kern/", "scenarios/", "workload/", "museum/")
-_PLUMBING = ("kern/kernel.py", "kern/shared.py", "kern/thread.py", "kern/atomic.py")
+_PLUMBING = (
+    "kern/kernel.py",
+    "kern/shared.py",
+    "kern/access.py",
+    "kern/thread.py",
+    "kern/atomic.py",
+)
 _PRIMITIVES = ("kern/", "vm/page_busy.py")
 _HELPERS = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_busy")
 """Methods that only take or give back a lock for their caller, by qualified name."""
+_FLOOR = "explore/engine.py"
+"""What runs executions: who called it has no part in them."""
 _FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "<frozen", "<string>")
 
 
@@ -43,10 +51,12 @@ def _place(filename: str) -> str:
     return f"tests/{inside}" if found else Path(filename).name
 
 
-SKIP, KEEP, PRIMITIVE = 0, 1, 2
+SKIP, KEEP, PRIMITIVE, FLOOR = 0, 1, 2, 3
 
 
 def _kind(code: CodeType) -> int:
+    if code.co_filename == HOME + _FLOOR:
+        return FLOOR
     place = _place(code.co_filename)
     if not place or code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
         return SKIP
@@ -63,7 +73,7 @@ def _walkers() -> tuple[Callable[[CodeType], int], Callable[[int], int]]:
     walked: dict[int, tuple[CodeType, int]] = {}
 
     def kind_of(code: CodeType) -> int:
-        """Whether frames of *code* are left out, kept, or kept as a locking primitive."""
+        """Whether frames of *code* are left out, kept, kept as a locking primitive, or the end."""
         known = walked.get(id(code))
         if known is None:
             known = walked[id(code)] = (code, _kind(code))
@@ -100,7 +110,9 @@ def capture(depth: int = 1, limit: int = 24) -> RawStack:
     found: list[tuple[CodeType, int]] = []
     while frame is not None and len(found) < limit:
         code = frame.f_code
-        if kind_of(code):
+        if kind := kind_of(code):
+            if kind == FLOOR:
+                break
             found.append((code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
@@ -118,7 +130,7 @@ def near(frame: FrameType) -> RawStack:
 
 def shown(raw: RawStack) -> RawStack:
     """Only the frames that are kept."""
-    return tuple((code, lasti) for code, lasti in raw if kind_of(code))
+    return tuple((code, lasti) for code, lasti in raw if kind_of(code) in (KEEP, PRIMITIVE))
 
 
 def exact(taken: RawStack, later: RawStack) -> RawStack:

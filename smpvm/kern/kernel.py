@@ -19,6 +19,7 @@ from smpvm.kern.clock import Clock
 from smpvm.kern.proc import Procs
 from smpvm.kern.refcount import Refcounts
 from smpvm.kern.sched import Sched
+from smpvm.kern.access import serial_hook
 from smpvm.kern.shared import SILENT, Hook, instrumented
 from smpvm.kern.spinlock import SpinPool
 from smpvm.kern.thread import Misuse, Panic, Thread
@@ -251,43 +252,31 @@ class Kernel:
 
     def _access_hook(self) -> Hook | None:
         """The hook of instrumented objects; None when neither scheduler nor observer asks."""
-        carrier, current = self.carrier, self.carrier.current
-        point = carrier.point if carrier.serial and carrier.access_points else None
-        seen_read, seen_write = self.probe.read, self.probe.write
-        touched = carrier.touched if carrier.serial else None
-        if not carrier.serial and seen_read is None and seen_write is None:
-            return None
-        if point is not None and touched is not None and seen_read is None and seen_write is None:
-            return _bare_points(carrier)
+        carrier = self.carrier
         if not carrier.serial:
-            for observer in self.probe.observers:
-                make = getattr(observer, "access_hook", None)
-                if make is not None and seen_read == observer.read:
-                    return cast(Hook, make(current))
+            return self._observed(2)
+        return serial_hook(carrier, self._observed(3))
 
-        told: Callable[[object], None] | None = touched
-        if point is not None:
-            told = getattr(carrier, "wrote", touched)  # the write is a step of its own
+    def _observed(self, depth: int) -> Hook | None:
+        """What the observers ask of each access; its place is *depth* frames out of the hook."""
+        probe, current = self.probe, self.carrier.current
+        seen_read, seen_write = probe.read, probe.write
+        if seen_read is None and seen_write is None:
+            return None
+        for observer in probe.observers:
+            make = getattr(observer, "access_hook", None)
+            if make is not None and seen_read == observer.read:
+                return cast(Hook, make(current, depth))
 
         def read(obj: Any, field: str) -> None:
             td = cast(Thread, current())
-            if td.quiet:
-                return
-            if point is not None:
-                point(READ, obj, field)
-            if seen_read is not None:
+            if not td.quiet and seen_read is not None:
                 seen_read(td, obj, field)
 
         def write(obj: Any, field: str, new: Any) -> None:
             td = cast(Thread, current())
-            if td.quiet:
-                return
-            if point is not None:
-                point(WRITE, obj, field)
-            if seen_write is not None:
+            if not td.quiet and seen_write is not None:
                 seen_write(td, obj, field, new)
-            if told is not None:
-                told(obj)
 
         return Hook(read, write)
 
@@ -322,15 +311,3 @@ class Kernel:
         """KASSERT / KKASSERT, with the INVARIANTS of the stock kernel configuration."""
         if not ok:
             self.panic(code, message)
-
-
-def _bare_points(carrier: Any) -> Hook:
-    """The hook where only a serial carrier asks: the shortest way, ``quietly`` is its business."""
-    point, awaiting, wrote = carrier.access_points_of(WRITE), carrier.awaiting, carrier.wrote
-
-    def write(obj: Any, field: str, new: Any) -> None:
-        point(obj, field)
-        if awaiting:
-            wrote(obj)
-
-    return Hook(carrier.access_points_of(READ), write)
