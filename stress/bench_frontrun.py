@@ -184,7 +184,8 @@ def ours(scenario: Any) -> Result:
                 with body.k.quietly():
                     result.outcomes.add(body.outcome())
             bodies.clear()
-            collector.after(outcome.steps)
+            del outcome
+            collector.after()
     result.seconds = time.process_time() - began
     return result
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from smpvm.check.stacks import RawStack, capture, site
+from smpvm.check.stacks import RawStack, inner, site
 from smpvm.host.probe import Probe
 from smpvm.kern.thread import TDF_DEADLKTREAT
 
@@ -39,6 +39,7 @@ class Node:
         self.family = family
         self.tried = tried
         self.stack = stack
+        """Where it was taken, the inside of it: ``stacks.exact`` knows the rest."""
         self.children: dict[tuple[str, int, bool], Node] = {}
 
     def chain(self) -> list[Node]:
@@ -66,7 +67,7 @@ class Held:
         self.tried = tried
         self.place = place
         self.node = node
-        """Its own node: where it was taken.  ``node.stack`` is the first stack seen there."""
+        """Its own node: where it was taken."""
         self.again = False
         """A token that its thread had already: no new place in the chain."""
         self.gone = False
@@ -164,7 +165,7 @@ class HeldTracker(Probe):
         key = (cls, place, tried)
         node = parent.children.get(key)
         if node is None:
-            node = Node(parent, cls, fam, tried, capture(3))
+            node = Node(parent, cls, fam, tried, inner(3))
             with self.mutex:
                 node = parent.children.setdefault(key, node)
             if self.on_new is not None:

@@ -131,7 +131,7 @@ class LockOrder:
                 live = capture(3)
             first = exact(held.node.stack, live)
             told = describe_held(st)
-            self._learn(Edge(held.cls, node.cls, first, node.stack, st.td, binding, told))
+            self._learn(Edge(held.cls, node.cls, first, live, st.td, binding, told))
 
     def _learn(self, edge: Edge) -> None:
         with self._mutex:
@@ -145,18 +145,17 @@ class LockOrder:
 
     def _inside_rules(self, st: ThreadState, node: Node, res: Any) -> None:
         for rule in _rules_inside(node.cls, node.family):
-            if any(code.co_name in rule.inside for code, _ in node.stack):
+            if any(code.co_name in rule.inside for code, _ in capture(4)):
                 self._report_rule(st, rule, None, node, res)
 
     def _report_rule(
         self, st: ThreadState, rule: Forbidden, held: Held | None, node: Node, res: Any
     ) -> None:
         taken = _resource(node.cls, res)
-        sites = []
+        sites, live = [], capture(4)
         if held is not None:
-            taken_at = exact(held.node.stack, capture(4))
-            sites.append(site_of(st.td, f"took {held}", taken_at))
-        sites.append(site_of(st.td, f"then takes {taken}", node.stack))
+            sites.append(site_of(st.td, f"took {held}", exact(held.node.stack, live)))
+        sites.append(site_of(st.td, f"then takes {taken}", live))
         having = f" with {held} held" if held is not None else ""
         self.log.add(
             Finding(
@@ -169,7 +168,7 @@ class LockOrder:
                     rule.kind,
                     rule.name,
                     *(functions(held.node.stack, 1) if held is not None else ()),
-                    *functions(node.stack, 1),
+                    *functions(live, 1),
                 ),
             )
         )

@@ -30,6 +30,12 @@ KEPT: Final = 64
 """Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
 
 
+_PLACES: Final[dict[int, RawStack]] = {}
+"""The two innermost frames of each place that accesses a field, by number (``Races._place``).
+
+The same for every run; a code object that is kept here keeps its address, and so its number."""
+
+
 class Races(Probe):
     """The checker.  What it knows of a field or a lock it keeps on the object itself."""
 
@@ -44,7 +50,6 @@ class Races(Probe):
         self._threads: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
-        self._stacks: dict[int, RawStack] = {}
         self._names: dict[int, list[tuple[int, Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
         self._free: deque[Known] = deque()
@@ -80,7 +85,7 @@ class Races(Probe):
         It saves a call for each access, and there are very many.  The code that accesses the
         field is *depth* frames out.
         """
-        read, write, stacks, getframe = self.read, self.write, self._stacks, sys._getframe
+        read, write, places, getframe = self.read, self.write, _PLACES, sys._getframe
 
         def hook_read(obj: Any, field: str) -> None:
             td = current()
@@ -110,9 +115,9 @@ class Races(Probe):
             # The only reader since the last write, and ordered after that write.
             at = getframe(depth)
             out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
-            if key not in stacks:
-                stacks[key] = near(at)
+            key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
+            if key not in places:
+                places[key] = near(at)
             var.read_site = key
             var.read = epoch
 
@@ -137,9 +142,9 @@ class Races(Probe):
             # Nobody else has touched it since this thread wrote it last.
             at = getframe(depth)
             out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) * 31 + id(out.f_code) + out.f_lasti
-            if key not in stacks:
-                stacks[key] = near(at)
+            key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
+            if key not in places:
+                places[key] = near(at)
             var.read = 0
             var.write_site = key
             var.write = epoch
@@ -218,11 +223,11 @@ class Races(Probe):
     def _place(self, at: FrameType) -> int:
         """A number for a place and its caller; their frames are kept the first time."""
         out = at.f_back
-        key = (id(at.f_code) + at.f_lasti) * 31
+        key = (id(at.f_code) + at.f_lasti) * 8191
         if out is not None:
             key += id(out.f_code) + out.f_lasti
-        if key not in self._stacks:
-            self._stacks[key] = near(at)
+        if key not in _PLACES:
+            _PLACES[key] = near(at)
         return key
 
     # -- order
@@ -325,7 +330,7 @@ class Races(Probe):
             self.benign[cls.__name__, c.field] += 1
             return
         self.reported[cls.__name__, c.field] += 1
-        mine, theirs = capture(3), shown(self._stacks.get(c.last_where, ()))
+        mine, theirs = capture(3), shown(_PLACES.get(c.last_where, ()))
         ends = sorted(
             (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )

@@ -118,6 +118,25 @@ def capture(depth: int = 1, limit: int = 24) -> RawStack:
     return tuple(found)
 
 
+def inner(depth: int = 1) -> RawStack:
+    """The inside of ``capture``: up to the second frame outside the primitives.
+
+    This much of where something was taken is the same each time that ``site`` says the same.
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    found: list[tuple[CodeType, int]] = []
+    kept = 0
+    while frame is not None and kept < 2:
+        code = frame.f_code
+        if kind := kind_of(code):
+            if kind == FLOOR:
+                break
+            kept += kind == KEEP
+            found.append((code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
 def near(frame: FrameType) -> RawStack:
     """The two innermost frames from *frame* out, of whatever kind."""
     found: list[tuple[CodeType, int]] = []
@@ -134,11 +153,10 @@ def shown(raw: RawStack) -> RawStack:
 
 
 def exact(taken: RawStack, later: RawStack) -> RawStack:
-    """The stack at which something was taken, from the first one seen at that place.
+    """The stack at which something was taken, from what is kept of its place (``inner``).
 
-    *taken* is surely right in its two innermost frames outside the primitives.  Further out it is
-    what *later*, a stack of the same thread taken while it held the thing, shows of the callers
-    that are still there; where none is, the rest is left out.
+    Further out it is what *later*, a stack of the same thread taken while it held the thing, shows
+    of the callers that are still there; where none is, the rest is left out.
     """
     kept = 0
     for i, (code, _) in enumerate(taken):

@@ -145,7 +145,8 @@ class Campaign:
                 n += of
                 self._count(report, outcome)
                 hasher.update(outcome.digest)
-                collector.after(outcome.steps)
+                del outcome
+                collector.after()
                 now = time.perf_counter()
                 report.seconds = now - began
                 if self.progress is not None and now - told > 1.0:

@@ -224,25 +224,28 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
 class Collector:
     """Keeps the garbage collector out of executions, and lets it in between them."""
 
-    def __init__(self, every: int = 100_000) -> None:
-        self._every = every
-        self._steps = 0
+    def __init__(self) -> None:
+        self._n = 0
 
-    def after(self, steps: int) -> None:
-        """An execution of that many steps is over."""
-        self._steps += steps + 200
-        if self._steps > self._every:
-            self._steps = 0
-            gc.collect()
+    def after(self) -> None:
+        """An execution is over, and nobody needs it any more."""
+        self._n += 1
+        gc.collect(2 if self._n % 256 == 0 else 1)
 
 
 @contextmanager
 def collected() -> Iterator[Collector]:
-    """Machines are cyclic garbage: collected in batches, which is faster than bit by bit."""
+    """Machines are cyclic garbage: each is collected at once, while it is in the cache.
+
+    What was there before is frozen, so that a collection looks at little else.
+    """
     was = gc.isenabled()
+    gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield Collector()
     finally:
+        gc.unfreeze()
         if was:
             gc.enable()

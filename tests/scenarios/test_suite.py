@@ -26,10 +26,11 @@ def explore(cls, schedules, *, seed=0, until="", **settings):
     with collected() as collector:
         for n in range(schedules):
             outcome = execute(cls, strategy, Settings(digest=False, **settings), n)
-            collector.after(outcome.steps)
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or not outcome.stuck
+            del outcome
+            collector.after()
             if until in kinds:
                 break
     return kinds
