@@ -22,18 +22,12 @@ from typing import Any, Final
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
 from smpvm.check.clocks import ONE, TID_MASK, Clash, Known, Named, Release, Shared, Var
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import RawStack, capture, functions, kind_of, near, shown
+from smpvm.check.stacks import RawStack, capture, functions, kind_of, near, places, shown
 from smpvm.host.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
 KEPT: Final = 64
 """Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
-
-
-_PLACES: Final[dict[int, RawStack]] = {}
-"""The two innermost frames of each place that accesses a field, by number (``Races._place``).
-
-The same for every run; a code object that is kept here keeps its address, and so its number."""
 
 
 class Races(Probe):
@@ -50,6 +44,7 @@ class Races(Probe):
         self._threads: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
+        self._places = places()
         self._names: dict[int, list[tuple[int, Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
         self._free: deque[Known] = deque()
@@ -85,7 +80,8 @@ class Races(Probe):
         It saves a call for each access, and there are very many.  The code that accesses the
         field is *depth* frames out.
         """
-        read, write, places, getframe = self.read, self.write, _PLACES, sys._getframe
+        read, write, known_places = self.read, self.write, self._places
+        getframe = sys._getframe
 
         def hook_read(obj: Any, field: str) -> None:
             td = current()
@@ -116,8 +112,8 @@ class Races(Probe):
             at = getframe(depth)
             out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
-            if key not in places:
-                places[key] = near(at)
+            if key not in known_places:
+                known_places[key] = near(at)
             var.read_site = key
             var.read = epoch
 
@@ -143,8 +139,8 @@ class Races(Probe):
             at = getframe(depth)
             out: Any = at.f_back
             key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
-            if key not in places:
-                places[key] = near(at)
+            if key not in known_places:
+                known_places[key] = near(at)
             var.read = 0
             var.write_site = key
             var.write = epoch
@@ -226,8 +222,8 @@ class Races(Probe):
         key = (id(at.f_code) + at.f_lasti) * 8191
         if out is not None:
             key += id(out.f_code) + out.f_lasti
-        if key not in _PLACES:
-            _PLACES[key] = near(at)
+        if key not in self._places:
+            self._places[key] = near(at)
         return key
 
     # -- order
@@ -330,7 +326,7 @@ class Races(Probe):
             self.benign[cls.__name__, c.field] += 1
             return
         self.reported[cls.__name__, c.field] += 1
-        mine, theirs = capture(3), shown(_PLACES.get(c.last_where, ()))
+        mine, theirs = capture(3), shown(self._places.get(c.last_where, ()))
         ends = sorted(
             (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )
