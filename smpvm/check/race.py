@@ -22,7 +22,7 @@ from typing import Any, Final
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
 from smpvm.check.clocks import ONE, TID_MASK, Clash, Known, Named, Release, Shared, Var
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import RawStack, capture, functions, kind_of, near, places, shown
+from smpvm.check.stacks import capture, functions, kind_of, near, places, shown
 from smpvm.host.probe import Probe
 from smpvm.kern.shared import Hook, peek
 

@@ -79,6 +79,7 @@ class Report:
             "verdict": self.verdict,
             "proven": self.proven,
             "notes": self.notes,
+            "given_up": self.limited,
             "benign_races": dict(sorted(self.benign.items())),
             "findings": [f.to_json() for f in self.findings],
         }
@@ -94,6 +95,8 @@ class Report:
             f"{self.seconds:.1f} s ({rate:,.0f} executions/s, {points:,.0f} points/s)"
         ]
         out += [f"  {note}" for note in self.notes]
+        if self.limited:
+            out.append(f"  {self.limited:,} executions were given up as too long")
         if self.findings:
             kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
             out.append(f"  findings: {kinds}")
@@ -160,7 +163,6 @@ class Campaign:
             report.notes = strategy.notes()
             if report.limited:
                 report.proven = ""
-                report.notes.append(f"{report.limited} executions were given up as too long")
             report.digest = hasher.hexdigest()
             report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
         return report
@@ -259,10 +261,13 @@ def run_jobs(
 
 def merge(parts: Sequence[Report]) -> Report:
     """Several workers' reports as one."""
-    whole = replace(parts[0], findings=[], notes=[*parts[0].notes], traces=set(), benign={})
+    whole = replace(parts[0], findings=[], traces=set(), benign={})
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
     whole.cut = sum(p.cut for p in parts)
+    whole.limited = sum(p.limited for p in parts)
+    # Each worker has measured for itself; what several say is said once.
+    whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()
     found: dict[str, Finding] = {}
     for part in parts:

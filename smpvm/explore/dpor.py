@@ -200,10 +200,8 @@ class Dpor(Plain):
         )
         self._names = Names(carrier)
         frames = {f.at: i for i, f in enumerate(self._frames)}
-        fresh = self._frames[self._fixed - 1].at if self._fixed else 0
         for race in (*order.races, *order.other_causes()):
-            if race.second >= fresh or race.after:
-                self._reverse(order, race, frames)
+            self._reverse(order, race, frames)
 
     def _reverse(self, order: Order, race: Race, frames: dict[int, int]) -> None:
         """Put the other order of *race* into the wakeup tree of the state before it."""

@@ -40,8 +40,6 @@ class Race:
 
     first: int
     second: int
-    after: bool = False
-    """Not a reversal: *second* (an await) may be enabled by another step than *first*."""
 
 
 class Order:
@@ -230,7 +228,10 @@ class Order:
         return [b for b in range(a + 1, self.n) if clocks[b][slot] < a]
 
     def other_causes(self) -> list[Race]:
-        """Awaits that another step than the one that ended them could have ended."""
+        """Awaits that another step than the one that ended them could have ended.
+
+        No reversal, but tried like one: *second* is the await, without its cause before it.
+        """
         found = []
         for at in range(self.n):
             op = self.ops[at]
@@ -246,7 +247,7 @@ class Order:
                     and not self.before(at, w)
                     and any(_wakes(self.ops[w], obj, op) for obj in objs)
                 ):
-                    found.append(Race(cause, at, after=True))
+                    found.append(Race(cause, at))
                     break
         return found
 

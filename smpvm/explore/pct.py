@@ -69,6 +69,8 @@ class Pct(Plain):
         return float(1 / (self.threads * max(self.length, 1) ** (self.depth - 1)))
 
     def notes(self) -> list[str]:
+        if not self.length:
+            return []  # nothing has been run
         return [
             f"pct: n = {self.threads} threads, k = {self.length} steps, d = {self.depth}: "
             f"each execution hits a bug of depth d with p >= {self.bound():.3g}"

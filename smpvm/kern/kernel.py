@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
-from smpvm.host.carrier import READ, WRITE, Carrier, Stopped
+from smpvm.host.carrier import Carrier, Stopped
 from smpvm.host.probe import Probe, Probes
+from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
 from smpvm.kern.proc import Procs
 from smpvm.kern.refcount import Refcounts
 from smpvm.kern.sched import Sched
-from smpvm.kern.access import serial_hook
 from smpvm.kern.shared import SILENT, Hook, instrumented
 from smpvm.kern.spinlock import SpinPool
 from smpvm.kern.thread import Misuse, Panic, Thread

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from smpvm.cli import main
+from smpvm.explore.campaign import Campaign, Plan, Report, merge
+from smpvm.explore.engine import Settings
 
 TOYS = str(Path(__file__).parent / "toys.py")
 
@@ -49,6 +51,27 @@ def test_json(capsys):
     assert docs[0]["digest"] == docs[1]["digest"]
     assert docs[0]["executions"] == 20
     assert docs[0]["verdict"] == "inconclusive"
+
+
+def test_a_merged_report_tells_of_every_worker():
+    first = Report("s", "random", "access", executions=1, notes=["a", "b"])
+    second = Report("s", "random", "access", executions=2, limited=3, notes=["b", "c"])
+    whole = merge([first, second])
+    assert (whole.executions, whole.limited, whole.notes) == (3, 3, ["a", "b", "c"])
+    assert whole.to_json()["given_up"] == 3
+    assert "  3 executions were given up as too long" in whole.lines()
+
+
+def test_pieces_of_a_campaign_are_the_whole(toys):
+    def run(first, schedules):
+        plan = Plan("random", schedules, first, shrink=False, settings=Settings(digest=False))
+        return Campaign(toys.Locked, plan).run()
+
+    pieces = merge([run(0, 12), run(12, 8)])
+    whole = run(0, 20)
+    assert (pieces.executions, pieces.points) == (20, whole.points)
+    assert pieces.traces == whole.traces
+    assert run(0, 12).traces != whole.traces
 
 
 def test_jobs_find_the_same(capsys):

@@ -136,3 +136,12 @@ def test_every_class_is_visited(explored, kinds):
         if compared == 3:
             break
     assert compared >= 2
+
+
+def test_a_race_is_reversed_again_with_what_later_executions_put_beside_it(explored):
+    # The first execution that reverses "release, then the nested acquire" has the try behind both;
+    # in a later one the try fails between them.  Brute force: 11 classes in 34,000 executions.
+    program = [[("token", 0)], [("tokens", 1)], [("toktry", 1)]]
+    dpor = explored(type("Case", (Program,), {"program": program}), Dpor(), LIMIT)
+    assert dpor.claim
+    assert len(dpor.classes) == 11
