@@ -210,33 +210,37 @@ class FindingLog:
         if self._dir is not None:
             self._dir.mkdir(parents=True, exist_ok=True)
 
-    def add(self, finding: Finding) -> bool:
-        """Take a finding; returns whether it is the first with its fingerprint."""
+    def add(self, finding: Finding) -> Finding:
+        """Take a finding; returns the one that is kept: the first with its fingerprint."""
         with self._mutex:
             known = self._found.get(finding.fingerprint)
             if known is not None:
                 known.count += finding.count
                 if known.count >= 4 * self._written.get(known.fingerprint, 1):
                     self._write(known)
-                return False
+                return known
             finding.command = finding.command or self._command
             self._found[finding.fingerprint] = finding
             self._write(finding)
         if self._on_new is not None:
             self._on_new(finding)
-        return True
+        return finding
 
-    def seen(self, fingerprint: str) -> bool:
-        """Count one more of a known finding; False if it is not known (make it and ``add`` it).
+    def seen(self, fingerprint: str) -> Finding | None:
+        """Count one more of a known finding; None if it is not known (make it and ``add`` it).
 
         For checkers that would spend much on building a record of something often seen.
         """
         with self._mutex:
             known = self._found.get(fingerprint)
-            if known is None:
-                return False
+            if known is not None:
+                known.count += 1
+            return known
+
+    def again(self, known: Finding) -> None:
+        """Count one more of a finding that is kept."""
+        with self._mutex:
             known.count += 1
-            return True
 
     def _write(self, finding: Finding) -> None:
         if self._dir is not None:

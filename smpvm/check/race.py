@@ -22,7 +22,7 @@ from typing import Any, Final
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
 from smpvm.check.clocks import ONE, TID_MASK, Clash, Known, Named, Release, Shared, Var
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import capture, functions, kind_of, near, places, shown
+from smpvm.check.stacks import KEEP, capture, functions, kind_of, near, places, shown
 from smpvm.host.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
@@ -38,13 +38,14 @@ class Races(Probe):
         self.log = log
         self.benign: Counter[tuple[str, str]] = Counter()
         """Unordered accesses to fields declared benign, by class and field."""
-        self.reported: Counter[tuple[str, str]] = Counter()
         self._bare: dict[Any, dict[str, Var]] = {}
         """State of the fields of objects that are not instrumented."""
         self._threads: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
         self._places = places()
+        self._pairs: dict[tuple[type, str, str, int, str, int], Finding | None] = {}
+        """The finding of each pair of places that has raced; None where that is benign."""
         self._names: dict[int, list[tuple[int, Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
         self._free: deque[Known] = deque()
@@ -81,7 +82,7 @@ class Races(Probe):
         field is *depth* frames out.
         """
         read, write, known_places = self.read, self.write, self._places
-        getframe = sys._getframe
+        saw_read, saw_write, getframe = self._read, self._write, sys._getframe
 
         def hook_read(obj: Any, field: str) -> None:
             td = current()
@@ -106,7 +107,7 @@ class Races(Probe):
             if ((last ^ epoch) & TID_MASK if last else var.reads is not None) or (
                 (wrote ^ epoch) & TID_MASK and known.others.get(wrote & TID_MASK, 0) < wrote
             ):
-                read(td, obj, field, getframe(depth))
+                saw_read(td, known, var, obj, field, getframe(depth))
                 return
             # The only reader since the last write, and ordered after that write.
             at = getframe(depth)
@@ -124,7 +125,7 @@ class Races(Probe):
             st = td.observed
             known = None if st is None else st.vc
             var = obj._seen.get(field)
-            if known is None or var is None or var.reads is not None:
+            if known is None or var is None:
                 write(td, obj, field, new, getframe(depth))
                 return
             if known.pending is not None:
@@ -132,8 +133,12 @@ class Races(Probe):
             epoch = known.epoch
             if var.write == epoch:
                 return
-            if (var.write ^ epoch) & TID_MASK or (var.read and (var.read ^ epoch) & TID_MASK):
-                write(td, obj, field, new, getframe(depth))
+            if (
+                (var.write ^ epoch) & TID_MASK
+                or (var.read and (var.read ^ epoch) & TID_MASK)
+                or var.reads is not None
+            ):
+                saw_write(td, known, var, obj, field, new, getframe(depth))
                 return
             # Nobody else has touched it since this thread wrote it last.
             at = getframe(depth)
@@ -161,15 +166,17 @@ class Races(Probe):
             # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
             # operation stored is ordered after it.
             known.acquire(var.atomic)
-        epoch = known.epoch
-        if var.read == epoch:
-            return
-        where = self._caller() if at is None else self._place(at)
+        if var.read != known.epoch:
+            self._read(td, known, var, obj, field, self._caller() if at is None else at)
+
+    def _read(self, td: Any, known: Known, var: Var, obj: Any, field: str, at: FrameType) -> None:
+        """A read in another epoch than the last one."""
+        epoch, where = known.epoch, self._place(at)
         write = var.write
         if write:
             tid = write & TID_MASK
             if tid != known.tid and known.others.get(tid, 0) < write:
-                self._race(Clash(td, obj, field, "read", where, write, var.write_site, "write"))
+                self._race(td, obj, field, "read", where, write, var.write_site, "write")
         if var.reads is not None:
             var.reads[known.tid] = (epoch, where)
             return
@@ -190,31 +197,35 @@ class Races(Probe):
             var = seen.setdefault(field, Var())
         if known.pending is not None:
             known.caught_up()
-        epoch = known.epoch
-        if var.write == epoch:
-            return
-        where = self._caller() if at is None else self._place(at)
+        if var.write != known.epoch:
+            self._write(td, known, var, obj, field, new, self._caller() if at is None else at)
+
+    def _write(
+        self, td: Any, known: Known, var: Var, obj: Any, field: str, new: Any, at: FrameType
+    ) -> None:
+        """A write in another epoch than the last one."""
+        epoch, where = known.epoch, self._place(at)
         write = var.write
         if write and not known.after(write):
-            self._race(Clash(td, obj, field, "write", where, write, var.write_site, "write", new))
+            self._race(td, obj, field, "write", where, write, var.write_site, "write", new)
         reads = var.reads
         if reads is not None:
             for last, site in list(reads.values()):
                 if not known.after(last):
-                    self._race(Clash(td, obj, field, "write", where, last, site, "read", new))
+                    self._race(td, obj, field, "write", where, last, site, "read", new)
             var.reads = None
         elif var.read and not known.after(var.read):
-            self._race(Clash(td, obj, field, "write", where, var.read, var.read_site, "read", new))
+            self._race(td, obj, field, "write", where, var.read, var.read_site, "read", new)
         var.read = 0
         var.write_site = where
         var.write = epoch
 
-    def _caller(self) -> int:
-        """The place in the kernel that accesses a field: out of the hooks and properties."""
+    def _caller(self) -> FrameType:
+        """The code in the kernel that accesses a field: out of the hooks and properties."""
         frame = sys._getframe(2)
         while not kind_of(frame.f_code) and frame.f_back is not None:
             frame = frame.f_back
-        return self._place(frame)
+        return frame
 
     def _place(self, at: FrameType) -> int:
         """A number for a place and its caller; their frames are kept the first time."""
@@ -320,39 +331,68 @@ class Races(Probe):
 
     # -- reporting
 
-    def _race(self, c: Clash) -> None:
+    def _race(
+        self,
+        td: Any,
+        obj: Any,
+        field: str,
+        deed: str,
+        where: int,
+        last: int,
+        last_where: int,
+        last_deed: str,
+        new: Any = None,
+    ) -> None:
+        """Two accesses with no order between them.  What has been told before is only counted."""
+        cls = type(obj)
+        pair = (cls, field, deed, where, last_deed, last_where)
+        try:
+            known = self._pairs[pair]
+        except KeyError:
+            clash = Clash(td, obj, field, deed, where, last, last_where, last_deed, new)
+            known = None if self._accepted(cls, clash) else self._report(clash)
+            if known is None or self._tells_function(where):
+                self._pairs[pair] = known
+        else:
+            if known is not None:
+                self.log.again(known)
+        if known is None:
+            self.benign[cls.__name__, field] += 1
+
+    def _tells_function(self, where: int) -> bool:
+        """Do the frames kept of a place have the function that a fingerprint names?"""
+        return any(kind_of(code) == KEEP for code, _ in self._places.get(where, ()))
+
+    def _report(self, c: Clash) -> Finding:
+        """Tell of a race between two places; returns the finding that has it."""
         cls = type(c.obj)
-        if self._accepted(cls, c):
-            self.benign[cls.__name__, c.field] += 1
-            return
-        self.reported[cls.__name__, c.field] += 1
         mine, theirs = capture(3), shown(self._places.get(c.last_where, ()))
         ends = sorted(
             (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )
         print_ = fingerprint("race", cls.__name__, c.field, *ends)
-        if self.log.seen(print_):
-            return
+        known = self.log.seen(print_)
+        if known is not None:
+            return known
         td, other, what = c.td, self._thread(c.last), f"{c.obj}.{c.field}"
         now = peek(c.obj, c.field)
         change = f"{now} → {c.new}" if c.deed == "write" else f"reads {now}"
-        self.log.add(
-            Finding(
-                "race",
-                f"{cls.__name__}.{c.field} of {c.obj}: {c.deed} by {td.name}, {c.last_deed} by "
-                f"{other.name if other is not None else '?'}, with no order between them",
-                sites=[
-                    site_of(other, f"{c.last_deed}s {what}", theirs),
-                    site_of(td, f"{c.deed}s {what}", mine),
-                ],
-                objects=[what],
-                evidence=[
-                    f"{c.field}: {change}",
-                    f"{td.name} holds {describe_held(td.observed)}",
-                ],
-                fingerprint=print_,
-            )
+        finding = Finding(
+            "race",
+            f"{cls.__name__}.{c.field} of {c.obj}: {c.deed} by {td.name}, {c.last_deed} by "
+            f"{other.name if other is not None else '?'}, with no order between them",
+            sites=[
+                site_of(other, f"{c.last_deed}s {what}", theirs),
+                site_of(td, f"{c.deed}s {what}", mine),
+            ],
+            objects=[what],
+            evidence=[
+                f"{c.field}: {change}",
+                f"{td.name} holds {describe_held(td.observed)}",
+            ],
+            fingerprint=print_,
         )
+        return self.log.add(finding)
 
     @staticmethod
     def _accepted(cls: type, c: Clash) -> bool:

@@ -80,7 +80,8 @@ class TestRecord:
 class TestLog:
     def test_one_record_for_one_fingerprint_with_a_count(self, tmp_path):
         log = FindingLog(tmp_path)
-        assert [log.add(example()) for _ in range(3)] == [True, False, False]
+        first = example()
+        assert [log.add(f) is first for f in (first, example(), example())] == [True, True, True]
         log.finish()
         (found,) = load_all(tmp_path)
         assert found.count == 3

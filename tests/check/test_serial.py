@@ -2,6 +2,7 @@
 
 import pytest
 
+from smpvm.check.race import Races
 from smpvm.explore.engine import Settings, execute
 from smpvm.explore.random_walk import RandomWalk
 from smpvm.kern.shared import shared
@@ -17,6 +18,9 @@ class Cell:
     def __init__(self):
         self.value = 0
         self.up = 0
+
+    def __str__(self):
+        return "cell"
 
 
 class Base:
@@ -146,3 +150,38 @@ def test_a_deadlock_shows_where_each_thread_waits():
 def test_the_unlocked_counter_is_found_in_every_order():
     runs = 20
     assert len(explore(Counter, runs)["race"]) >= runs
+
+
+class Racing(Base):
+    """One thread writes, two read, many times, with nothing between them."""
+
+    def set_up(self):
+        self.c = self.k.new(Cell)
+
+    def write(self):
+        for n in range(40):
+            self.c.value = n
+            self.c.up = self.c.value
+
+    def read(self):
+        return [self.c.value + self.c.up for _ in range(40)]
+
+    def bodies(self):
+        return [self.write, self.read, self.read]
+
+
+def test_a_race_seen_before_is_counted_like_the_first(monkeypatch):
+    """Known pairs of places are only counted: nothing that is reported may come to depend on it."""
+
+    def run():
+        outcome = execute(Racing, RandomWalk(5), Settings())
+        return [f.to_json() for f in outcome.findings], outcome.digest
+
+    quick, digest = run()
+    asked = []
+    monkeypatch.setattr(Races, "_tells_function", lambda self, where: bool(asked.append(where)))
+    slow, same = run()
+    assert (quick, digest) == (slow, same)
+    assert len(asked) == sum(f["count"] for f in slow)  # so none was known
+    assert len(slow) == 2
+    assert len(asked) > 100
