@@ -2,7 +2,8 @@
 
     frontrun python stress/bench_frontrun.py
 
-Seconds are of the process's CPU time, so that a busy host does not matter.
+Seconds are of the process's CPU time, so that a busy host does not matter; each search is made
+REPEATS times from the start, by both, so that what is done once does not matter either.
 For each: executions to find the bug, executions to exhaust, seconds, and how many distinct outcomes
 (lock orders, or values) were seen.  Exhaustive means all of them: 90 for the second program.
 """
@@ -22,6 +23,7 @@ from smpvm import Scenario
 from smpvm.explore.dpor import Dpor
 from smpvm.explore.engine import Settings, collected, execute
 
+REPEATS = 15
 BARE = Settings(checks=frozenset(), digest=False)
 
 
@@ -35,12 +37,16 @@ class Result:
     outcomes: set[Any] = field(default_factory=set)
     note: str = ""
 
+    @property
+    def rate(self) -> float:
+        """Executions a second."""
+        return self.executions * REPEATS / self.seconds if self.seconds else 0.0
+
     def row(self) -> str:
         """A line of the table."""
-        rate = self.executions / self.seconds if self.seconds else 0.0
         return (
             f"{self.executions:7} executions  bug at {self.first or '-':>4}  "
-            f"{len(self.outcomes):4} outcomes  {self.seconds:7.2f} s  {rate:9,.0f}/s  {self.note}"
+            f"{len(self.outcomes):4} outcomes  {self.seconds:7.2f} s  {self.rate:9,.0f}/s  {self.note}"
         )
 
 
@@ -173,7 +179,6 @@ def ours(scenario: Any) -> Result:
             super().setup()
             bodies.append(self)
 
-    began = time.process_time()
     with collected() as collector:
         while (outcome := execute(Kept, strategy, BARE, result.executions)) is not None:  # type: ignore[arg-type]
             result.executions += 1
@@ -184,9 +189,9 @@ def ours(scenario: Any) -> Result:
                 with body.k.quietly():
                     result.outcomes.add(body.outcome())
             bodies.clear()
+            steps = outcome.steps
             del outcome
-            collector.after()
-    result.seconds = time.process_time() - began
+            collector.after(steps)
     return result
 
 
@@ -258,7 +263,6 @@ def theirs(
             result.first = result.executions
         return good
 
-    began = time.process_time()
     try:
         found = frontrun.explore(
             setup=State, workers=workers, invariant=invariant, preemption_bound=None,
@@ -271,8 +275,15 @@ def theirs(
             result.note = "bug found"
     except Exception as why:
         result.note = f"{type(why).__name__}: {str(why)[:50]}"
-    result.seconds = time.process_time() - began
     return result
+
+
+def repeated(search: Callable[[], Result]) -> Result:
+    """One result with the seconds of all repeats."""
+    began = time.process_time()
+    results = [search() for _ in range(REPEATS)]
+    results[0].seconds = time.process_time() - began
+    return results[0]
 
 
 def compare() -> None:
@@ -310,14 +321,13 @@ def compare() -> None:
     ]
     have = importlib.util.find_spec("frontrun") is not None
     for title, scenario, workers, outcome, ok in programs:
-        mine = ours(scenario)
+        mine = repeated(lambda: ours(scenario))
         print(f"{title:<20} smpvm    {mine.row()}", flush=True)
         if have:
-            other = theirs(workers, outcome, ok)
+            other = repeated(lambda: theirs(workers, outcome, ok))
             print(f"{'':<20} frontrun {other.row()}", flush=True)
             if other.executions and other.seconds and mine.seconds:
-                ratio = (mine.executions / mine.seconds) / (other.executions / other.seconds)
-                print(f"{'':<20} executions per second: {ratio:.0f} times")
+                print(f"{'':<20} executions per second: {mine.rate / other.rate:.0f} times")
     if not have:
         print("frontrun is not installed (pip install frontrun): only smpvm's figures")
 

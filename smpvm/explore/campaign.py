@@ -148,8 +148,9 @@ class Campaign:
                 n += of
                 self._count(report, outcome)
                 hasher.update(outcome.digest)
+                steps = outcome.steps
                 del outcome
-                collector.after()
+                collector.after(steps)
                 now = time.perf_counter()
                 report.seconds = now - began
                 if self.progress is not None and now - told > 1.0:

@@ -225,22 +225,25 @@ class Collector:
     """Keeps the garbage collector out of executions, and lets it in between them."""
 
     def __init__(self) -> None:
-        self._n = 0
+        self._steps = 0
+        self._times = 0
 
-    def after(self) -> None:
-        """An execution is over, and nobody needs it any more."""
-        self._n += 1
-        gc.collect(2 if self._n % 256 == 0 else 1)
+    def after(self, steps: int) -> None:
+        """An execution of that many steps is over, and nobody needs it any more."""
+        self._steps += steps
+        if self._steps > 250:
+            self._steps = 0
+            self._times += 1
+            gc.collect(2 if self._times % 256 == 0 else 1)
 
 
 @contextmanager
 def collected() -> Iterator[Collector]:
-    """Machines are cyclic garbage: each is collected at once, while it is in the cache.
+    """Machines are cyclic garbage: collected soon, while they are in the cache.
 
     What was there before is frozen, so that a collection looks at little else.
     """
     was = gc.isenabled()
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:

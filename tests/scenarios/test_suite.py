@@ -29,8 +29,9 @@ def explore(cls, schedules, *, seed=0, until="", **settings):
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or not outcome.stuck
+            steps = outcome.steps
             del outcome
-            collector.after()
+            collector.after(steps)
             if until in kinds:
                 break
     return kinds
