@@ -46,7 +46,8 @@ class Result:
         """A line of the table."""
         return (
             f"{self.executions:7} executions  bug at {self.first or '-':>4}  "
-            f"{len(self.outcomes):4} outcomes  {self.seconds:7.2f} s  {self.rate:9,.0f}/s  {self.note}"
+            f"{len(self.outcomes):4} outcomes  {self.seconds:7.2f} s  {self.rate:9,.0f}/s  "
+            f"{self.note}"
         )
 
 
@@ -278,10 +279,10 @@ def theirs(
     return result
 
 
-def repeated(search: Callable[[], Result]) -> Result:
+def repeated(search: Callable[..., Result], *args: Any) -> Result:
     """One result with the seconds of all repeats."""
     began = time.process_time()
-    results = [search() for _ in range(REPEATS)]
+    results = [search(*args) for _ in range(REPEATS)]
     results[0].seconds = time.process_time() - began
     return results[0]
 
@@ -321,10 +322,10 @@ def compare() -> None:
     ]
     have = importlib.util.find_spec("frontrun") is not None
     for title, scenario, workers, outcome, ok in programs:
-        mine = repeated(lambda: ours(scenario))
+        mine = repeated(ours, scenario)
         print(f"{title:<20} smpvm    {mine.row()}", flush=True)
         if have:
-            other = repeated(lambda: theirs(workers, outcome, ok))
+            other = repeated(theirs, workers, outcome, ok)
             print(f"{'':<20} frontrun {other.row()}", flush=True)
             if other.executions and other.seconds and mine.seconds:
                 print(f"{'':<20} executions per second: {mine.rate / other.rate:.0f} times")
