@@ -21,7 +21,7 @@ from smpvm.host.carrier import (
     WRITE,
     YIELD,
 )
-from smpvm.host.serial import AWAIT, RESUME, TIMER, Op
+from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
 
 _IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
 _FIELDS: Final = frozenset((READ, WRITE, ATOMIC))

@@ -19,7 +19,7 @@ from typing import Any
 from smpvm.explore.dependence import conflict
 from smpvm.explore.hb import Order, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
-from smpvm.host.serial import AWAIT, RESUME, START
+from smpvm.host.strand import AWAIT, RESUME, START
 
 _GATES = (AWAIT, RESUME, START)
 

@@ -17,7 +17,7 @@ from smpvm.explore.schedule import Namer, Schedule, runs_of
 from smpvm.explore.scheduler import SerialCarrier, Strategy
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED
 from smpvm.host.probe import Probe
-from smpvm.host.serial import AWAIT
+from smpvm.host.strand import AWAIT
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.stall import who_waits
 

@@ -25,7 +25,8 @@ from smpvm.host.carrier import (
     WRITE,
     YIELD,
 )
-from smpvm.host.serial import AWAIT, RESUME, TIMER, Op, SerialCarrier
+from smpvm.host.serial import SerialCarrier
+from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
 
 Clock = list[int]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from smpvm.explore.schedule import Schedule, checksum
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
-from smpvm.host.serial import CLOCK
+from smpvm.host.strand import CLOCK
 
 Switches = Mapping[tuple[int, int], int]
 """(thread, how many steps it has taken) → the thread that goes on; thread -1 is the beginning."""

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import smpvm
-from smpvm.host.serial import AWAIT, CLOCK, Op
+from smpvm.host.strand import AWAIT, CLOCK, Op
 
 VERSION = "s1"
 _RUN = re.compile(r"(\d+)x(\d+)~([0-9a-f]{2})")

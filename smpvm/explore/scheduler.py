@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from smpvm.host.serial import Op, Scheduler, SerialCarrier, Strand
+from smpvm.host.serial import SerialCarrier
+from smpvm.host.strand import Op, Scheduler, Strand
 
 __all__ = ["Op", "Scheduler", "SerialCarrier", "Strand", "Strategy"]
 

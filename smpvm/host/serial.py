@@ -11,105 +11,19 @@ has ended, or it is *stuck*: nobody can run, and no timer will change that.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
-from smpvm.host.carrier import ACQUIRE_SHARED, HOLDING, WRITE, YIELD, Carried, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, YIELD, Carried, Stopped
+from smpvm.host.strand import AWAIT, CLOCK, RESUME, TIMER, Op, Scheduler, Strand
 from smpvm.host.switcher import make_switcher
-
-# Kinds of step that only the serial carrier makes.
-START: Final = "start"
-AWAIT: Final = "await"
-RESUME: Final = "resume"
-TIMER: Final = "timer"
-
-CLOCK: Final = -1
-"""The tid of a timer step."""
-
+from smpvm.host.watched import Watched
 
 _IDLE_FIRES: Final = 200
 """Timers that may fire in a row without a step of a thread that must end."""
 
-Op = tuple[int, str, Any, str]
-"""One step, done or pending: tid, kind, object, field.
 
-A plain tuple, because one is made at every schedule point.  For AWAIT the object is the tuple of
-(object, field) that were looked at; the field "" means all of it.
-"""
-
-
-class Strand:
-    """What the serial carrier knows of one thread; this is what a scheduler chooses among."""
-
-    __slots__ = (
-        "blocked",
-        "cause",
-        "daemon",
-        "deadline",
-        "done",
-        "go",
-        "looked",
-        "op",
-        "parked",
-        "permit",
-        "ready",
-        "runnable",
-        "started",
-        "td",
-        "tell",
-        "tid",
-        "watched",
-    )
-
-    def __init__(self, td: Carried) -> None:
-        self.td = td
-        self.tid = td.tid
-        self.op: Op = (td.tid, START, td, "")
-        """The operation that it does next."""
-        self.ready: Callable[[], bool] | None = None
-        self.runnable = False
-        self.parked = False
-        self.permit = False
-        self.deadline: int | None = None
-        self.watched: tuple[tuple[Any, str], ...] = ()
-        self.looked = 0
-        """Log position of the last relax: what it read before is forgotten."""
-        self.cause = CLOCK
-        """Log position of the step that made it runnable (-1: none)."""
-        self.blocked = False
-        """It has said that its acquire waits; ``tell``: it is to say so when it gets control."""
-        self.tell = False
-        self.started = False
-        self.done = False
-        self.daemon = False
-        self.go: Callable[[], Any] = _nowhere
-
-    def __str__(self) -> str:
-        return self.td.name
-
-    def __lt__(self, other: Strand) -> bool:
-        return self.tid < other.tid
-
-
-def _nowhere() -> None:
-    raise RuntimeError("strand has no context")
-
-
-class Scheduler(Protocol):
-    """Who runs next."""
-
-    every: bool
-    """True to be asked also where only one thread can run."""
-
-    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand | None:
-        """One of *runnable* (in tid order, not empty); *current* is among them, or None.
-
-        None ends the execution.
-        """
-
-
-class SerialCarrier:
+class SerialCarrier(Watched):
     """Carries the threads of one machine, one at a time.  A carrier is used for one execution.
 
     *limit* is the number of steps after which the scheduler is taken to be unfair: *fair* goes on
@@ -128,11 +42,8 @@ class SerialCarrier:
         limit: int = 100_000,
         fair: Scheduler | None = None,
     ) -> None:
-        self.access_points = access_points
+        super().__init__(access_points, scheduler.every)
         self.stopping = False
-        self.inert = True
-        """True while the boot thread runs alone (set-up, audit): points do nothing."""
-        self.log: list[Op] = []
         self.causes: dict[int, int] = {}
         """Log position of a step → that of the step that made it possible."""
         self.gates: list[int] = []
@@ -141,8 +52,6 @@ class SerialCarrier:
         self.stuck: str = ""
         """Why nobody can run: "" (all ended), "stuck", "livelock" (endless, under a fair
         scheduler too), "limit" (too long, nothing is known), "cut" (by the scheduler)."""
-        self.on_block: Callable[[Any, Any, str, int], None] | None = None
-        """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
         self.on_idle: Callable[[], object] | None = None
         """Called when nobody can run, before time moves on."""
         self.on_rest: Callable[[], None] | None = None
@@ -160,16 +69,6 @@ class SerialCarrier:
         self._limit = limit
         self._span = limit
         self._switcher = make_switcher(switcher)
-        self._runnable: list[Strand] = []
-        self._gated = 0
-        self._slow = int(scheduler.every)
-        """Not 0: who can run must be asked of each acquire, or the scheduler wants every point."""
-        self._told: list[Strand] = []
-        self.touches: list[tuple[int, Any]] = []
-        """(log position, object) of each write that was told by ``touched``; plain writes that are
-        steps of their own are in the log, and not here."""
-        self.awaiting: list[Strand] = []
-        """Strands whose spin waits for a write (``wrote``)."""
         self._ticks = 0
         self._idle_fires = 0
         self._last_timer = 0
@@ -353,31 +252,7 @@ class SerialCarrier:
             self.stuck = "cut"
         return nxt
 
-    def _bar(self, strand: Strand) -> None:
-        """The pending acquire is not possible: not runnable until its lock has been written.
-
-        Where that is so for the first time the thread gets control to say it (``on_block``), on
-        its own stack; that is no step.
-        """
-        self._disable(strand)
-        self._gated -= 1
-        self._slow -= 1
-        strand.watched = ((strand.op[2], ""),)
-        self.awaiting.append(strand)
-        if not strand.blocked and self.on_block is not None:
-            strand.blocked = strand.tell = True
-            self._told.append(strand)
-            self._slow += 1
-
-    # -- who can run
-
-    def _enable(self, strand: Strand) -> None:
-        strand.runnable = True
-        insort(self._runnable, strand)
-
-    def _disable(self, strand: Strand) -> None:
-        strand.runnable = False
-        self._runnable.remove(strand)
+    # -- the end of a turn
 
     def _advance(self) -> bool:
         """Nobody can run: move time to the earliest timer.  False: the execution is over."""
@@ -482,70 +357,6 @@ class SerialCarrier:
         self._step(me)
         me.looked = len(self.log)
 
-    def _looks(
-        self, me: Strand, watched: tuple[object, ...]
-    ) -> tuple[tuple[tuple[Any, str], ...], dict[tuple[Any, str], int]]:
-        """Which fields of *watched* the thread has read since its last relax, and where first."""
-        since: dict[tuple[Any, str], int] = {}
-        log, tid = self.log, me.tid
-        whole = not self.access_points
-        for at in range(len(log) - 1, max(me.looked, len(log) - 4000) - 1, -1):
-            op = log[at]
-            if op[0] == tid and any(op[2] is obj for obj in watched):
-                since[(op[2], "" if whole else op[3])] = at
-        for obj in watched:
-            if not any(seen is obj for seen, _ in since):
-                since[(obj, "")] = me.looked
-        return tuple(since), since
-
-    def _touched_since(self, me: Strand, since: dict[tuple[Any, str], int]) -> int:
-        """The first step of another thread that wrote what *me* had looked at; -1 if none."""
-        oldest = max(min(since.values()), 0)
-        writes = [(at, self.log[at][2]) for at in range(oldest, len(self.log)) if self._plain(at)]
-        for at, obj in reversed(self.touches):
-            if at < oldest:
-                break
-            writes.append((at, obj))
-        found = [
-            at
-            for at, obj in writes
-            for (seen, field), look in since.items()
-            if seen is obj and at >= look and _same_field(self.log[at], obj, field)
-            if self.log[at][0] != me.tid
-        ]
-        return min(found, default=CLOCK)
-
-    def _plain(self, at: int) -> bool:
-        return self.log[at][1] == WRITE
-
-    def touched(self, obj: object) -> None:
-        """The running step writes *obj*: strands that await it can run again."""
-        if self.inert:
-            return
-        at = len(self.log) - 1
-        self.touches.append((at, obj))
-        if self.awaiting:
-            self._wake(at, obj)
-
-    def wrote(self, obj: object) -> None:
-        """The running step is a plain write of *obj*, logged as such."""
-        if not self.inert:
-            self._wake(len(self.log) - 1, obj)
-
-    def _wake(self, at: int, obj: object) -> None:
-        op = self.log[at] if at >= 0 else None
-        for strand in list(self.awaiting):
-            if strand.ready is None:
-                if any(o is obj and _same_field(op, obj, f) for o, f in strand.watched):
-                    self.awaiting.remove(strand)
-                    strand.cause = at
-                    self._enable(strand)
-            elif strand.op[2] is obj or (strand.op[3] == HOLDING and _is_token(obj)):
-                self.awaiting.remove(strand)
-                self._gated += 1
-                self._slow += 1
-                self._enable(strand)
-
     def yield_(self) -> None:
         """A schedule point that touches nothing."""
         if self.stopping:
@@ -602,12 +413,3 @@ class SerialCarrier:
                 strand.go()
         self._me = self.boot
         self._switcher.close()
-
-
-def _is_token(obj: object) -> bool:
-    return getattr(obj, "kind", "") == "token"
-
-
-def _same_field(op: Op | None, obj: object, field: str) -> bool:
-    """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
-    return not field or op is None or op[2] is not obj or not op[3] or op[3] == field

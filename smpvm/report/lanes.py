@@ -7,7 +7,7 @@ from typing import Any
 
 from smpvm.host.carrier import ATOMIC, READ, WRITE
 from smpvm.host.probe import Probe
-from smpvm.host.serial import CLOCK, TIMER, Op
+from smpvm.host.strand import CLOCK, TIMER, Op
 from smpvm.kern.shared import peek
 
 
