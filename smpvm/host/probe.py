@@ -193,50 +193,48 @@ def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
 class Probes:
     """One attribute for each event: None, one observer's method, or a fan-out over several."""
 
-    __slots__ = (*EVENTS, "observers")
-
-    thread_spawn: Event
-    thread_start: Event
-    thread_exit: Event
-    thread_join: Event
-    lock_want: Event
-    lock_block: Event
-    lock_acquired: Event
-    lock_failed: Event
-    lock_release: Event
-    lock_converted: Event
-    token_drop: Event
-    token_regain: Event
-    sleep_interlock: Event
-    sleep: Event
-    sleep_done: Event
-    wakeup: Event
-    read: Event
-    write: Event
-    atomic: Event
-    page_busied: Event
-    page_unbusied: Event
-    page_want: Event
-    page_block: Event
-    io_start: Event
-    io_finish: Event
-    page_hold: Event
-    page_wire: Event
-    page_alloc: Event
-    page_free: Event
-    queue_insert: Event
-    queue_remove: Event
-    queue_requeue: Event
-    marker_hop: Event
-    scan_begin: Event
-    scan_end: Event
-    pip_add: Event
-    pip_wakeup: Event
-    pip_block: Event
-    io_submit: Event
-    io_complete: Event
-    call: Event
-    panic: Event
+    thread_spawn: Event = None
+    thread_start: Event = None
+    thread_exit: Event = None
+    thread_join: Event = None
+    lock_want: Event = None
+    lock_block: Event = None
+    lock_acquired: Event = None
+    lock_failed: Event = None
+    lock_release: Event = None
+    lock_converted: Event = None
+    token_drop: Event = None
+    token_regain: Event = None
+    sleep_interlock: Event = None
+    sleep: Event = None
+    sleep_done: Event = None
+    wakeup: Event = None
+    read: Event = None
+    write: Event = None
+    atomic: Event = None
+    page_busied: Event = None
+    page_unbusied: Event = None
+    page_want: Event = None
+    page_block: Event = None
+    io_start: Event = None
+    io_finish: Event = None
+    page_hold: Event = None
+    page_wire: Event = None
+    page_alloc: Event = None
+    page_free: Event = None
+    queue_insert: Event = None
+    queue_remove: Event = None
+    queue_requeue: Event = None
+    marker_hop: Event = None
+    scan_begin: Event = None
+    scan_end: Event = None
+    pip_add: Event = None
+    pip_wakeup: Event = None
+    pip_block: Event = None
+    io_submit: Event = None
+    io_complete: Event = None
+    call: Event = None
+    panic: Event = None
 
     def __init__(self, observers: Sequence[Probe] = ()) -> None:
         self.observers = tuple(observers)
@@ -245,7 +243,5 @@ class Probes:
             cls: Any = type(observer)
             for name in _heard_by(cls):
                 calls.setdefault(name, []).append(getattr(observer, name))
-        for name in EVENTS:
-            setattr(self, name, None)
         for name, heard in calls.items():
             setattr(self, name, heard[0] if len(heard) == 1 else _fan(tuple(heard)))

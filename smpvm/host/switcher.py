@@ -5,6 +5,7 @@ Either way exactly one strand runs at a time, and the strand that runs says who 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 
+@functools.cache
 def _greenlet() -> Any:
     try:
         return importlib.import_module("greenlet")

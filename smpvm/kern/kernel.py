@@ -192,7 +192,8 @@ class Kernel:
     def _retire(self, td: Thread) -> None:
         with self._guard:
             for total, own in zip(self._retired, (td.cnt, td.acquired, td.contended), strict=True):
-                total.update(own)
+                if own:
+                    total.update(own)
             if td in self.threads:
                 self.threads.remove(td)
 
