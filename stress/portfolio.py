@@ -35,7 +35,8 @@ SCENARIOS = builtin(smpvm.scenarios)
 def run_piece(name: str, repaired: bool, first: int, schedules: int, granularity: str) -> Report:
     """In a worker: schedules *first* to *first* + *schedules* of one scenario."""
     scenario = SCENARIOS[name]
-    settings = Settings(granularity, repairs=tuple(scenario.repairs) if repaired else ())
+    repairs = tuple(scenario.repairs) if repaired else ()
+    settings = Settings(granularity, repairs=repairs, digest=False)
     plan = Plan(first=first, schedules=schedules, shrink=False, settings=settings)
     return Campaign(scenario, plan).run()
 
@@ -85,7 +86,6 @@ class Row:
             "points": report.points,
             "seconds": round(report.seconds, 2),
             "limited": report.limited,
-            "digest": report.digest,
             "findings": [
                 {k: v for k, v in f.to_json().items() if k in ("kind", "title", "fingerprint")}
                 | {"count": f.count, "schedule": f.schedule}

@@ -146,9 +146,10 @@ class Campaign:
                     report.proven = strategy.claim()
                     break
                 n += of
-                self._count(report, outcome)
                 hasher.update(outcome.digest)
                 steps = outcome.steps
+                if not self._count(report, outcome):
+                    outcome.carrier.forget()
                 del outcome
                 collector.after(steps)
                 now = time.perf_counter()
@@ -168,7 +169,9 @@ class Campaign:
             report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
         return report
 
-    def _count(self, report: Report, outcome: Outcome) -> None:
+    def _count(self, report: Report, outcome: Outcome) -> bool:
+        """Take the figures of an execution; returns whether it is kept, for a finding."""
+        kept = False
         report.points += outcome.steps
         if outcome.stuck == "limit":
             report.limited += 1
@@ -185,8 +188,10 @@ class Campaign:
             if known is None:
                 self._by_mark[finding.fingerprint] = (finding, outcome)
                 outcome.carrier.strands.clear()  # the machine may go; the log stays
+                kept = True
             else:
                 known[0].count += 1
+        return kept
 
     def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
         """The finding with its schedule, shrunk, and the command that shows it again."""

@@ -23,7 +23,8 @@ from smpvm.host.carrier import (
 )
 from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
 
-_IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
+IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
+"""Kinds of steps that concern an object as the identity of sleeps."""
 _FIELDS: Final = frozenset((READ, WRITE, ATOMIC))
 
 
@@ -58,7 +59,7 @@ def conflict(a: Op, b: Op) -> bool:
 
 def apart(kind: str, kind2: str) -> bool:
     """Is one a matter of an object as the identity of sleeps, the other of its fields?"""
-    return (kind in _IDENTITY and kind2 in _FIELDS) or (kind2 in _IDENTITY and kind in _FIELDS)
+    return (kind in IDENTITY and kind2 in _FIELDS) or (kind2 in IDENTITY and kind in _FIELDS)
 
 
 def is_token(obj: Any) -> bool:

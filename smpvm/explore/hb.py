@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smpvm.explore.dependence import apart, conflict, is_acquire, same
+from smpvm.explore.dependence import IDENTITY, apart, conflict, is_acquire, same
 from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
@@ -21,12 +21,11 @@ from smpvm.host.carrier import (
     READ,
     RELEASE,
     SLEEP,
-    WAKEUP,
     WRITE,
     YIELD,
 )
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
+from smpvm.host.strand import AWAIT, TIMER, Op
 
 Clock = list[int]
 
@@ -294,6 +293,27 @@ class _Place:
         self.last = self.since = 0
         self.fields: dict[str, list[int]] = {}
 
+    def whole(self, step: tuple[int, int]) -> int:
+        """A step on all of the object; returns its hash."""
+        one = hash((step, self.last, self.since))
+        self.last, self.since = one, 0
+        self.fields.clear()
+        return one
+
+    def part(self, step: tuple[int, int], field: str, read: bool) -> int:
+        """A step on one field; returns its hash."""
+        have = self.fields.get(field)
+        if have is None:
+            have = self.fields[field] = [self.last, 0]
+        if read:
+            one = hash((step, have[0]))
+            have[1] += one
+        else:
+            one = hash((step, have[0], have[1]))
+            have[0], have[1] = one, 0
+        self.since += one
+        return one
+
 
 def trace_hash(carrier: SerialCarrier) -> int:
     """A number for the class of the trace: cheap, for counting how many were seen.
@@ -304,42 +324,25 @@ def trace_hash(carrier: SerialCarrier) -> int:
     places: dict[Any, _Place] = {}
     counts: dict[int, int] = {}
     extra: dict[int, list[Any]] = {}
+    log = carrier.log
     for at, obj in carrier.touches:
-        if not covers(carrier.log[at], obj):
+        if not covers(log[at], obj):
             extra.setdefault(at, []).append(obj)
     total = 0
-    for at, (tid, kind, obj, field) in enumerate(carrier.log):
-        n = counts[tid] = counts.get(tid, 0) + 1
+    for at, (tid, kind, obj, field) in enumerate(log):
+        counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
             continue
         place = places.get(obj)
         if place is None:
             place = places[obj] = _Place()
-        if kind in (SLEEP, WAKEUP, RESUME):
+        if kind in IDENTITY:
             field = "as identity"
-        total += _hash_step(place, (tid, n), field, kind == READ)
-        for other in extra.get(at, ()):
-            total += _hash_step(places.setdefault(other, _Place()), (tid, n), "", False)
+        total += place.part((tid, n), field, kind == READ) if field else place.whole((tid, n))
+        if at in extra:
+            for other in extra[at]:
+                total += places.setdefault(other, _Place()).whole((tid, n))
     return total & 0xFFFFFFFFFFFFFFFF
-
-
-def _hash_step(place: _Place, step: tuple[int, int], field: str, read: bool) -> int:
-    if not field:
-        one = hash((step, place.last, place.since))
-        place.last, place.since = one, 0
-        place.fields.clear()
-        return one
-    have = place.fields.get(field)
-    if have is None:
-        have = place.fields[field] = [place.last, 0]
-    if read:
-        one = hash((step, have[0]))
-        have[1] += one
-    else:
-        one = hash((step, have[0], have[1]))
-        have[0], have[1] = one, 0
-    place.since += one
-    return one
 
 
 def _join(a: Clock, b: Clock) -> Clock:

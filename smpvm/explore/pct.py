@@ -7,6 +7,7 @@ probability of at least 1 / (n * k^(d-1)) in each execution.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -24,21 +25,26 @@ class _Priorities:
         self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
 
     def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand:
-        prio = self._prio
-        for strand in runnable:
-            if strand.tid not in prio:
-                prio[strand.tid] = 1.0 + self._random()
+        best = self._highest(runnable)
         if current is not None and current.op[1] == YIELD:
             self._lower(current)
-        best = max(runnable, key=self._of)
+            best = self._highest(runnable)
         if self._step in self._drops:
             self._lower(best)
-            best = max(runnable, key=self._of)
+            best = self._highest(runnable)
         self._step += 1
         return best
 
-    def _of(self, strand: Strand) -> float:
-        return self._prio[strand.tid]
+    def _highest(self, runnable: Sequence[Strand]) -> Strand:
+        prio = self._prio
+        best, top = runnable[0], -math.inf
+        for strand in runnable:
+            have = prio.get(strand.tid)
+            if have is None:
+                have = prio[strand.tid] = 1.0 + self._random()
+            if have > top:
+                best, top = strand, have
+        return best
 
     def _lower(self, strand: Strand) -> None:
         self._floor -= 1.0
