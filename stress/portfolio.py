@@ -52,8 +52,8 @@ class Row:
     points: int = 0
     seconds: float = 0.0
     limited: int = 0
-    asked: int = 0
-    """The schedules that have been run or given to a worker."""
+    taken: dict[int, int] = field(default_factory=dict)
+    """The first schedule of each piece that has been run or given to a worker → how many."""
     traces: set[int] = field(default_factory=set)
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -66,6 +66,19 @@ class Row:
     def expected(self) -> bool:
         """May it have findings: are there repairs, and are they left out?"""
         return bool(SCENARIOS[self.name].repairs) and not self.repaired
+
+    @property
+    def asked(self) -> int:
+        """How many schedules have been run or given to a worker."""
+        return sum(self.taken.values())
+
+    def next_piece(self, schedules: int, piece: int) -> tuple[int, int]:
+        """The first schedule that nobody has taken, and how many of a piece are free."""
+        first = 0
+        while first in self.taken:
+            first += self.taken[first]
+        end = min([schedules, first + piece, *(f for f in self.taken if f > first)])
+        return first, end - first
 
     def load(self) -> None:
         """What earlier runs have left."""
@@ -105,7 +118,7 @@ class Row:
         self.points += doc["points"]
         self.seconds += doc["seconds"]
         self.limited += doc["limited"]
-        self.asked = max(self.asked, doc["first"] + doc["executions"])
+        self.taken[doc["first"]] = doc["executions"]
         for found in doc["findings"]:
             known = self.findings.setdefault(found["fingerprint"], {**found, "count": 0})
             known["count"] += found["count"]
@@ -141,8 +154,8 @@ def work(rows: list[Row], args: argparse.Namespace) -> None:
             short = [r for r in rows if r.asked < args.schedules]
             while short and len(running) < args.jobs and time.monotonic() < end:
                 row = min(short, key=lambda r: r.asked)
-                first, n = row.asked, min(args.piece, args.schedules - row.asked)
-                row.asked += n
+                first, n = row.next_piece(args.schedules, args.piece)
+                row.taken[first] = n
                 job = pool.submit(run_piece, row.name, row.repaired, first, n, args.granularity)
                 running[job] = (row, first)
                 short = [r for r in rows if r.asked < args.schedules]
