@@ -42,7 +42,7 @@ class SerialCarrier(Watched):
         limit: int = 100_000,
         fair: Scheduler | None = None,
     ) -> None:
-        super().__init__(access_points, scheduler.every)
+        super().__init__(access_points)
         self.stopping = False
         self.causes: dict[int, int] = {}
         """Log position of a step → that of the step that made it possible."""
@@ -139,7 +139,7 @@ class SerialCarrier(Watched):
             nxt = self._pick(me)
             if nxt is not me:
                 self._switch(nxt)
-        elif len(self._runnable) > 1:
+        elif self._every or len(self._runnable) > 1:
             nxt = self._choose(self._runnable, me)
             if nxt is not me:
                 if nxt is None:
@@ -160,7 +160,7 @@ class SerialCarrier(Watched):
         runnable, log, point = self._runnable, self.log, self.point
 
         def access(obj: Any, field: str) -> None:
-            if self._slow or self.inert or len(runnable) < 2:
+            if self._slow or self.inert or not (self._every or len(runnable) > 1):
                 point(kind, obj, field)
                 return
             me = self._me
@@ -286,7 +286,6 @@ class SerialCarrier(Watched):
         if self._fair is not None and self.steps_before_fair is None:
             self.steps_before_fair = len(self.log)
             self._choose = self._fair.choose
-            self._slow += int(self._fair.every) - int(self._every)
             self._every = self._fair.every
             self._limit = len(self.log) + self._span
             return

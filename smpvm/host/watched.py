@@ -17,7 +17,7 @@ from smpvm.host.strand import CLOCK, Op, Strand
 class Watched:
     """The log of what has been done, the runnable strands, and those that watch for writes."""
 
-    def __init__(self, access_points: bool, every: bool) -> None:
+    def __init__(self, access_points: bool) -> None:
         self.access_points = access_points
         self.inert = True
         """True while the boot thread runs alone (set-up, audit): points do nothing."""
@@ -31,8 +31,8 @@ class Watched:
         """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
         self._runnable: list[Strand] = []
         self._gated = 0
-        self._slow = int(every)
-        """Not 0: who can run must be asked of each acquire, or the scheduler wants every point."""
+        self._slow = 0
+        """Not 0: who can run must be asked of each acquire (``_gated`` and ``_told``, summed)."""
         self._told: list[Strand] = []
 
     def forget(self) -> None:
