@@ -154,6 +154,9 @@ def breaking(step: int) -> type[SerialCarrier]:
             super().point(kind, obj, field, ready)
             self._maybe_break()
 
+        def access_points_of(self, kind: str) -> Callable[[Any, str], None]:
+            return lambda obj, field: self.point(kind, obj, field)
+
         def _step(self, me: Strand) -> None:
             # A thread starts, wakes up, or looks again.
             super()._step(me)
