@@ -32,12 +32,15 @@ from smpvm.explore.find import builtin
 SCENARIOS = builtin(smpvm.scenarios)
 
 
-def run_piece(name: str, repaired: bool, first: int, schedules: int, granularity: str) -> Report:
-    """In a worker: schedules *first* to *first* + *schedules* of one scenario."""
+def run_piece(
+    name: str, repaired: bool, first: int, schedules: int, granularity: str, traces: bool
+) -> Report:
+    """In a worker: schedules *first* to *first* + *schedules* of one scenario; *traces*: count
+    the distinct ones."""
     scenario = SCENARIOS[name]
     repairs = tuple(scenario.repairs) if repaired else ()
     settings = Settings(granularity, repairs=repairs, digest=False)
-    plan = Plan(first=first, schedules=schedules, shrink=False, settings=settings)
+    plan = Plan(first=first, schedules=schedules, shrink=False, settings=settings, traces=traces)
     return Campaign(scenario, plan).run()
 
 
@@ -156,7 +159,10 @@ def work(rows: list[Row], args: argparse.Namespace) -> None:
                 row = min(short, key=lambda r: r.asked)
                 first, n = row.next_piece(args.schedules, args.piece)
                 row.taken[first] = n
-                job = pool.submit(run_piece, row.name, row.repaired, first, n, args.granularity)
+                job = pool.submit(
+                    *(run_piece, row.name, row.repaired, first, n, args.granularity),
+                    first < args.traces,
+                )
                 running[job] = (row, first)
                 short = [r for r in rows if r.asked < args.schedules]
             if not running:
@@ -176,6 +182,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--only", default="", help="scenarios whose names contain this")
     parser.add_argument("--repaired", action="store_true", help="with each scenario's own repairs")
+    parser.add_argument(
+        "--traces", type=int, default=1 << 60, help="count distinct traces up to this schedule only"
+    )
     parser.add_argument("--granularity", default="access", choices=("access", "sync"))
     parser.add_argument("--dir", type=Path, default=Path("runs/portfolio"))
     parser.add_argument("--table", action="store_true", help="only print what is known")
