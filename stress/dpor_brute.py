@@ -86,7 +86,9 @@ def main() -> int:
     endless = ("Scenario", "Sharers")
     names = [n for n, toy in vars(toys).items() if isinstance(toy, type) and n not in endless]
     programs = [(n, getattr(toys, n)) for n in names]
+    # Three of each are too many for brute force.
     programs.append(("Philosophers of 2", type("Two", (toys.Philosophers,), {"n": 2})))
+    programs.append(("Locked by 2", type("Pair", (toys.Locked,), {"names": "ab"})))
     if args.random:
         made = load("test_random_programs")
         for kinds in made.GROUPS:

@@ -154,9 +154,7 @@ class Dpor(Plain):
         else:
             last = self._frames[-1]
             done = last.pending[last.chosen]
-            extra = [
-                obj for at, obj in self._carrier.touches if at == last.at and not covers(done, obj)
-            ]
+            extra = [obj for obj in self._carrier.touched_at(last.at) if not covers(done, obj)]
             sleep = {
                 tid: op
                 for tid, op in last.sleep.items()
@@ -179,10 +177,23 @@ class Dpor(Plain):
                 if strand.tid == tid and tid not in frame.sleep:
                     self._subtree = subtree
                     return strand
+            if tid not in frame.enabled:
+                self._try_all(frame)
         awake = [s for s in runnable if s.tid not in frame.sleep]
         if not awake:
             return None
         return current if current is not None and current in awake else awake[0]
+
+    def _try_all(self, frame: Frame) -> None:
+        """What the wakeup tree asks for is not possible here: so try everybody, and miss nothing.
+
+        It foresees an acquire by the order of another execution, in which who had the lock had
+        given it back.
+        """
+        known = {tid for tid, _ in frame.todo.children}
+        for tid in frame.enabled:
+            if tid not in known and tid not in frame.sleep and tid != frame.chosen:
+                frame.todo.children.append((tid, Branch()))
 
     # -- between executions
 
@@ -251,6 +262,8 @@ class Dpor(Plain):
                     self._subtree = subtree
                     self._fixed = len(frames)
                     return True
+                if tid not in frame.enabled:
+                    self._try_all(frame)
             frames.pop()
         return False
 

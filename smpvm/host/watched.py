@@ -101,6 +101,16 @@ class Watched:
     def _plain(self, at: int) -> bool:
         return self.log[at][1] == WRITE
 
+    def touched_at(self, at: int) -> list[Any]:
+        """What the step at log position *at*, one of the last, has written (``touched``)."""
+        found = []
+        for position, obj in reversed(self.touches):
+            if position < at:
+                break
+            if position == at:
+                found.append(obj)
+        return found
+
     def touched(self, obj: object) -> None:
         """The running step writes *obj*: strands that await it can run again."""
         if self.inert:
