@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from array import array
@@ -152,7 +153,9 @@ def work(rows: list[Row], args: argparse.Namespace) -> None:
     """Run pieces until all is done, or time is up."""
     end = time.monotonic() + args.minutes * 60
     running: dict[Future[Report], tuple[Row, int]] = {}
-    with ProcessPoolExecutor(args.jobs) as pool:
+    # Ctrl-C is for the parent: a worker brings its piece to an end, which nobody takes.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(args.jobs, initializer=signal.signal, initargs=quiet) as pool:
         while True:
             short = [r for r in rows if r.asked < args.schedules]
             while short and len(running) < args.jobs and time.monotonic() < end:

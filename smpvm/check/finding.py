@@ -226,6 +226,12 @@ class FindingLog:
             self._on_new(finding)
         return finding
 
+    def replace(self, finding: Finding) -> None:
+        """Keep *finding* instead of what is kept with its fingerprint: it tells more."""
+        with self._mutex:
+            self._found[finding.fingerprint] = finding
+            self._write(finding)
+
     def seen(self, fingerprint: str) -> Finding | None:
         """Count one more of a known finding; None if it is not known (make it and ``add`` it).
 

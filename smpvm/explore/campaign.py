@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from smpvm.check.finding import Finding
@@ -15,6 +19,7 @@ from smpvm.explore.find import find, resized
 from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.schedule import Schedule
 from smpvm.explore.shrink import Shrinker
 
 
@@ -57,6 +62,8 @@ class Report:
     """Executions that the strategy ended early."""
     limited: int = 0
     """Executions that were given up as too long."""
+    interrupted: bool = False
+    """Somebody asked it to end before it had done all."""
 
     @property
     def verdict(self) -> str:
@@ -80,6 +87,7 @@ class Report:
             "proven": self.proven,
             "notes": self.notes,
             "given_up": self.limited,
+            "interrupted": self.interrupted,
             "benign_races": dict(sorted(self.benign.items())),
             "findings": [f.to_json() for f in self.findings],
         }
@@ -97,6 +105,8 @@ class Report:
         out += [f"  {note}" for note in self.notes]
         if self.limited:
             out.append(f"  {self.limited:,} executions were given up as too long")
+        if self.interrupted:
+            out.append("  interrupted")
         if self.findings:
             kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
             out.append(f"  findings: {kinds}")
@@ -110,6 +120,11 @@ class Report:
 Progress = Callable[[Report], None]
 
 
+def never() -> bool:
+    """Nobody asks for an end."""
+    return False
+
+
 class Campaign:
     """Runs a plan on one scenario, in this process."""
 
@@ -120,11 +135,17 @@ class Campaign:
         *,
         progress: Progress | None = None,
         part: tuple[int, int] = (0, 1),
+        stop: Callable[[], bool] = never,
+        on_first: Callable[[Finding], None] | None = None,
     ) -> None:
+        """*stop* is asked between executions; *on_first* is told of the first finding with each
+        fingerprint, with the schedule that it was found by, before anything is shrunk."""
         self.scenario = scenario
         self.plan = plan
         self.progress = progress
         self.part = part
+        self.stop = stop
+        self.on_first = on_first
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
 
     def run(self) -> Report:
@@ -159,6 +180,9 @@ class Campaign:
                     self.progress(report)
                 if plan.stop_on_first and self._by_mark:
                     break
+                if self.stop():
+                    report.interrupted = True
+                    break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
             report.seconds = time.perf_counter() - began
@@ -187,17 +211,23 @@ class Campaign:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
                 self._by_mark[finding.fingerprint] = (finding, outcome)
+                self._tell(finding, outcome)
                 outcome.carrier.strands.clear()  # the machine may go; the log stays
                 kept = True
             else:
                 known[0].count += 1
         return kept
 
+    def _tell(self, finding: Finding, outcome: Outcome) -> None:
+        if self.on_first is not None:
+            schedule = schedule_of(self.scenario, self.plan.settings, outcome)
+            self.on_first(_scheduled(replace(finding), schedule))
+
     def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
         """The finding with its schedule, shrunk, and the command that shows it again."""
         settings, scenario = self.plan.settings, self.scenario
         schedule = schedule_of(scenario, settings, outcome)
-        if self.plan.shrink:
+        if self.plan.shrink and not self.stop():
             mark, count = finding.fingerprint, finding.count
             scenario, outcome = self._smaller(mark, outcome)
             shrunk = Shrinker(scenario, settings, mark).shrink(outcome)
@@ -209,9 +239,7 @@ class Campaign:
                     f"schedule shrunk from {shrunk.before} switches to {shrunk.after}, of them "
                     f"{shrunk.preemptions} preemptions ({shrunk.runs} executions)"
                 )
-        finding.schedule = schedule.text()
-        finding.command = f"smpvm replay --lanes --schedule '{finding.schedule}'"
-        return finding
+        return _scheduled(finding, schedule)
 
     def _smaller(self, mark: str, outcome: Outcome) -> tuple[ScenarioClass, Outcome]:
         """The smallest sizes of the scenario in which a short search still finds it."""
@@ -231,6 +259,12 @@ class Campaign:
         return scenario, outcome
 
 
+def _scheduled(finding: Finding, schedule: Schedule) -> Finding:
+    finding.schedule = schedule.text()
+    finding.command = f"smpvm replay --lanes --schedule '{finding.schedule}'"
+    return finding
+
+
 def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome | None:
     strategy = make_strategy("portfolio", seed=1)
     for n in range(120):
@@ -240,24 +274,46 @@ def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome |
     return None
 
 
-def run_part(spec: str, package: str, plan: Plan, part: tuple[int, int]) -> Report:
-    """One worker's share; *package* is the module that has the built-in scenarios."""
+def run_part(spec: str, package: str, plan: Plan, part: tuple[int, int], flag: str = "") -> Report:
+    """One worker's share; *package* is the module that has the built-in scenarios.  The worker
+    stops when there is a file *flag*."""
     import importlib
 
     scenario = find(spec, importlib.import_module(package) if package else None)
-    return Campaign(scenario, plan, part=part).run()
+    stop = (lambda: os.path.exists(flag)) if flag else never
+    return Campaign(scenario, plan, part=part, stop=stop).run()
 
 
 def run_jobs(
-    spec: str, package: str, plan: Plan, jobs: int, executor: Executor | None = None
+    spec: str,
+    package: str,
+    plan: Plan,
+    jobs: int,
+    executor: Executor | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Report:
-    """The same spread over *jobs* workers of *executor* (default: local processes)."""
+    """The same spread over *jobs* workers of *executor* (default: local processes).
+
+    *stop* is asked now and then, and passed on to workers on this machine.
+    """
     own = executor is None
-    pool: Executor = ProcessPoolExecutor(jobs) if executor is None else executor
+    # Ctrl-C reaches the whole terminal's group; workers wait to be told.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    pool: Executor = executor or ProcessPoolExecutor(
+        jobs, initializer=signal.signal, initargs=quiet
+    )
+    began = time.perf_counter()
     try:
-        began = time.perf_counter()
-        parts = [pool.submit(run_part, spec, package, plan, (i, jobs)) for i in range(jobs)]
-        report = merge([p.result() for p in parts])
+        with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
+            flag = Path(place) / "stop"
+            parts = [
+                pool.submit(run_part, spec, package, plan, (i, jobs), str(flag))
+                for i in range(jobs)
+            ]
+            while wait(parts, timeout=0.2).not_done:
+                if stop():
+                    flag.touch()
+            report = merge([p.result() for p in parts])
         report.seconds = time.perf_counter() - began
         return report
     finally:
@@ -272,6 +328,7 @@ def merge(parts: Sequence[Report]) -> Report:
     whole.points = sum(p.points for p in parts)
     whole.cut = sum(p.cut for p in parts)
     whole.limited = sum(p.limited for p in parts)
+    whole.interrupted = any(p.interrupted for p in parts)
     # Each worker has measured for itself; what several say is said once.
     whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()

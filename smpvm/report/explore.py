@@ -19,6 +19,7 @@ from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.explore.scheduler import SerialCarrier, Strand
+from smpvm.host.interrupt import interrupts
 from smpvm.host.switcher import have_greenlet
 from smpvm.report.lanes import Recorder, lanes
 
@@ -34,19 +35,16 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         print("smpvm: greenlet is not installed: real threads, which are slower", file=sys.stderr)
     log = FindingLog(options["run_dir"]) if options["run_dir"] else FindingLog()
     reports = []
-    for spec in specs:
-        scenario = find(spec, package)
-        report = _campaign(scenario, spec, options, echo)
-        reports.append(report)
-        for finding in report.findings:
-            log.add(finding)
-        if not options["as_json"]:
-            for line in report.lines():
-                echo(line)
+    with interrupts() as asked:
+        for spec in specs:
+            report = _campaign(find(spec, package), spec, options, log, asked.is_set)
+            reports.append(report)
             for finding in report.findings:
-                echo("")
-                _show(finding, echo)
-                echo("")
+                log.replace(finding)
+            if not options["as_json"]:
+                _tell(report, echo)
+            if asked.is_set():
+                break
     log.finish()
     if options["as_json"]:
         echo(json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1))
@@ -55,8 +53,21 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
 
 
+def _tell(report: Report, echo: Callable[[str], None]) -> None:
+    for line in report.lines():
+        echo(line)
+    for finding in report.findings:
+        echo("")
+        _show(finding, echo)
+        echo("")
+
+
 def _campaign(
-    scenario: ScenarioClass, spec: str, options: Mapping[str, Any], echo: Callable[[str], None]
+    scenario: ScenarioClass,
+    spec: str,
+    options: Mapping[str, Any],
+    log: FindingLog,
+    stop: Callable[[], bool],
 ) -> Report:
     repairs = options["repairs"]
     if "all" in repairs:
@@ -83,13 +94,13 @@ def _campaign(
     )
     jobs = options["jobs"]
     if jobs > 1 and strategy not in EXHAUSTIVE:
-        return run_jobs(spec, PACKAGE, plan, jobs)
+        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop)
 
     def progress(report: Report) -> None:
         if not options["as_json"] and sys.stderr.isatty():
             print(report.lines()[0], file=sys.stderr)
 
-    return Campaign(scenario, plan, progress=progress).run()
+    return Campaign(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
 
 
 def _show(finding: Finding, echo: Callable[[str], None]) -> None:

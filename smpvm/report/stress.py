@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from smpvm.check.suite import parse_checks
 from smpvm.config import Config, ConfigError, parse_sysctl
+from smpvm.host.interrupt import interrupts
 from smpvm.report.live import watch
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
@@ -99,27 +95,6 @@ def _make_dir(path: Path) -> None:
         probe.unlink()
     except OSError as why:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
-
-
-@contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event; a second one ends the program at once."""
-    asked = threading.Event()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            sys.stdout.flush()
-            os._exit(3)
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    old = signal.signal(signal.SIGINT, handler)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, old)
 
 
 def command(options: Mapping[str, Any]) -> int:

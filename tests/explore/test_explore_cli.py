@@ -1,11 +1,17 @@
 """The commands: exit codes, JSON, and one line for each mistake."""
 
+import contextlib
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from smpvm.check.finding import load
 from smpvm.cli import main
 from smpvm.explore.campaign import Campaign, Plan, Report, merge
 from smpvm.explore.engine import Settings
@@ -72,6 +78,47 @@ def test_pieces_of_a_campaign_are_the_whole(toys):
     assert (pieces.executions, pieces.points) == (20, whole.points)
     assert pieces.traces == whole.traces
     assert run(0, 12).traces != whole.traces
+
+
+def interrupted(tmp_path, jobs, begun):
+    """Interrupt a run once ``begun(pid)``; its exit code and report."""
+    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", jobs, "--json"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not begun(run.pid):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=40)
+    assert err == ""
+    doc = json.loads(out)["scenarios"][0]
+    assert doc["interrupted"]
+    kept = [load(path) for path in sorted(tmp_path.glob("findings/*.json"))]
+    assert {f.fingerprint for f in kept} == {f["fingerprint"] for f in doc["findings"]}
+    assert {f.kind for f in kept} <= {"race", "assertion"}
+    assert all(f.schedule and "KeyboardInterrupt" not in f.title for f in kept)
+    return run.returncode, doc
+
+
+def test_an_interrupted_run_keeps_what_it_has_found(tmp_path):
+    # A finding is there before the run is over.
+    code, doc = interrupted(tmp_path, "1", lambda pid: list(tmp_path.glob("findings/*.json")))
+    assert code == 1
+    assert doc["findings"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
+def test_interrupted_workers_hand_over_what_they_have(tmp_path):
+    def children(pid):
+        found = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                found += int(stat.read_text().rpartition(")")[2].split()[1]) == pid
+        return found
+
+    code, doc = interrupted(tmp_path, "2", lambda pid: children(pid) >= 2)
+    assert code == (1 if doc["findings"] else 3)
 
 
 def test_jobs_find_the_same(capsys):
