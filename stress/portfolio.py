@@ -3,6 +3,7 @@
 
     python stress/portfolio.py --schedules 100000 --jobs 2
     python stress/portfolio.py --only vnode --repaired --minutes 5
+    python stress/portfolio.py --from 50000             what another machine has left
     python stress/portfolio.py --table
 
 Schedules are numbered, so that a campaign can stop and go on: each piece is one line of JSON under
@@ -52,6 +53,8 @@ class Row:
     name: str
     repaired: bool
     store: Path
+    begin: int = 0
+    """The first schedule: those before it have been run elsewhere."""
     executions: int = 0
     points: int = 0
     seconds: float = 0.0
@@ -78,7 +81,7 @@ class Row:
 
     def next_piece(self, schedules: int, piece: int) -> tuple[int, int]:
         """The first schedule that nobody has taken, and how many of a piece are free."""
-        first = 0
+        first = self.begin
         while first in self.taken:
             first += self.taken[first]
         end = min([schedules, first + piece, *(f for f in self.taken if f > first)])
@@ -149,6 +152,11 @@ def table(rows: list[Row]) -> Iterator[str]:
     yield f"{sum(r.executions for r in rows):,} executions, {sum(r.points for r in rows):,} points"
 
 
+def left(rows: list[Row], args: argparse.Namespace) -> list[Row]:
+    """The rows that have schedules which nobody has taken."""
+    return [r for r in rows if r.begin + r.asked < args.schedules]
+
+
 def work(rows: list[Row], args: argparse.Namespace) -> None:
     """Run pieces until all is done, or time is up."""
     end = time.monotonic() + args.minutes * 60
@@ -157,7 +165,7 @@ def work(rows: list[Row], args: argparse.Namespace) -> None:
     quiet = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(args.jobs, initializer=signal.signal, initargs=quiet) as pool:
         while True:
-            short = [r for r in rows if r.asked < args.schedules]
+            short = left(rows, args)
             while short and len(running) < args.jobs and time.monotonic() < end:
                 row = min(short, key=lambda r: r.asked)
                 first, n = row.next_piece(args.schedules, args.piece)
@@ -167,7 +175,7 @@ def work(rows: list[Row], args: argparse.Namespace) -> None:
                     first < args.traces,
                 )
                 running[job] = (row, first)
-                short = [r for r in rows if r.asked < args.schedules]
+                short = left(rows, args)
             if not running:
                 return
             for job in wait(running, return_when=FIRST_COMPLETED).done:
@@ -180,6 +188,9 @@ def main() -> int:
     """Run, print the table, and judge."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--schedules", type=int, default=100_000, help="for each scenario")
+    parser.add_argument(
+        "--from", dest="begin", type=int, default=0, help="schedules below have been run elsewhere"
+    )
     parser.add_argument("--piece", type=int, default=1000, help="schedules in one piece")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e6)
@@ -197,7 +208,7 @@ def main() -> int:
     for name, scenario in SCENARIOS.items():
         if args.only in name and (scenario.repairs or not args.repaired):
             kind = f"{args.granularity}-{'repaired' if args.repaired else 'plain'}"
-            row = Row(name, args.repaired, args.dir / f"{name}.{kind}.jsonl")
+            row = Row(name, args.repaired, args.dir / f"{name}.{kind}.jsonl", args.begin)
             row.load()
             rows.append(row)
     try:

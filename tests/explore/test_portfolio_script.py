@@ -55,13 +55,22 @@ def test_it_goes_on_where_it_was_stopped(portfolio, tmp_path, capsys):
 
 
 def test_a_piece_that_was_lost_is_run_and_nothing_twice(script, tmp_path):
-    row = script.Row("cache-lookup", False, tmp_path / "row.jsonl")
+    row = script.Row("cache-lookup", False, tmp_path / "row.jsonl", 0)
     row.taken = {0: 10, 30: 10}
     for expected in [(10, 15), (25, 5), (40, 15), (55, 5)]:
         first, n = row.next_piece(60, 15)
         assert (first, n) == expected
         row.taken[first] = n
     assert row.asked == 60
+
+
+def test_it_can_begin_where_another_machine_stopped(portfolio, tmp_path):
+    args = ("--only", "cache-lookup", "--piece", "3", "--from", "7", "--schedules", "11")
+    assert portfolio(*args) == 0
+    assert [(p["first"], p["executions"]) for p in pieces(tmp_path, "cache-lookup")] == [
+        (7, 3),
+        (10, 1),
+    ]
 
 
 def test_known_defects_are_told_and_no_failure_unless_repaired(portfolio, capsys):
