@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,14 +15,40 @@ INCONCLUSIVE = 3
 """The exit code of a run that was ended before it could say anything."""
 
 
+class Wish:
+    """A flag that a signal handler may set at any moment.
+
+    Not a ``threading.Event``: its lock may be had by the very thread that the handler runs in, and
+    then the handler would wait for ever.
+    """
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made = False
+
+    def set(self) -> None:
+        """Make it."""
+        self._made = True
+
+    def is_set(self) -> bool:
+        """Has it been made?"""
+        return self._made
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep that long; returns whether it has been made."""
+        time.sleep(0 if self._made else seconds)
+        return self._made
+
+
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event; a second one ends the program at once.
+def interrupts() -> Iterator[Wish]:
+    """Ctrl-C makes the wish; a second one ends the program at once.
 
     A model thread must not be hit by KeyboardInterrupt: it would look like a defect of the model.
-    Outside the main thread, where Python allows no handlers, nothing sets the event.
+    Outside the main thread, where Python allows no handlers, nothing makes it.
     """
-    asked = threading.Event()
+    asked = Wish()
 
     def handler(number: int, frame: FrameType | None) -> None:
         if asked.is_set():

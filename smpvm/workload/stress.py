@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from smpvm.check.suite import DEFAULT, CheckSuite
 from smpvm.check.trace import LOG_NAME, LockTrace
 from smpvm.config import Config, ConfigError
 from smpvm.host.carrier import Stopped
+from smpvm.host.interrupt import Wish
 from smpvm.host.probe import Probe
 from smpvm.kern.thread import Panic
 from smpvm.machine import Machine
@@ -138,13 +138,13 @@ def check_plan(plan: Plan) -> None:
 def run(
     plan: Plan,
     on_sample: Callable[[Sample], None] | None = None,
-    interrupt: threading.Event | None = None,
+    interrupt: Wish | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> Result:
     """Run *plan* to its end.  *interrupt* ends it early, in order."""
     check_plan(plan)
     with quick_switches():
-        return _run(plan, on_sample, interrupt or threading.Event(), on_finding)
+        return _run(plan, on_sample, interrupt or Wish(), on_finding)
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def quick_switches() -> Iterator[None]:
 def _run(
     plan: Plan,
     on_sample: Callable[[Sample], None] | None,
-    interrupt: threading.Event,
+    interrupt: Wish,
     on_finding: Callable[[Finding], None] | None,
 ) -> Result:
     findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
@@ -218,7 +218,7 @@ def _let_run(
     runner: Runner,
     seconds: float,
     on_sample: Callable[[Sample], None] | None,
-    interrupt: threading.Event,
+    interrupt: Wish,
 ) -> bool:
     end = machine.started + seconds
     tick = machine.started + 1.0

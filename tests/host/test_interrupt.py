@@ -1,0 +1,63 @@
+"""Ctrl-C as a wish."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from smpvm.host.interrupt import interrupts
+
+
+def test_ctrl_c_makes_the_wish_and_the_old_handler_comes_back():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts() as asked:
+        assert not asked.is_set()
+        assert not asked.wait(0.001)
+        signal.raise_signal(signal.SIGINT)
+        assert asked.is_set()
+        assert asked.wait(60.0)  # at once
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.timeout(20)
+def test_it_may_come_at_any_line_of_the_wait():
+    # With threading.Event the handler hangs in some of them, by its own thread's lock.
+    hit = []
+
+    def line_by_line(frame, event, arg):
+        here = (frame.f_code, frame.f_lineno)
+        if event == "line" and here not in hit and not sent:
+            hit.append(here)
+            sent.append(here)
+            signal.raise_signal(signal.SIGINT)
+        return line_by_line
+
+    while True:
+        sent = []
+        with interrupts() as asked:
+            sys.settrace(line_by_line)
+            try:
+                asked.wait(0.001)
+            finally:
+                sys.settrace(None)
+            assert asked.is_set() == bool(sent)
+        if not sent:
+            break
+    assert len(hit) >= 2
+
+
+def test_a_second_one_ends_the_program():
+    program = (
+        "import signal\n"
+        "from smpvm.host.interrupt import interrupts\n"
+        "with interrupts():\n"
+        "    print('out', flush=True)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "print('not here')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "")
