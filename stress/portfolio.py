@@ -80,7 +80,8 @@ class Row:
         return sum(self.taken.values())
 
     def next_piece(self, schedules: int, piece: int) -> tuple[int, int]:
-        """The first schedule that nobody has taken, and how many of a piece are free."""
+        """The first schedule that nobody has taken, and how many of a piece are free (0 or less:
+        none is left)."""
         first = self.begin
         while first in self.taken:
             first += self.taken[first]
@@ -90,8 +91,11 @@ class Row:
     def load(self) -> None:
         """What earlier runs have left."""
         if self.store.exists():
-            for line in self.store.read_text().splitlines():
-                self._add(json.loads(line))
+            for n, line in enumerate(self.store.read_text().splitlines(), 1):
+                try:
+                    self._add(json.loads(line))
+                except (ValueError, KeyError, TypeError):
+                    sys.exit(f"{self.store}:{n}: damaged: not a piece of a campaign")
         seen = self.store.with_suffix(".traces")
         if seen.exists():
             numbers = array("Q")
@@ -154,7 +158,7 @@ def table(rows: list[Row]) -> Iterator[str]:
 
 def left(rows: list[Row], args: argparse.Namespace) -> list[Row]:
     """The rows that have schedules which nobody has taken."""
-    return [r for r in rows if r.begin + r.asked < args.schedules]
+    return [r for r in rows if r.next_piece(args.schedules, 1)[1] > 0]
 
 
 def work(rows: list[Row], args: argparse.Namespace) -> None:

@@ -71,6 +71,14 @@ def test_it_can_begin_where_another_machine_stopped(portfolio, tmp_path):
         (7, 3),
         (10, 1),
     ]
+    assert portfolio("--only", "cache-lookup", "--from", "3", "--schedules", "5") == 0
+    assert pieces(tmp_path, "cache-lookup")[2]["first"] == 3
+
+
+def test_a_damaged_file_is_named(portfolio, tmp_path):
+    (tmp_path / "cache-lookup.access-plain.jsonl").write_text('{"first": 0, "exec')
+    with pytest.raises(SystemExit, match=r"cache-lookup.access-plain.jsonl:1: damaged"):
+        portfolio("--only", "cache-lookup", "--table")
 
 
 def test_known_defects_are_told_and_no_failure_unless_repaired(portfolio, capsys):
