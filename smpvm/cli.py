@@ -166,7 +166,12 @@ def write(path: Path, text: str) -> None:
 
 @cli.command()
 @click.argument("scenario", metavar="SCENARIO|all")
-@click.option("--strategy", default="portfolio", show_default=True, help="random, pct, pos, ...")
+@click.option(
+    "--strategy",
+    default="portfolio",
+    show_default=True,
+    help="random, pct, pos, bounded, all, dpor, roundrobin, portfolio (the random ones in turn).",
+)
 @click.option("--schedules", type=click.IntRange(1), help="Executions, at most.")
 @click.option("--seconds", type=click.FloatRange(0.01), help="Host seconds, at most.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -174,7 +179,13 @@ def write(path: Path, text: str) -> None:
 @click.option("--bound", type=click.IntRange(0, 100), help="bounded: preemptions, at most.")
 @click.option("--granularity", type=click.Choice(["access", "sync"]), default="access")
 @click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes; each has a share of its own, so the digest is not that of one job.",
+)
 @click.option("--stop-on-first", is_flag=True, help="End with the first finding.")
 @click.option("--shrink/--no-shrink", default=True, help="Shrink each finding's schedule.")
 @click.option("--repair", "repairs", multiple=True, metavar="NAME|all")
@@ -197,7 +208,12 @@ def explore(**options: Any) -> int:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--schedule", help="A schedule's text, instead of a finding.")
 @click.option("--lanes", is_flag=True, help="Show the interleaving, one column a thread.")
-@click.option("--break", "break_at", type=click.IntRange(0), help="Drop into pdb at this step.")
+@click.option(
+    "--break",
+    "break_at",
+    type=click.IntRange(0),
+    help="Drop into pdb at this step.  (q goes on to the end.)",
+)
 @click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def replay(**options: Any) -> int:
@@ -206,6 +222,8 @@ def replay(**options: Any) -> int:
 
     if (options["file"] is None) == (options["schedule"] is None):
         raise click.UsageError("replay: give a finding's FILE or --schedule")
+    if options["break_at"] is not None and options["as_json"]:
+        raise click.UsageError("replay: --break is for people, --json is not")
     return run(options, click.echo)
 
 

@@ -113,7 +113,8 @@ class Finding:
             found = cls(**fields)
         except (KeyError, TypeError, ValueError) as why:
             raise FindingError(f"damaged finding: {why}") from None
-        if not isinstance(found.title, str) or not isinstance(found.count, int):
+        texts = (found.title, "" if found.schedule is None else found.schedule)
+        if not all(isinstance(t, str) for t in texts) or not isinstance(found.count, int):
             raise FindingError("damaged finding: a field has the wrong type")
         return found
 

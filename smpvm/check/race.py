@@ -112,7 +112,7 @@ class Races(Probe):
             # The only reader since the last write, and ordered after that write.
             at = getframe(depth)
             out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
+            key = (id(at.f_code) + at.f_lasti) << 64 | (id(out.f_code) + out.f_lasti)
             if key not in known_places:
                 known_places[key] = near(at)
             var.read_site = key
@@ -143,7 +143,7 @@ class Races(Probe):
             # Nobody else has touched it since this thread wrote it last.
             at = getframe(depth)
             out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) * 8191 + id(out.f_code) + out.f_lasti
+            key = (id(at.f_code) + at.f_lasti) << 64 | (id(out.f_code) + out.f_lasti)
             if key not in known_places:
                 known_places[key] = near(at)
             var.read = 0
@@ -230,9 +230,9 @@ class Races(Probe):
     def _place(self, at: FrameType) -> int:
         """A number for a place and its caller; their frames are kept the first time."""
         out = at.f_back
-        key = (id(at.f_code) + at.f_lasti) * 8191
+        key = (id(at.f_code) + at.f_lasti) << 64
         if out is not None:
-            key += id(out.f_code) + out.f_lasti
+            key |= id(out.f_code) + out.f_lasti
         if key not in self._places:
             self._places[key] = near(at)
         return key

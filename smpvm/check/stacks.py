@@ -118,6 +118,16 @@ def capture(depth: int = 1, limit: int = 24) -> RawStack:
     return tuple(found)
 
 
+def raised_at(error: BaseException) -> RawStack:
+    """The model's stack at which an exception was raised."""
+    found: list[tuple[CodeType, int]] = []
+    at = error.__traceback__
+    while at is not None:
+        found.append((at.tb_frame.f_code, at.tb_lasti))
+        at = at.tb_next
+    return shown(tuple(found[::-1]))
+
+
 def inner(depth: int = 1) -> RawStack:
     """The inside of ``capture``: up to the second frame outside the primitives.
 

@@ -62,7 +62,7 @@ def kernel_world(env: Env) -> dict[str, type]:
                 self.k.misuse("sleep-with-spinlock", f"{wmesg} with {td.spins[-1]} held")
             return env.tsleep(ident, wmesg, timo)
 
-        def wakeup(self, ident: Any) -> None:
+        def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
             env.log("wakeup", ident=env.ident(ident))
 
     class ScriptSched(Sched):

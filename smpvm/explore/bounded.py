@@ -70,4 +70,5 @@ class Bounded(Plain):
             return ""
         if self.bound is None:
             return f"every interleaving was run ({self.executions} executions)"
-        return f"every schedule of at most {self.bound} preemptions ({self.executions} executions)"
+        most = f"at most {self.bound} preemption" + "s" * (self.bound != 1)
+        return f"every schedule of {most} was run ({self.executions} executions)"

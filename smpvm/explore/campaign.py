@@ -20,6 +20,7 @@ from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule
+from smpvm.explore.scheduler import Strategy
 from smpvm.explore.shrink import Shrinker
 
 
@@ -62,6 +63,8 @@ class Report:
     """Executions that the strategy ended early."""
     limited: int = 0
     """Executions that were given up as too long."""
+    unproven: str = ""
+    """Why an exhausted search proves nothing."""
     interrupted: bool = False
     """Somebody asked it to end before it had done all."""
 
@@ -111,7 +114,7 @@ class Report:
             kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
             out.append(f"  findings: {kinds}")
         elif self.proven:
-            out.append(f"  proven at granularity {self.granularity}: no finding in {self.proven}")
+            out.append(f"  proven at granularity {self.granularity}: no finding; {self.proven}")
         else:
             out.append("  nothing found; inconclusive: the space was not exhausted")
         return out
@@ -164,7 +167,7 @@ class Campaign:
             while end is None or n < end:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
-                    report.proven = strategy.claim()
+                    report.proven = self._claim(strategy, report)
                     break
                 n += of
                 hasher.update(outcome.digest)
@@ -186,12 +189,28 @@ class Campaign:
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
             report.seconds = time.perf_counter() - began
-            report.notes = strategy.notes()
+            report.notes = strategy.notes() + [report.unproven] * bool(report.unproven)
             if report.limited:
                 report.proven = ""
             report.digest = hasher.hexdigest()
             report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
         return report
+
+    def _claim(self, strategy: Strategy, report: Report) -> str:
+        """What is proven by an exhausted strategy.
+
+        DPOR permutes what it sees: at granularity ``sync`` plain accesses have no points, and
+        executions that differ in their order only are one to it.  That is all there is where
+        nothing races; so races must be looked for, and there must be none, benign ones included.
+        """
+        claim = strategy.claim()
+        settings = self.plan.settings
+        if not claim or strategy.name != "dpor" or settings.granularity == "access":
+            return claim
+        if report.benign or "race" not in settings.checks:
+            report.unproven = "dpor at granularity sync proves nothing where accesses may race"
+            return ""
+        return f"{claim}; nothing races, so the order of plain accesses makes no difference"
 
     def _count(self, report: Report, outcome: Outcome) -> bool:
         """Take the figures of an execution; returns whether it is kept, for a finding."""
@@ -210,6 +229,7 @@ class Campaign:
         for finding in outcome.findings:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
+                finding.count = 1  # of executions, however often in each
                 self._by_mark[finding.fingerprint] = (finding, outcome)
                 self._tell(finding, outcome)
                 outcome.carrier.strands.clear()  # the machine may go; the log stays

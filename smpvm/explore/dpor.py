@@ -16,13 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smpvm.explore.dependence import conflict
+from smpvm.explore.dependence import conflict, same
 from smpvm.explore.hb import Order, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.strand import AWAIT, RESUME, START
 
 _GATES = (AWAIT, RESUME, START)
 
+
+_TWO = object()
+"""Stands for objects that have one name."""
 
 Key = tuple[str, str, str, str]
 """An operation by names, which outlive the execution: kind, class and name of the object, field."""
@@ -64,13 +67,16 @@ class Names:
         return None if kind == AWAIT else (kind, *self._name(obj), field)
 
     def op(self, tid: int, key: Key | None) -> Op | None:
-        """The operation on this execution's object of that name; None if it has none."""
+        """The operation on this execution's object of that name; None if it has none, or two."""
         if key is None:
             return None
         if self._objects is None:
-            self._objects = {self._name(op[2]): op[2] for op in self._log if op[1] != AWAIT}
-        obj = self._objects.get(key[1:3])
-        return None if obj is None else (tid, key[0], obj, key[3])
+            self._objects = {}
+            for _, kind, obj, _ in self._log:
+                if kind != AWAIT and not same(self._objects.setdefault(self._name(obj), obj), obj):
+                    self._objects[self._name(obj)] = _TWO
+        obj = self._objects.get(key[1:3], _TWO)
+        return None if obj is _TWO else (tid, key[0], obj, key[3])
 
 
 class Frame:
@@ -99,6 +105,8 @@ class Dpor(Plain):
         self.executions = 0
         self.blocked = 0
         self.diverged = 0
+        self.failed = 0
+        """Executions that a failure ended: what the others would have done then is not known."""
         self._frames: list[Frame] = []
         self._depth = 0
         self._fixed = 0
@@ -202,6 +210,7 @@ class Dpor(Plain):
             self.blocked += 1
         else:
             self.executions += 1
+        self.failed += bool(carrier.left and not carrier.stuck)
         # Where the execution was cut short, what the others were about to do counts too.
         left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
         n = len(carrier.log)
@@ -268,14 +277,19 @@ class Dpor(Plain):
         return False
 
     def claim(self) -> str:
-        if not self._exhausted or self.diverged:
+        if not self._exhausted or self.diverged or self.failed:
             return ""
-        return f"every class of executions ({self.executions} executions)"
+        return f"every class of executions was run ({self.executions} executions)"
 
     def notes(self) -> list[str]:
         lines = [f"dpor: {self.executions} complete executions, {self.blocked} cut by sleep sets"]
         if self.diverged:
             lines.append(f"dpor: {self.diverged} executions could not be repeated")
+        if self.failed:
+            lines.append(
+                f"dpor: {self.failed} executions were ended by a failure: nothing is claimed, "
+                "there may be more to find behind it"
+            )
         return lines
 
 

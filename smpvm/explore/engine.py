@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,10 @@ from hashlib import blake2b
 from typing import Any
 
 from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site_of
+from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.config import ConfigError
+from smpvm.explore.find import ScenarioError
 from smpvm.explore.roundrobin import Fair
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Namer, Schedule, runs_of
@@ -94,7 +98,7 @@ class Execution:
         carrier.on_rest = self.suite.at_rest
         body = None
         try:
-            body = self.scenario(k, self.settings.repairs)
+            body = self._made(k)
             carrier.join()
         finally:
             if not carrier.stopping:
@@ -110,6 +114,24 @@ class Execution:
             outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
         return outcome
 
+    def _made(self, k: Kernel) -> Any:
+        """The scenario, set up.  Raises ScenarioError."""
+        try:
+            return self.scenario(k, self.settings.repairs)
+        except ConfigError:
+            raise
+        except Exception as why:
+            raise ScenarioError(self._blame("set-up", why)) from why
+
+    def _blame(self, what: str, why: Exception) -> str:
+        """One line: which scenario, and where in it."""
+        frames = list(traceback.walk_tb(why.__traceback__))
+        own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
+        frame, line = (own or frames)[-1]
+        spec = getattr(self.scenario, "spec", "") or self.scenario.name
+        told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
+        return f"scenario {spec!r}: {what}: {told} ({frame.f_code.co_filename}:{line})"
+
     # -- judging
 
     def _judge(self, body: Any) -> None:
@@ -121,13 +143,20 @@ class Execution:
             self._add(
                 "assertion",
                 text if failed else f"{kind}: {text}",
-                [site_of(td, "fails")],
+                [site_of(td, "fails", raised_at(error))],
             )
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
+            wrong = self._wrong(body)
             kind = getattr(body, "wrong_kind", "assertion")
-            for text in body.wrong():
+            for text in wrong:
                 self._add(kind, text)
+
+    def _wrong(self, body: Any) -> list[str]:
+        try:
+            return list(body.wrong())
+        except Exception as why:
+            raise ScenarioError(self._blame("check", why)) from why
 
     def _add(self, kind: str, text: str, sites: Sequence[Any] = ()) -> None:
         name = self.scenario.name

@@ -77,7 +77,7 @@ def _from_file(where: str) -> Any:
     sys.modules[module_name] = module
     try:
         loaded.loader.exec_module(module)
-    except Exception as why:
+    except (Exception, SystemExit) as why:
         raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}") from None
     known = {cls.name: cls for cls in classes_of(module) if cls is not Scenario}
     known |= {cls.__name__: cls for cls in known.values()}

@@ -18,6 +18,8 @@ import smpvm
 from smpvm.host.strand import AWAIT, CLOCK, Op
 
 VERSION = "s1"
+MOST_STEPS = 10_000_000
+"""No execution is longer, by far."""
 _RUN = re.compile(r"(\d+)x(\d+)~([0-9a-f]{2})")
 
 
@@ -56,6 +58,8 @@ class Schedule:
             if match is None:
                 raise ScheduleError(f"schedule: damaged: {run!r} is not a run of steps")
             runs.append((int(match[1]), int(match[2]), match[3]))
+        if sum(n for _, n, _ in runs) > MOST_STEPS:
+            raise ScheduleError(f"schedule: damaged: more than {MOST_STEPS:,} steps")
         repairs = () if parts[3] == "-" else tuple(parts[3].split("+"))
         return cls(parts[5], parts[1], repairs, parts[2], runs)
 

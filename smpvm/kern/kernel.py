@@ -131,10 +131,13 @@ class Kernel:
 
     def join(self, td: Thread) -> None:
         """Sleep until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
+        # Looked at behind the interlock only: that step and the wakeup of the end are of one
+        # identity, so that an explorer knows that their order matters.
+        self.sleep.tsleep_interlock(td)
         while not td.exited:
+            self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", 0, lambda: td.exited)
             self.sleep.tsleep_interlock(td)
-            if not td.exited:
-                self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", 0, lambda: td.exited)
+        self.sleep.tsleep_remove(self.curthread())
         if (f := self.probe.thread_join) is not None:
             f(self.curthread(), td)
 
@@ -151,8 +154,7 @@ class Kernel:
             if td.spins or td.toks or td.locks:
                 held = [*map(str, td.spins), *(str(r.tok) for r in td.toks), *map(str, td.locks)]
                 self.misuse("exit-with-lock", f"{td} ends with {', '.join(held)}")
-            td.exited = True
-            self.sleep.wakeup(td)
+            self.sleep.wakeup(td, td.end)
         except Stopped:
             pass
         except Panic as panic:

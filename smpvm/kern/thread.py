@@ -91,6 +91,10 @@ class Thread(Carried):
         self.contended: defaultdict[str, int] = defaultdict(int)
         self.observed: Any = None  # for observers: per-thread state, keyed by them
 
+    def end(self) -> None:
+        """It has come to its end: who joins it may go on."""
+        self.exited = True
+
     def hit(self, what: str) -> None:
         """Count one pass through a function or a branch (gd_cnt, and the coverage table)."""
         self.cnt[what] += 1

@@ -87,6 +87,11 @@ class Sleep:
         if not queue:
             del self._queues[s.ident]
 
+    def tsleep_remove(self, td: Thread) -> None:
+        """tsleep_remove (kern_synch.c:410): leave the queue that an interlock has put *td* on."""
+        with self._guard:
+            self._remove(td)
+
     # -- sleeping
 
     def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
@@ -194,14 +199,17 @@ class Sleep:
 
     # -- waking
 
-    def wakeup(self, ident: Any) -> None:
+    def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
         """wakeup (kern_synch.c:975): every sleeper on *ident*; not remembered for later ones.
 
-        Does not block; any lock may be held.
+        *first* is done in the same step, before anybody is woken.  Does not block; any lock may be
+        held.
         """
         k = self.k
         if (p := k.point) is not None:
             p(WAKEUP, ident)
+        if first is not None:
+            first()
         with self._guard:
             queue = self._queues.pop(ident, None)
             woken = queue or []

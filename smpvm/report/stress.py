@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smpvm.check.suite import parse_checks
 from smpvm.config import Config, ConfigError, parse_sysctl
 from smpvm.host.interrupt import interrupts
 from smpvm.report.live import watch
+from smpvm.report.options import checks_of, make_dir
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
 from smpvm.state.snapshot import read as read_snapshot
@@ -35,7 +35,7 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
         seconds=options["seconds"],
         traces=_traces(options["traces"]),
         repairs=choose(options["repairs"]),
-        checks=_checks(options["checks"]),
+        checks=checks_of(options["checks"]),
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
@@ -45,7 +45,7 @@ def plan_of(options: Mapping[str, Any]) -> Plan:
     )
     check_plan(plan)
     if plan.run_dir is not None:
-        _make_dir(plan.run_dir)
+        make_dir(plan.run_dir)
     for file in (plan.log_file, plan.snapshot):
         if file is not None:
             check_writable(file)
@@ -76,25 +76,8 @@ def _resumed(options: Mapping[str, Any], snapshot: Snapshot) -> Config:
     return config.with_sysctl(**dict(parse_sysctl(text) for text in options["sysctls"]))
 
 
-def _checks(text: str) -> frozenset[str]:
-    try:
-        return parse_checks(text)
-    except ValueError as why:
-        raise ConfigError(str(why)) from None
-
-
 def _traces(texts: Sequence[str]) -> list[Trace]:
     return [read(Path(name)) for text in texts for name in text.split(",") if name]
-
-
-def _make_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as why:
-        raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
 def command(options: Mapping[str, Any]) -> int:

@@ -2,6 +2,9 @@
 
 import pytest
 
+from smpvm import Scenario
+from smpvm.explore.engine import Settings
+
 
 @pytest.mark.parametrize(
     ("name", "classes"),
@@ -64,3 +67,86 @@ def test_the_count_of_traces_is_the_count_of_classes(toys, name):
     plan = Plan(strategy="dpor", schedules=None, shrink=False)
     report = Campaign(getattr(toys, name), plan).run()
     assert len(report.traces) == report.executions
+
+
+class Joining(Scenario):
+    """The parent gives its token up in ``join`` only if the child has not ended yet."""
+
+    def setup(self):
+        self.t = self.token("t")
+        self.x = self.shared(a=0, c=0, benign={"a": "the point of it", "c": "padding"})
+        self.child = self.thread("child", lambda: self.x.c)
+        self.thread("parent", self.parent)
+        self.thread("third", self.third)
+
+    def parent(self):
+        self.t.get()
+        before = self.x.a
+        self.k.join(self.child)
+        SEEN.add((before, self.x.a))
+        self.t.release()
+
+    def third(self):
+        self.t.get()
+        self.x.a = 1
+        self.t.release()
+
+
+SEEN = set()
+
+
+def test_whether_a_thread_has_ended_is_an_order_too(explored):
+    SEEN.clear()
+    assert explored(Joining, "dpor").claim
+    assert {(0, 0), (0, 1), (1, 1)} == SEEN
+
+
+class Fails(Scenario):
+    """Each order fails otherwise; the first failure ends the execution."""
+
+    def setup(self):
+        self.x = self.shared(a=0)
+        self.thread("a", self.look)
+        self.thread("b", self.write)
+
+    def look(self):
+        raise AssertionError("zero" if self.x.a == 0 else "one")
+
+    def write(self):
+        self.x.a = 1
+
+
+def test_nothing_is_claimed_behind_a_failure(explored):
+    found = explored(Fails, "dpor")
+    assert found.claim == ""
+    assert "ended by a failure" in found.strategy.notes()[-1]
+    assert explored(Fails, "all").kinds["assertion"] > explored(Fails, "dpor").kinds["assertion"]
+
+
+@pytest.mark.parametrize(("racing", "proven"), [(True, False), (False, True)])
+def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
+    from smpvm.explore.campaign import Campaign, Plan
+
+    class Two(Scenario):
+        """A writer and a reader, with a lock between them or without."""
+
+        name = "Two"
+
+        def setup(self):
+            self.x = self.shared(a=0, benign={"a": "the point of it"})
+            self.l = self.spinlock("l")
+            self.thread("w", self.go, lambda: setattr(self.x, "a", 1))
+            self.thread("r", self.go, lambda: self.x.a)
+
+        def go(self, access):
+            if not racing:
+                self.l.lock()
+            access()
+            if not racing:
+                self.l.unlock()
+
+    plan = Plan("dpor", None, settings=Settings(granularity="sync"), shrink=False)
+    report = Campaign(Two, plan).run()
+    assert report.findings == []
+    assert bool(report.proven) == proven
+    assert ("proves nothing where accesses may race" in " ".join(report.notes)) == racing
