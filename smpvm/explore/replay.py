@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from smpvm.explore.schedule import Schedule, checksum
+from smpvm.explore.schedule import Schedule, checksum, step_text
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.strand import CLOCK
 
@@ -74,20 +74,26 @@ class Replay(Plain):
         self.reasons[len(self._carrier.log)] = why
 
     def done(self, carrier: SerialCarrier) -> None:
-        if self.diverged:
-            return
+        # What a step did may have been something else long before a thread could not run.
+        self.diverged = self._other(carrier) or self.diverged
+
+    def _other(self, carrier: SerialCarrier) -> str:
+        """The first run of steps that is not what was recorded; "" if all are."""
         steps = [op for op in carrier.log if op[0] != CLOCK]
         at = 0
         for tid, n, check in self.schedule.runs:
             if len(steps) < at + n:
-                self.diverged = f"step {len(steps)}: the execution ends, the record does not"
-                return
+                if self.diverged:
+                    return ""
+                return f"step {len(steps)}: the execution ends, the record does not"
             if checksum(steps[at : at + n]) != check:
-                self.diverged = (
-                    f"steps {at} to {at + n - 1}: thread {tid} does other operations than recorded"
+                done = ", ".join(map(step_text, steps[at : at + min(n, 6)]))
+                return (
+                    f"steps {at} to {at + n - 1}: thread {tid} does other operations than "
+                    f"recorded: {done}" + (", ..." if n > 6 else "")
                 )
-                return
             at += n
+        return ""
 
 
 class Guided(Plain):

@@ -8,10 +8,12 @@ import pdb
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
-from smpvm.check.finding import Finding, FindingLog, load
-from smpvm.check.suite import parse_checks
+import smpvm
+from smpvm.check.finding import Finding, FindingLog, load, write_atomic
+from smpvm.check.stacks import KEEP, kind_of
 from smpvm.explore.campaign import EXHAUSTIVE, Campaign, Plan, Report, run_jobs
 from smpvm.explore.engine import Outcome, Settings, execute
 from smpvm.explore.find import ScenarioError, builtin, find
@@ -22,6 +24,8 @@ from smpvm.explore.scheduler import SerialCarrier, Strand
 from smpvm.host.interrupt import interrupts
 from smpvm.host.switcher import have_greenlet
 from smpvm.report.lanes import Recorder, lanes
+from smpvm.report.options import checks_of, make_dir
+from smpvm.vm.repairs import choose
 
 PACKAGE: Final = "smpvm.scenarios"
 CLEAN, FOUND, INCONCLUSIVE = 0, 1, 3
@@ -33,7 +37,13 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     specs = list(builtin(package)) if options["scenario"] == "all" else [options["scenario"]]
     if options["carrier"] == "auto" and not have_greenlet():
         print("smpvm: greenlet is not installed: real threads, which are slower", file=sys.stderr)
-    log = FindingLog(options["run_dir"]) if options["run_dir"] else FindingLog()
+    where: Path | None = options["run_dir"]
+    if where is not None:
+        make_dir(where)
+        asked_for = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+        doc = {"version": 1, "smpvm": smpvm.__version__, "explore": asked_for}
+        write_atomic(where / "run.json", json.dumps(doc, indent=1) + "\n")
+    log = FindingLog(where)
     reports = []
     with interrupts() as asked:
         for spec in specs:
@@ -46,8 +56,11 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             if asked.is_set():
                 break
     log.finish()
+    result = json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1)
+    if where is not None:
+        write_atomic(where / "result.json", result + "\n")
     if options["as_json"]:
-        echo(json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1))
+        echo(result)
     if any(r.findings for r in reports):
         return FOUND
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
@@ -70,6 +83,7 @@ def _campaign(
     stop: Callable[[], bool],
 ) -> Report:
     repairs = options["repairs"]
+    choose(repairs)  # raises for an unknown one
     if "all" in repairs:
         repairs = scenario.repairs
     strategy = options["strategy"]
@@ -86,13 +100,18 @@ def _campaign(
         settings=Settings(
             granularity=options["granularity"],
             carrier=options["carrier"],
-            checks=parse_checks(options["checks"]),
+            checks=checks_of(options["checks"]),
             repairs=tuple(repairs),
         ),
         stop_on_first=options["stop_on_first"],
         shrink=options["shrink"],
     )
     jobs = options["jobs"]
+    if jobs > 1 and strategy in EXHAUSTIVE:
+        print(
+            f"smpvm: {strategy} takes one process: each execution follows from the one before",
+            file=sys.stderr,
+        )
     if jobs > 1 and strategy not in EXHAUSTIVE:
         return run_jobs(spec, PACKAGE, plan, jobs, stop=stop)
 
@@ -155,6 +174,16 @@ def run_schedule(
     return Shown(strategy, outcome, recorder)
 
 
+class Debugger(pdb.Pdb):
+    """pdb in a thread of the model, which must not be ended from outside: q goes on to the end."""
+
+    def do_quit(self, arg: str) -> bool | None:
+        """Stop asking, and let the replay end."""
+        return self.do_continue(arg)
+
+    do_q = do_exit = do_EOF = do_quit
+
+
 def breaking(step: int) -> type[SerialCarrier]:
     """A carrier that drops into pdb, inside the model's thread, at that step."""
 
@@ -175,7 +204,10 @@ def breaking(step: int) -> type[SerialCarrier]:
 
         def _maybe_break(self) -> None:
             if not self.inert and len(self.log) - 1 == step:
-                pdb.Pdb().set_trace(sys._getframe(2))
+                here: FrameType | None = sys._getframe(2)
+                while here is not None and kind_of(here.f_code) != KEEP:
+                    here = here.f_back
+                Debugger().set_trace(here or sys._getframe(2))
 
     return Breaking
 
@@ -189,6 +221,8 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     if text is None:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
+    if options["file"] is not None:
+        schedule.scenario = _beside(schedule.scenario, Path(options["file"]))
     step = options["break_at"]
     shown = run_schedule(
         schedule,
@@ -196,7 +230,10 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         carrier_class=SerialCarrier if step is None else breaking(step),
     )
     diverged = _why_diverged(schedule, shown.replay.diverged)
-    found = shown.outcome.findings
+    found = sorted(
+        shown.outcome.findings,
+        key=lambda f: expected is not None and f.fingerprint != expected.fingerprint,
+    )
     again = bool(found) if expected is None else bool(shown.outcome.find(expected.fingerprint))
     if options["as_json"]:
         doc = {
@@ -214,21 +251,37 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
                 echo(line)
             echo("")
         echo(f"{schedule.scenario}: {shown.outcome.steps} steps; {diverged or 'as recorded'}")
+        if step is not None and step >= shown.outcome.steps:
+            echo(f"step {step} was not reached")
         for finding in found:
             echo("")
             for line in finding.lines():
                 echo(line)
         if not again:
-            echo("the finding does not show again")
+            echo("")
+            echo("the finding does not show again" + ("" if diverged else _SILENT))
     return FOUND if again else INCONCLUSIVE
+
+
+_SILENT: Final = (
+    ": every step is as recorded, but values are not; the scenario or the code has changed since"
+)
+
+
+def _beside(spec: str, finding: Path) -> str:
+    """*spec*, with its file looked for from the folders of the finding if it is not here."""
+    path, colon, name = spec.partition(":")
+    if ".py" in path and not Path(path).is_file():
+        for parent in finding.resolve().parents:
+            if (parent / path).is_file():
+                return f"{parent / path}{colon}{name}"
+    return spec
 
 
 def _why_diverged(schedule: Schedule, where: str) -> str:
     """Where the execution left the record, and the likely reason."""
     if not where:
         return ""
-    import smpvm
-
     if schedule.version != smpvm.__version__:
         why = f"recorded by smpvm {schedule.version}, this is {smpvm.__version__}"
     else:
