@@ -1,5 +1,7 @@
 """The plugin: failures show lanes and a line that reproduces them; failures are tried first."""
 
+import json
+import shlex
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -65,3 +67,57 @@ def test_known_failures_come_first(project):
     run(project)
     again = run(project, "--smpvm-seed", "999", "-k", "counter")
     again.assert_outcomes(failed=1)
+
+
+def test_the_command_reproduces(project):
+    text = run(project).stdout.str()
+    line = next(line for line in text.splitlines() if "again: pytest" in line)
+    argv = shlex.split(line.partition("pytest ")[2])
+    assert argv[0].endswith("::test_counter")
+    run(project, *argv).assert_outcomes(failed=1)
+
+
+def test_failures_are_kept_by_scenario(project):
+    project.makepyfile(
+        test_two="""
+        from toys import Counter, Message
+
+        def test_both(smpvm):
+            smpvm.explore(Message, strategy="dpor", schedules=None)
+            smpvm.explore(Counter)
+        """
+    )
+    for _ in range(2):
+        result = run(project, "test_two.py")
+        result.assert_outcomes(failed=1)
+        known = json.loads((project.path / ".pytest_cache/v/smpvm/failures").read_text())
+        assert [key.split() for key in known] == [["test_two.py::test_both", "Counter"]]
+
+
+@pytest.mark.parametrize(
+    ("marker", "why"),
+    [
+        ("strategy='nonsense'", "strategy 'nonsense': unknown"),
+        ("bogus=1", "unknown option 'bogus'"),
+        ("schedule='garbage'", "schedule: not of version"),
+        ("'pos', 5", "options have names"),
+        ("schedules=0", "schedules=0: nothing would be run"),
+        ("checks='all,none'", "check"),
+        ("granularity='fine'", "granularity 'fine'"),
+    ],
+)
+def test_a_marker_that_cannot_be_is_one_line(project, marker, why):
+    project.makepyfile(
+        test_marked=f"""
+        import pytest
+        from toys import Counter
+
+        @pytest.mark.smpvm({marker})
+        def test_it(smpvm):
+            smpvm.explore(Counter)
+        """
+    )
+    text = run(project, "test_marked.py").stdout.str()
+    assert f"smpvm: {why}" in text
+    assert "Traceback" not in text
+    assert "def test_it" not in text
