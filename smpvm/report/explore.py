@@ -175,13 +175,40 @@ def run_schedule(
 
 
 class Debugger(pdb.Pdb):
-    """pdb in a thread of the model, which must not be ended from outside: q goes on to the end."""
+    """pdb in a thread of the model, which must not be ended from outside: q goes on to the end.
+
+    While it asks, what is looked at is no step of the thread.
+    """
+
+    def __init__(self, carrier: SerialCarrier) -> None:
+        super().__init__()
+        self._carrier = carrier
+
+    def interaction(self, frame: Any, traceback: Any) -> None:
+        """Ask."""
+        inert, self._carrier.inert = self._carrier.inert, True
+        try:
+            super().interaction(frame, traceback)
+        finally:
+            self._carrier.inert = inert
 
     def do_quit(self, arg: str) -> bool | None:
         """Stop asking, and let the replay end."""
         return self.do_continue(arg)
 
     do_q = do_exit = do_EOF = do_quit
+
+    def stop_in(self, frame: FrameType) -> None:
+        """Ask at once, in *frame*: ``set_trace`` would wait for the next event, further in."""
+        self.reset()
+        at: FrameType | None = frame
+        while at is not None:
+            at.f_trace = self.trace_dispatch
+            self.botframe = at
+            at = at.f_back
+        self.interaction(frame, None)
+        if self.stoplineno != -1:  # it is to go on step by step
+            sys.settrace(self.trace_dispatch)
 
 
 def breaking(step: int) -> type[SerialCarrier]:
@@ -207,7 +234,7 @@ def breaking(step: int) -> type[SerialCarrier]:
                 here: FrameType | None = sys._getframe(2)
                 while here is not None and kind_of(here.f_code) != KEEP:
                     here = here.f_back
-                Debugger().set_trace(here or sys._getframe(2))
+                Debugger(self).stop_in(here or sys._getframe(2))
 
     return Breaking
 

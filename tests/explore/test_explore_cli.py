@@ -164,3 +164,117 @@ def test_break_drops_into_pdb_in_the_thread(capsys, monkeypatch, step):
     assert code == 1
     assert "(Pdb)" in out
     assert "toys.py" in out or step == "2"
+
+
+BAD = """
+from smpvm import Scenario
+
+class SetUp(Scenario):
+    "Fails before anything runs."
+    def setup(self):
+        raise RuntimeError("no good")
+
+class Check(Scenario):
+    "Its check has a mistake."
+    def setup(self):
+        self.thread("a", lambda: None)
+    def check(self):
+        return 1 + "1"
+
+class Body(Scenario):
+    "A thread has a mistake."
+    def setup(self):
+        self.thread("a", self.body)
+    def body(self):
+        return {}["missing"]
+"""
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(BAD)
+    return path
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("SetUp", "set-up: RuntimeError: no good ({}:7)"),
+        ("Check", "check: TypeError: unsupported operand"),
+    ],
+)
+def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, says, jobs):
+    code, out, err = run(capsys, "explore", f"{bad}:{name}", "--schedules", "4", "--jobs", jobs)
+    assert (code, out) == (2, "")
+    assert says.format(bad) in err
+    assert f"{bad}:" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_mistake_in_a_thread_is_a_finding_with_its_place(capsys, bad):
+    code, out, _ = run(capsys, "explore", f"{bad}:Body", "--schedules", "2", "--json")
+    (finding,) = json.loads(out)["scenarios"][0]["findings"]
+    assert code == 1
+    assert finding["title"] == "KeyError: 'missing'"
+    assert [f["name"] for f in finding["sites"][0]["stack"]] == ["Body.body"]
+    assert finding["count"] == 2  # of two executions
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("explore", "cache-lookup", "--check", "foo"),
+        ("explore", "cache-lookup", "--run-dir", "/proc/x"),
+        ("explore", "cache-lookup", "--run-dir", __file__),
+        ("explore", f"{TOYS}:Locked", "--repair", "foo"),
+        ("replay", "--schedule", f"s1/access/0.1.0/-/1x99999999999~00/{TOYS}:Counter"),
+        ("replay", "--schedule", f"s1/access/0.1.0/-/1x2~84/{TOYS}:Counter", "--json", "--break=1"),
+    ],
+)
+def test_more_mistakes(capsys, argv):
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "internal" not in err
+
+
+def test_a_file_that_exits_is_a_mistake(capsys, tmp_path):
+    (tmp_path / "gone.py").write_text("raise SystemExit(0)")
+    code, _, err = run(capsys, "explore", str(tmp_path / "gone.py"))
+    assert code == 2
+    assert "SystemExit" in err
+
+
+def test_a_run_directory_and_a_replay_from_elsewhere(capsys, bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "explore", "bad.py:Body", "--schedules", "2", "--run-dir", "kept")[0] == 1
+    assert json.loads((tmp_path / "kept/run.json").read_text())["explore"]["schedules"] == 2
+    assert json.loads((tmp_path / "kept/result.json").read_text())["scenarios"][0]["findings"]
+    (finding,) = (tmp_path / "kept/findings").glob("*.json")
+    monkeypatch.chdir("/")
+    assert run(capsys, "replay", str(finding))[0] == 1
+    doc = json.loads(finding.read_text())
+    finding.write_text(json.dumps({**doc, "schedule": 5}))
+    code, _, err = run(capsys, "replay", str(finding))
+    assert code == 2
+    assert str(finding) in err
+    # The scenario has changed: the same steps, or others.
+    finding.write_text(json.dumps(doc))
+    bad.write_text(BAD.replace('["missing"]', '.get("missing")'))
+    code, out, _ = run(capsys, "replay", str(finding))
+    assert code == 3
+    assert "the scenario or the code has changed" in out
+
+
+def test_break_shows_the_access_and_says_what_was_not_reached(capsys, monkeypatch):
+    text = f"s1/access/0.1.0/-/1x2~84.2x4~00.1x2~83/{TOYS}:Counter"
+    monkeypatch.setattr("sys.stdin", io.StringIO("p self.c.n\nq\n"))
+    _, out, _ = run(capsys, "replay", "--schedule", text, "--break", "1")
+    assert "toys.py" in out.split("(Pdb)")[0]
+    assert "self.c.n = self.c.n + 1" in out.split("(Pdb)")[0]
+    assert "BdbQuit" not in out
+    assert "an update is lost" in out  # q went on to the end
+    _, out, _ = run(capsys, "replay", "--schedule", text, "--break", "500")
+    assert "step 500 was not reached" in out

@@ -121,3 +121,16 @@ def test_a_marker_that_cannot_be_is_one_line(project, marker, why):
     assert f"smpvm: {why}" in text
     assert "Traceback" not in text
     assert "def test_it" not in text
+
+
+def test_the_example_of_the_readme(pytester):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    parts = [
+        readme.partition(f"<!-- example: {name} -->\n```python\n")[2].partition("```")[0]
+        for name in ("scenario", "pytest")
+    ]
+    assert all(parts)
+    pytester.makepyfile(test_readme="\n".join(parts))
+    result = run(pytester)
+    result.assert_outcomes(failed=1)
+    assert "--smpvm-schedule 's1/access/" in result.stdout.str()
