@@ -210,7 +210,7 @@ class Dpor(Plain):
             self.blocked += 1
         else:
             self.executions += 1
-        self.failed += bool(carrier.left and not carrier.stuck)
+        self.failed += carrier.failed
         # Where the execution was cut short, what the others were about to do counts too.
         left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
         n = len(carrier.log)

@@ -62,6 +62,8 @@ class SerialCarrier(Watched):
         self.left: list[tuple[Op, bool]] = []
         """What the threads that had not ended were about to do, and whether it had to wait until
         it was ready."""
+        self.failed = False
+        """A failure has ended the execution before the others had ended."""
         self.steps_before_fair: int | None = None
         self._choose = scheduler.choose
         self._every = scheduler.every
@@ -404,6 +406,7 @@ class SerialCarrier(Watched):
 
     def unwind(self) -> None:
         """Raise Stopped in every thread that has not ended, and give up the host's contexts."""
+        self.failed = self.stopping and any(not s.done for s in self.strands)
         self.stop()
         self.left = [(s.op, s.ready is not None) for s in self.strands if not s.done]
         for strand in self.strands:

@@ -123,6 +123,18 @@ def test_nothing_is_claimed_behind_a_failure(explored):
     assert explored(Fails, "all").kinds["assertion"] > explored(Fails, "dpor").kinds["assertion"]
 
 
+class WithDaemon(Scenario):
+    """A daemon that never ends is no failure."""
+
+    def setup(self):
+        self.daemon("d", lambda: self.tsleep("for ever"))
+        self.thread("a", self.wakeup, "somebody")
+
+
+def test_daemons_that_are_left_do_not_matter(explored):
+    assert explored(WithDaemon, "dpor").claim
+
+
 @pytest.mark.parametrize(("racing", "proven"), [(True, False), (False, True)])
 def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
     from smpvm.explore.campaign import Campaign, Plan
