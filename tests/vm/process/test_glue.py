@@ -87,11 +87,13 @@ def test_a_swapped_out_process_returns_to_user_mode_only_when_the_swapper_lets_i
 
     def body(p):
         def other(c):
-            procs.k.sleep.tsleep(c, 0, "test", 5)
-            glue.swapout_procs(VM_SWAP_NORMAL)
+            while not p.p_flags & P_SWAPPEDOUT:  # it must be asleep for that, however slow the host
+                procs.k.sleep.tsleep(c, 0, "test", 2)
+                glue.swapout_procs(VM_SWAP_NORMAL)
 
         procs.process.fork1(p, other)
-        procs.k.sleep.tsleep(p, 0, "test", 20)
+        while not p.p_flags & P_SWAPPEDOUT:
+            procs.k.sleep.tsleep(p, 0, "test", 20)
         order.append(bool(p.p_flags & P_SWAPPEDOUT))
         procs.process.userret(p)
         order.append(bool(p.p_flags & (P_SWAPPEDOUT | P_SWAPWAIT)))
