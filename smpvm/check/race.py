@@ -81,7 +81,7 @@ class Races(Probe):
         It saves a call for each access, and there are very many.  The code that accesses the
         field is *depth* frames out.
         """
-        read, write, known_places = self.read, self.write, self._places
+        read, write, place = self.read, self.write, self._place
         saw_read, saw_write, getframe = self._read, self._write, sys._getframe
 
         def hook_read(obj: Any, field: str) -> None:
@@ -110,12 +110,7 @@ class Races(Probe):
                 saw_read(td, known, var, obj, field, getframe(depth))
                 return
             # The only reader since the last write, and ordered after that write.
-            at = getframe(depth)
-            out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) << 64 | (id(out.f_code) + out.f_lasti)
-            if key not in known_places:
-                known_places[key] = near(at)
-            var.read_site = key
+            var.read_site = place(getframe(depth))
             var.read = epoch
 
         def hook_write(obj: Any, field: str, new: Any) -> None:
@@ -141,13 +136,8 @@ class Races(Probe):
                 saw_write(td, known, var, obj, field, new, getframe(depth))
                 return
             # Nobody else has touched it since this thread wrote it last.
-            at = getframe(depth)
-            out: Any = at.f_back
-            key = (id(at.f_code) + at.f_lasti) << 64 | (id(out.f_code) + out.f_lasti)
-            if key not in known_places:
-                known_places[key] = near(at)
             var.read = 0
-            var.write_site = key
+            var.write_site = place(getframe(depth))
             var.write = epoch
 
         return Hook(hook_read, hook_write)

@@ -104,15 +104,19 @@ def _walkers() -> tuple[Callable[[CodeType], int], Callable[[int], int]]:
 kind_of, site = _walkers()
 
 
-def capture(depth: int = 1, limit: int = 24) -> RawStack:
-    """The calling thread's model stack, leaving out *depth* frames of the caller's own."""
+def capture(depth: int = 1, limit: int = 24, kept: int = 24) -> RawStack:
+    """The calling thread's model stack, leaving out *depth* frames of the caller's own.
+
+    At most *limit* frames, and *kept* of them outside the primitives.
+    """
     frame: FrameType | None = sys._getframe(depth)
     found: list[tuple[CodeType, int]] = []
-    while frame is not None and len(found) < limit:
+    while frame is not None and kept and len(found) < limit:
         code = frame.f_code
         if kind := kind_of(code):
             if kind == FLOOR:
                 break
+            kept -= kind == KEEP
             found.append((code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
@@ -133,18 +137,7 @@ def inner(depth: int = 1) -> RawStack:
 
     This much of where something was taken is the same each time that ``site`` says the same.
     """
-    frame: FrameType | None = sys._getframe(depth)
-    found: list[tuple[CodeType, int]] = []
-    kept = 0
-    while frame is not None and kept < 2:
-        code = frame.f_code
-        if kind := kind_of(code):
-            if kind == FLOOR:
-                break
-            kept += kind == KEEP
-            found.append((code, frame.f_lasti))
-        frame = frame.f_back
-    return tuple(found)
+    return capture(depth + 1, kept=2)
 
 
 def near(frame: FrameType) -> RawStack:

@@ -63,6 +63,8 @@ def kernel_world(env: Env) -> dict[str, type]:
             return env.tsleep(ident, wmesg, timo)
 
         def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
+            if first is not None:
+                first()
             env.log("wakeup", ident=env.ident(ident))
 
     class ScriptSched(Sched):

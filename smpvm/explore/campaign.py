@@ -63,8 +63,6 @@ class Report:
     """Executions that the strategy ended early."""
     limited: int = 0
     """Executions that were given up as too long."""
-    unproven: str = ""
-    """Why an exhausted search proves nothing."""
     interrupted: bool = False
     """Somebody asked it to end before it had done all."""
 
@@ -189,7 +187,7 @@ class Campaign:
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
             report.seconds = time.perf_counter() - began
-            report.notes = strategy.notes() + [report.unproven] * bool(report.unproven)
+            report.notes[:0] = strategy.notes()
             if report.limited:
                 report.proven = ""
             report.digest = hasher.hexdigest()
@@ -208,7 +206,7 @@ class Campaign:
         if not claim or strategy.name != "dpor" or settings.granularity == "access":
             return claim
         if report.benign or "race" not in settings.checks:
-            report.unproven = "dpor at granularity sync proves nothing where accesses may race"
+            report.notes.append("dpor at granularity sync proves nothing where accesses may race")
             return ""
         return f"{claim}; nothing races, so the order of plain accesses makes no difference"
 

@@ -22,6 +22,7 @@ from smpvm.host.carrier import (
     YIELD,
 )
 from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
+from smpvm.host.watched import is_token
 
 IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
 """Kinds of steps that concern an object as the identity of sleeps."""
@@ -60,11 +61,6 @@ def conflict(a: Op, b: Op) -> bool:
 def apart(kind: str, kind2: str) -> bool:
     """Is one a matter of an object as the identity of sleeps, the other of its fields?"""
     return (kind in IDENTITY and kind2 in _FIELDS) or (kind2 in IDENTITY and kind in _FIELDS)
-
-
-def is_token(obj: Any) -> bool:
-    """A sleep gives up its thread's tokens without announcing each."""
-    return getattr(obj, "kind", "") == "token"
 
 
 def _awaits(a: Op, b: Op) -> bool:

@@ -133,14 +133,15 @@ class Watched:
                     self.awaiting.remove(strand)
                     strand.cause = at
                     self._enable(strand)
-            elif strand.op[2] is obj or (strand.op[3] == HOLDING and _is_token(obj)):
+            elif strand.op[2] is obj or (strand.op[3] == HOLDING and is_token(obj)):
                 self.awaiting.remove(strand)
                 self._gated += 1
                 self._slow += 1
                 self._enable(strand)
 
 
-def _is_token(obj: object) -> bool:
+def is_token(obj: object) -> bool:
+    """A thread that blocks gives up its tokens without announcing each."""
     return getattr(obj, "kind", "") == "token"
 
 
