@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.shared import shared
+from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
 from smpvm.kern.tsleep import PINTERLOCKED, Addr
 
@@ -45,6 +46,7 @@ ALLPROC_HSIZE: Final = 256
 
 _LOOKED = "reads: kern_wait (kern_exit.c:959) looks first and holds the zombie before it acts"
 _JUDGED = "reads: swappable (vm_glue.c:505) and the kill scan judge a process without its token"
+_PENDING = "reads: lwp_sigpend (signal2.h:49) needs no lock, a later signal is seen at the next look"
 
 
 @shared(
@@ -53,7 +55,8 @@ _JUDGED = "reads: swappable (vm_glue.c:505) and the kill scan judge a process wi
     "p_nice",
     "p_lock",
     "p_vmspace",
-    benign={"p_stat": _LOOKED, "p_flags": _JUDGED},
+    "killed",
+    benign={"p_stat": _LOOKED, "p_flags": _JUDGED, "killed": _PENDING},
 )
 class Proc:
     """struct proc.  Limits in bytes; ``p_lock`` counts the holds on the process."""
@@ -95,7 +98,7 @@ class Proc:
         self.p_pptr: Proc | None = None
         self.p_swtime = 0
         self.threads: list[Thread] = []
-        self.killed = False  # SIGKILL is pending; plain: set once, never taken back
+        self.killed = False  # SIGKILL is pending: set once, never taken back
         self.next: Proc | None = None  # p_list, behind the bucket's token
         self.prev: Proc | None = None
 
@@ -155,6 +158,13 @@ class Procs:
     def new_pid(self) -> int:
         """The next process number (proc_makepid, kern_proc.c:999, without reuse)."""
         return self.k.next_id("pid") + 1
+
+    def lwp_fork(self, p: Proc, td: Thread) -> None:
+        """lwp_fork (kern_fork.c:660-745): *td* is a thread of *p* from now on."""
+        td.proc = p
+        td.lwp_token = Token(self.k, "lwp_token", td.name)
+        td.lwp_spin = Spinlock(self.k, "lwp_spin", td.name)
+        p.threads.append(td)
 
     def allproc_scan(self, callback: Callable[[Proc, Any], int], data: Any) -> None:
         """allproc_scan (kern_proc.c:1257-1296): *callback* on every process but zombies.
@@ -277,16 +287,44 @@ class Procs:
     # -- signals and priorities
 
     def killproc(self, p: Proc, why: str) -> None:
-        """killproc (kern_sig.c): SIGKILL, noticed when the process next returns to user mode.
+        """killproc (kern_sig.c:2178): SIGKILL, noticed when the process next returns to user mode.
 
-        Ends sleeps that asked for it (PCATCH).  Does not block.
+        May block (p_token).
         """
         k = self.k
         if (f := k.probe.call) is not None:
             f(k.curthread(), "killproc", pid=p.p_pid, why=why)
+        self.ksignal(p)
+
+    def ksignal(self, p: Proc) -> None:
+        """ksignal (kern_sig.c:1068-1102) of SIGKILL: not sent to an exiting process.
+
+        Ends sleeps that asked for it (PCATCH).  May block (p_token, lwp_token).  The C picks one
+        thread, whose exit sees to the others; here it is told to all of them.
+        """
+        self.phold(p)
+        p.p_token.get()
+        if not p.p_flags & P_WEXIT:
+            for td in p.threads:
+                self.lwpsignal(p, td)
+            if not p.threads:
+                p.killed = True  # p_siglist: the thread is still to come
+        p.p_token.release()
+        self.prele(p)
+
+    def lwpsignal(self, p: Proc, td: Thread) -> None:
+        """lwpsignal, lwp_signotify (kern_sig.c:1228-1465): the signal for one thread.
+
+        p_token held.  May block (lwp_token).
+        """
+        token, spin = td.lwp_token, td.lwp_spin
+        assert token is not None and spin is not None
+        token.get()
+        spin.lock()
         p.killed = True
-        for td in p.threads:
-            k.sleep.interrupt(td)
+        spin.unlock()
+        self.k.sleep.setrunnable(td)
+        token.release()
 
     def resetpriority(self, p: Proc) -> None:
         """p_usched->resetpriority: the scheduler is told that p_nice changed."""

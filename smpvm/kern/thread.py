@@ -55,10 +55,13 @@ class Thread(Carried):
         "exited",
         "flags",
         "locks",
+        "lwp_spin",
+        "lwp_token",
         "observed",
         "proc",
         "quiet",
         "role",
+        "sintr",
         "sleeper",
         "spins",
         "toks",
@@ -77,12 +80,15 @@ class Thread(Carried):
         self.flags = 0
         self.exited = False
         self.proc: Proc | None = None
+        self.lwp_token: Token | None = None  # of a thread of a process, with its signals' lock
+        self.lwp_spin: Spinlock | None = None
         self.spins: list[Spinlock] = []
         self.toks: list[TokRef] = []
         self.toks_dropped = False  # blocked: the references stay, the tokens are given up
         self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
         self.waiting: Spinlock | Token | None = None  # what an acquire waits for (slow path)
         self.sleeper: Sleeper | None = None  # the place on a sleep queue
+        self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal ends; lwp_token
         self.wmesg = ""
         self.wchan: Any = None
         self.quiet = 0  # > 0: reads are a checker's, not the model's

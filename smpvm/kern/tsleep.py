@@ -128,17 +128,54 @@ class Sleep:
             k.misuse("sleep-with-spinlock", f"{td} sleeps ({wmesg}) with {td.spins[-1]} held")
         if ident is None:
             k.panic("sleep-no-ident", wmesg)
-        if (p := k.point) is not None:
+        catch = flags & PCATCH and td.lwp_token is not None
+        interlocked = flags & PINTERLOCKED
+        if (p := k.point) is not None and not (catch and interlocked):
             p(SLEEP, ident)  # before the queue changes: a wakeup may come before or after that
         s = td.sleeper
-        if not flags & PINTERLOCKED:
+        if not interlocked:
             with self._guard:
                 self._enqueue(Sleeper(td, ident, flags))
         elif s is not None and s.ident != ident:
             k.misuse("sleep-interlock", f"{td} interlocked {s.ident}, sleeps on {ident}")
-        error = self._sleep(td, ident, flags, wmesg, timo, cond)
+        sleep = self._sleep_catch if catch else self._sleep
+        error = sleep(td, ident, flags, wmesg, timo, cond)
         if (f := k.probe.sleep_done) is not None:
             f(td, ident, wmesg, error == EWOULDBLOCK)
+        return error
+
+    def _sleep_catch(
+        self,
+        td: Thread,
+        ident: Any,
+        flags: int,
+        wmesg: str,
+        timo: int,
+        cond: Callable[[], bool] | None,
+    ) -> int:
+        """The sleep of a process with PCATCH (kern_synch.c:515-550, :688-709).
+
+        lwp_token is held but while asleep: a kill comes before the look here, or it finds
+        LWP_SINTR set.  A killed thread leaves the queue, where the C leaves it until its next
+        sleep: whoever wakes it there has woken nobody.
+        """
+        k = self.k
+        token = td.lwp_token
+        assert token is not None
+        token.get()
+        killed = self.signalled(td)
+        if (p := k.point) is not None:
+            p(SLEEP, ident)
+        if killed:
+            self.tsleep_remove(td)
+            error = EINTR
+        else:
+            td.sintr = td.sleeper
+            error = self._sleep(td, ident, flags, wmesg, timo, cond)
+            td.sintr = None
+            if not error and self.signalled(td):
+                error = EINTR
+        token.release()
         return error
 
     def _sleep(
@@ -153,9 +190,6 @@ class Sleep:
         k = self.k
         with self._guard:
             s = td.sleeper
-            if flags & PCATCH and self.signalled(td):
-                self._remove(td)
-                return EINTR
             if s is None:
                 return 0  # a wakeup came between the interlock and here
             s.wmesg, s.timo, s.cond = wmesg, timo, cond
@@ -172,9 +206,7 @@ class Sleep:
         td.wchan, td.wmesg = None, ""
         if td.toks:
             k.token.regain_all(td)
-        if timed_out:
-            return EWOULDBLOCK
-        return EINTR if flags & PCATCH and self.signalled(td) else 0
+        return EWOULDBLOCK if timed_out else 0
 
     def _wait(self, td: Thread, s: Sleeper) -> bool:
         """Park until a wakeup takes *s* off its queue; True when the timer did."""
@@ -194,7 +226,7 @@ class Sleep:
         return False
 
     def signalled(self, td: Thread) -> bool:
-        """CURSIG: has the thread's process been killed?"""
+        """CURSIG (signal2.h:85): has the thread's process been killed?  Needs no lock."""
         return td.proc is not None and td.proc.killed
 
     # -- waking
@@ -248,12 +280,19 @@ class Sleep:
                 return True
         return False
 
-    def interrupt(self, td: Thread) -> None:
-        """setrunnable: end a sleep of *td* that was begun with PCATCH."""
+    def setrunnable(self, td: Thread) -> None:
+        """setrunnable (kern_synch.c:1133): end a sleep of *td* that was begun with PCATCH.
+
+        lwp_token of *td* held.  Does not block.
+        """
+        s = td.sintr
+        if s is None:
+            return
+        if (p := self.k.point) is not None:
+            p(WAKEUP, s.ident)
         with self._guard:
-            s = td.sleeper
-            if s is None or not s.asleep or not s.flags & PCATCH:
-                return
+            if td.sleeper is not s:
+                return  # somebody has woken it, but it has not run yet
             self._remove(td)
         self._run([s])
 

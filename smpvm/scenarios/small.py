@@ -235,8 +235,7 @@ class Small:
 
         td = self.k.make_thread(name, main, role="process" if p else name, cpu=0)
         if p is not None:
-            td.proc = p
-            p.threads.append(td)
+            self.k.proc.lwp_fork(p, td)
         self.k.start(td)
         return td
 

@@ -111,8 +111,7 @@ class Processes:
         """Give *p* its thread: it runs *body*, then exits."""
         name = name or f"proc{p.p_pid}"
         td = self.k.make_thread(name, lambda: self.run(p, body), role="process", cpu=cpu)
-        td.proc = p
-        p.threads.append(td)
+        self.k.proc.lwp_fork(p, td)
         self.k.start(td)
         return td
 

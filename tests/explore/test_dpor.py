@@ -4,6 +4,8 @@ import pytest
 
 from smpvm import Scenario
 from smpvm.explore.engine import Settings
+from smpvm.kern.errno import EINTR
+from smpvm.kern.tsleep import PCATCH
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,33 @@ def test_whether_a_thread_has_ended_is_an_order_too(explored):
     SEEN.clear()
     assert explored(Joining, "dpor").claim
     assert {(0, 0), (0, 1), (1, 1)} == SEEN
+
+
+class Killed(Scenario):
+    """A kill and a wakeup, both of a sleep that either ends."""
+
+    def setup(self):
+        self.p = self.k.proc.new(9)
+        self.x = self.shared(told=0, benign={"told": "the point of it"})
+        self.k.proc.lwp_fork(self.p, self.thread("sleeper", self.sleeper))
+        self.thread("killer", self.killer)
+        self.thread("waker", self.wakeup, "x")
+
+    def sleeper(self):
+        first = self.p.killed
+        SEEN.add((first, self.tsleep("x", flags=PCATCH), self.p.killed))
+
+    def killer(self):
+        self.k.proc.lwpsignal(self.p, self.p.threads[0])
+
+
+def test_a_kill_comes_at_any_moment_of_a_sleep(explored):
+    SEEN.clear()
+    found = explored(Killed, "dpor")
+    assert found.claim
+    assert found.kinds == {}
+    # Seen before the sleep; in it, or at its beginning; after the wakeup, on the way out; or not.
+    assert {(True, EINTR, True), (False, EINTR, True), (False, 0, True), (False, 0, False)} == SEEN
 
 
 class Fails(Scenario):

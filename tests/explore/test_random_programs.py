@@ -7,6 +7,7 @@ import pytest
 from smpvm import Scenario
 from smpvm.explore.bounded import Bounded
 from smpvm.explore.dpor import Dpor
+from smpvm.kern.tsleep import PCATCH
 
 LIMIT = 900
 
@@ -20,6 +21,7 @@ GROUPS = [
     ["toksleep", "token", "toktry", "wake"],
     ["interlock", "wake"],
     ["lockmgr", "lockshared"],
+    ["catch", "kill", "look", "wake"],
 ]
 
 
@@ -33,8 +35,10 @@ class Program(Scenario):
         self.spins = [self.spinlock(f"s{i}") for i in range(2)]
         self.toks = [self.token(f"t{i}") for i in range(2)]
         self.locks = [self.lock(f"l{i}") for i in range(2)]
-        for j, ops in enumerate(self.program):
-            self.thread(f"t{j}", self.body, ops)
+        self.p = self.k.proc.new(9)
+        self.tds = [self.thread(f"t{j}", self.body, ops) for j, ops in enumerate(self.program)]
+        for td in self.tds:
+            self.k.proc.lwp_fork(self.p, td)
 
     def body(self, ops):
         for kind, i in ops:
@@ -102,6 +106,16 @@ class Program(Scenario):
 
     def do_wake(self, i, f, ident):
         self.wakeup(ident)
+
+    def do_catch(self, i, f, ident):
+        self.tsleep(ident, flags=PCATCH)
+
+    def do_kill(self, i, f, ident):
+        self.k.proc.lwpsignal(self.p, self.tds[i])
+
+    def do_look(self, i, f, ident):
+        if self.p.killed:
+            self.x.a = 4
 
     def do_lockmgr(self, i, f, ident):
         self.locks[i].lock()

@@ -173,8 +173,7 @@ def test_a_kill_ends_only_a_sleep_that_asked_for_it(bench, k):
 
     def body(flags):
         def run():
-            k.curthread().proc = p
-            p.threads.append(k.curthread())
+            k.proc.lwp_fork(p, k.curthread())
             seen.append((flags, k.sleep.tsleep(ident, flags, "x", 0)))
 
         return run
@@ -191,7 +190,7 @@ def test_a_kill_ends_only_a_sleep_that_asked_for_it(bench, k):
 
 def test_a_killed_process_does_not_begin_such_a_sleep(k):
     p = k.proc.new(7)
-    k.boot.proc = p
+    k.proc.lwp_fork(p, k.boot)
     k.proc.killproc(p, "test")
     assert k.sleep.tsleep(Ident("x"), PCATCH, "x", 0) == EINTR
     assert k.boot.sleeper is None
@@ -233,11 +232,10 @@ def test_ping_pong_by_identity_loses_nothing(bench, k):
 def test_a_kill_comes_before_the_wakeup_that_the_interlock_caught(k):
     """kern_synch.c:543-575 looks for signals before it looks whether it is still queued."""
     p = k.proc.new(7)
-    k.curthread().proc = p
+    k.proc.lwp_fork(p, k.curthread())
     x = Ident("x")
     for killed, answer in ((False, 0), (True, EINTR)):
         p.killed = killed
         k.sleep.tsleep_interlock(x)
         k.sleep.wakeup(x)
         assert k.sleep.tsleep(x, PCATCH | PINTERLOCKED, "x", 0) == answer
-    k.curthread().proc = None
