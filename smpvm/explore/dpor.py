@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from smpvm.explore.dependence import conflict, same
-from smpvm.explore.hb import Order, Race, carrier_gates, covers, touches
+from smpvm.explore.hb import Order, Prefix, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.strand import AWAIT, RESUME, START
 
@@ -82,16 +82,15 @@ class Names:
 class Frame:
     """One state of the current execution: who could run, who sleeps, what is still to be tried."""
 
-    __slots__ = ("at", "chosen", "enabled", "pending", "sleep", "todo")
+    __slots__ = ("at", "chosen", "enabled", "sleep", "todo")
 
-    def __init__(self, at: int, sleep: dict[int, Op], todo: Branch) -> None:
+    def __init__(self, at: int, enabled: list[int], sleep: set[int], todo: Branch) -> None:
         self.at = at
         """The log position of the step chosen here."""
+        self.enabled = enabled
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
-        self.pending: dict[int, Op] = {}
-        self.enabled: list[int] = []
 
 
 class Dpor(Plain):
@@ -110,7 +109,8 @@ class Dpor(Plain):
         self._frames: list[Frame] = []
         self._depth = 0
         self._fixed = 0
-        """Frames below this depth are replayed."""
+        """Frames below this depth are replayed: their steps are those of the execution before."""
+        self._prefix = Prefix()
         self._carrier: SerialCarrier
         self._names: Names
         self._stopped = False
@@ -131,22 +131,16 @@ class Dpor(Plain):
 
     def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand | None:
         depth = self._depth
-        self._depth += 1
-        if depth < len(self._frames):
-            frame = self._frames[depth]
-        else:
-            frame = self._push()
-        frame.at = len(self._carrier.log)
-        frame.pending = {s.tid: s.op for s in self._carrier.strands if not s.done}
-        # Operations name this execution's objects.
-        frame.sleep = {tid: frame.pending[tid] for tid in frame.sleep if tid in frame.pending}
-        frame.enabled = [s.tid for s in runnable]
+        self._depth = depth + 1
         if depth < self._fixed:
+            tid = self._frames[depth].chosen
             for strand in runnable:
-                if strand.tid == frame.chosen:
+                if strand.tid == tid:
                     return strand
             self.diverged += 1
+            self._prefix = Prefix()
             return None
+        frame = self._push(runnable)
         chosen = self._new_choice(frame, runnable, current)
         if chosen is None:
             self._frames.pop()
@@ -155,23 +149,28 @@ class Dpor(Plain):
         frame.chosen = chosen.tid
         return chosen
 
-    def _push(self) -> Frame:
+    def _push(self, runnable: Sequence[Strand]) -> Frame:
         """The state after the last frame's step."""
-        if not self._frames:
-            frame = Frame(0, {}, Branch())
-        else:
-            last = self._frames[-1]
-            done = last.pending[last.chosen]
-            extra = [obj for obj in self._carrier.touched_at(last.at) if not covers(done, obj)]
-            sleep = {
-                tid: op
-                for tid, op in last.sleep.items()
-                if tid != last.chosen and not conflict(op, done) and not touches(op, extra)
-            }
-            frame = Frame(0, sleep, self._subtree)
+        enabled = [s.tid for s in runnable]
+        frame = Frame(len(self._carrier.log), enabled, self._asleep(), self._subtree)
         self._frames.append(frame)
         self._subtree = Branch()
         return frame
+
+    def _asleep(self) -> set[int]:
+        """Who of the last frame's sleep set sleeps on: its step does not depend on theirs."""
+        frames = self._frames
+        if not frames or not frames[-1].sleep:
+            return set()
+        last, carrier = frames[-1], self._carrier
+        done = carrier.log[last.at]
+        extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
+        return {
+            s.tid
+            for s in carrier.strands
+            if s.tid in last.sleep and s.tid != last.chosen and not s.done
+            if not conflict(s.op, done) and not touches(s.op, extra)
+        }
 
     _subtree = Branch()
 
@@ -215,9 +214,11 @@ class Dpor(Plain):
         left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
         n = len(carrier.log)
         gates = carrier_gates(carrier) | {n + i for i, (_, gated) in enumerate(left) if gated}
+        pending = [op for op, _ in left]
         order = Order(
-            carrier.log, carrier.causes, carrier.touches, [op for op, _ in left], frozenset(gates)
+            carrier.log, carrier.causes, carrier.touches, pending, gates, prefix=self._prefix
         )
+        self._order = order
         self._names = Names(carrier)
         frames = {f.at: i for i, f in enumerate(self._frames)}
         for race in (*order.races, *order.other_causes()):
@@ -235,8 +236,8 @@ class Dpor(Plain):
         tid = order.ops[race.second][0]
         if len(v) == 1 and tid not in frame.enabled:
             return
-        for asleep, op in frame.sleep.items():
-            if _weak_initial(order, v, asleep, op):
+        for asleep in frame.sleep:
+            if _weak_initial(order, v, asleep, self._pending(order, frame, asleep)):
                 return
         self._insert(order, frame, v)
 
@@ -244,7 +245,10 @@ class Dpor(Plain):
         node, first = frame.todo, True
         while v:
             for tid, child in node.children:
-                op = frame.pending.get(tid) if first else self._names.op(tid, child.key)
+                if first:
+                    op = self._pending(order, frame, tid)
+                else:
+                    op = self._names.op(tid, child.key)
                 if _weak_initial(order, v, tid, op):
                     v = _without(order, v, tid)
                     if not child.children:
@@ -258,18 +262,26 @@ class Dpor(Plain):
                     node = branch
                 return
 
+    def _pending(self, order: Order, frame: Frame, tid: int) -> Op | None:
+        """What *tid* was about to do in the state of *frame*."""
+        for at in range(frame.at, len(order.ops)):
+            if order.ops[at][0] == tid:
+                return order.ops[at]
+        return next((op for op, _ in self._carrier.left if op[0] == tid), None)
+
     def _backtrack(self) -> bool:
         """Leave the deepest state with something to try as the last frame; False if none has."""
         frames = self._frames
         while frames:
             frame = frames[-1]
-            frame.sleep[frame.chosen] = frame.pending[frame.chosen]
+            frame.sleep.add(frame.chosen)
             while frame.todo.children:
                 tid, subtree = frame.todo.children.pop(0)
                 if tid in frame.enabled and tid not in frame.sleep:
                     frame.chosen = tid
                     self._subtree = subtree
                     self._fixed = len(frames)
+                    self._prefix = self._order.prefix(frame.at)
                     return True
                 if tid not in frame.enabled:
                     self._try_all(frame)

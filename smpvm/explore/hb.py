@@ -10,7 +10,7 @@ nobody can run, so a timer step comes after everything before it, and before eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from smpvm.explore.dependence import IDENTITY, apart, conflict, is_acquire, same
@@ -42,6 +42,16 @@ class Race:
     second: int
 
 
+@dataclass
+class Prefix:
+    """What is known of the first *n* steps of an execution: all that begin with them share it."""
+
+    n: int = 0
+    slot: dict[int, int] = field(default_factory=dict)
+    clocks: list[Clock] = field(default_factory=list)
+    races: list[Race] = field(default_factory=list)
+
+
 class Order:
     """The happens-before order of an execution."""
 
@@ -52,9 +62,11 @@ class Order:
         touches: Sequence[tuple[int, Any]],
         pending: Sequence[Op] = (),
         gated: frozenset[int] = frozenset(),
+        prefix: Prefix | None = None,
     ) -> None:
         """*pending* are operations that were never executed; *gated* the log positions (and
-        positions past the log, for pending ones) of acquires that waited until they could be."""
+        positions past the log, for pending ones) of acquires that waited until they could be.
+        The log begins with *prefix*."""
         self.n = len(log)
         self.ops: list[Op] = [*log, *pending]
         self.causes = causes
@@ -62,22 +74,30 @@ class Order:
         tids = sorted({op[0] for op in self.ops})
         self.slot = {tid: i for i, tid in enumerate(tids)}
         self.extras: dict[int, list[Any]] = {}
-        self.touched: dict[int, list[Any]] = {}
+        self._touches = touches
         for at, obj in touches:
-            self.touched.setdefault(at, []).append(obj)
             if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
-        for at in range(self.n):
-            if log[at][1] == WRITE:
-                self.touched.setdefault(at, []).append(log[at][2])
         self.clocks: list[Clock] = []
         self.races: list[Race] = []
         self._history: dict[Any, list[int]] = {}
         self._last: dict[int, int] = {}
         self._barrier: Clock | None = None
         self._barrier_at = -1
-        for at in range(len(self.ops)):
+        known = 0
+        if prefix is not None and prefix.slot == self.slot:
+            known = prefix.n
+            self.clocks += prefix.clocks
+            self.races += prefix.races
+        for at in range(known):
+            self._done(at)
+        for at in range(known, len(self.ops)):
             self._add(at)
+
+    def prefix(self, n: int) -> Prefix:
+        """The first *n* steps."""
+        races = [race for race in self.races if race.second < n]
+        return Prefix(n, self.slot, self.clocks[:n], races)
 
     # -- building
 
@@ -99,11 +119,15 @@ class Order:
         clock = clock.copy()
         clock[slot] = at
         self.clocks.append(clock)
-        if at >= self.n:
-            return  # never executed: nothing comes after it
-        self._last[tid] = at
-        if kind == TIMER:
-            self._barrier, self._barrier_at = clock, at
+        if at < self.n:  # of what was never executed nothing comes after
+            self._done(at)
+
+    def _done(self, at: int) -> None:
+        """Step *at* is there for later ones to meet."""
+        op = self.ops[at]
+        self._last[op[0]] = at
+        if op[1] == TIMER:
+            self._barrier, self._barrier_at = self.clocks[at], at
             return
         for target in self._targets(at, op):
             self._history.setdefault(target, []).append(at)
@@ -232,13 +256,19 @@ class Order:
 
         No reversal, but tried like one: *second* is the await, without its cause before it.
         """
-        found = []
+        awaits = [at for at in self.causes if self.ops[at][1] == AWAIT]
+        if not awaits:
+            return []
+        written: dict[int, list[Any]] = {}
+        for at, obj in self._touches:
+            written.setdefault(at, []).append(obj)
         for at in range(self.n):
-            op = self.ops[at]
-            cause = self.causes.get(at)
-            if op[1] != AWAIT or cause is None:
-                continue
-            for w, objs in self.touched.items():
+            if self.ops[at][1] == WRITE:
+                written.setdefault(at, []).append(self.ops[at][2])
+        found = []
+        for at in awaits:
+            op, cause = self.ops[at], self.causes[at]
+            for w, objs in written.items():
                 if (
                     w != cause
                     and self.ops[w][0] != op[0]

@@ -42,6 +42,43 @@ class Switcher(Protocol):
         """Nobody will switch any more."""
 
 
+class _Worker:
+    """A greenlet that runs one entry after another, for one execution after another.
+
+    A new greenlet's first call costs 10 us (its stack comes from the host, page by page), a switch
+    to one that waits half a microsecond.
+    """
+
+    __slots__ = ("context", "entry", "idle")
+
+    def __init__(self, new: Callable[..., Any]) -> None:
+        self.context = new(self._work)
+        self.entry: Callable[[], None] = _nothing
+        self.idle = True
+
+    def _work(self) -> None:
+        while True:
+            self.idle = False
+            self.entry()
+            self.entry = _nothing
+            self.idle = True
+            self.context.parent.switch()
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Pool(threading.local):
+    """The workers of one host thread that have nothing to do."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Worker] = []
+
+
+_POOL = _Pool()
+
+
 class Greenlets:
     """Each strand on a greenlet of the calling host thread."""
 
@@ -51,8 +88,8 @@ class Greenlets:
         self._lib = _greenlet()
         if self._lib is None:
             raise ImportError("greenlet is not installed")
-        self._new = self._lib.greenlet
         self._home: Any = None
+        self._mine: list[_Worker] = []
 
     def here(self) -> Callable[[], Any]:
         self._home = self._lib.getcurrent()
@@ -60,10 +97,23 @@ class Greenlets:
         return switch
 
     def make(self, entry: Callable[[], None]) -> Callable[[], Any]:
-        switch: Callable[[], Any] = self._new(entry, self._home).switch
+        idle = _POOL.idle
+        worker = idle.pop() if idle else _Worker(self._lib.greenlet)
+        worker.entry = entry
+        context = worker.context
+        context.parent = self._home
+        self._mine.append(worker)
+        switch: Callable[[], Any] = context.switch
         return switch
 
     def close(self) -> None:
+        # Those that never ran are idle too; one whose thread would not be unwound is not.
+        idle = _POOL.idle
+        for worker in self._mine:
+            if worker.idle and not worker.context.dead:
+                worker.entry = _nothing
+                idle.append(worker)
+        self._mine.clear()
         self._home = None
 
 

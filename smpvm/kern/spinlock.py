@@ -251,25 +251,25 @@ class SpinPool:
     def __init__(self, k: Kernel, size: int = 8192) -> None:
         self.k = k
         self.size = size
-        self._locks: list[Spinlock | None] = [None] * size
+        self._locks: dict[int, Spinlock] = {}  # each made at its first use
         self._guard = threading.Lock()
 
     def lock_of(self, index: int) -> Spinlock:
-        """The lock that page index *index* hashes to (made at its first use)."""
+        """The lock that page index *index* hashes to."""
         slot = index % self.size
-        lock = self._locks[slot]
+        lock = self._locks.get(slot)
         return self._make(slot) if lock is None else lock
 
     def _make(self, slot: int) -> Spinlock:
         with self._guard:
-            lock = self._locks[slot]
+            lock = self._locks.get(slot)
             if lock is None:
                 lock = self._locks[slot] = Spinlock(self.k, "page", f"pool+{slot}")
             return lock
 
     def lock(self, m: HasIdx) -> None:
         """spin_pool_lock (kern_spinlock.c:341)."""
-        lock = self._locks[m.idx % self.size]
+        lock = self._locks.get(m.idx % self.size)
         if lock is None:
             lock = self.lock_of(m.idx)
         lock.lock()
@@ -280,7 +280,7 @@ class SpinPool:
 
     def unlock(self, m: HasIdx) -> None:
         """spin_pool_unlock (kern_spinlock.c:350)."""
-        lock = self._locks[m.idx % self.size]
+        lock = self._locks.get(m.idx % self.size)
         if lock is None:
             lock = self.lock_of(m.idx)
         lock.unlock()
