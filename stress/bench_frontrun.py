@@ -191,7 +191,7 @@ def ours(scenario: Any) -> Result:
                     result.outcomes.add(body.outcome())
             bodies.clear()
             steps = outcome.steps
-            del outcome
+            outcome.forget()
             collector.after(steps)
     return result
 

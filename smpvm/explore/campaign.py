@@ -171,7 +171,7 @@ class Campaign:
                 hasher.update(outcome.digest)
                 steps = outcome.steps
                 if not self._count(report, outcome):
-                    outcome.carrier.forget()
+                    outcome.forget()
                 del outcome
                 collector.after(steps)
                 now = time.perf_counter()
@@ -231,6 +231,7 @@ class Campaign:
                 self._by_mark[finding.fingerprint] = (finding, outcome)
                 self._tell(finding, outcome)
                 outcome.carrier.strands.clear()  # the machine may go; the log stays
+                outcome.kernel.forget()
                 kept = True
             else:
                 known[0].count += 1

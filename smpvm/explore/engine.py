@@ -45,6 +45,7 @@ class Outcome:
 
     carrier: SerialCarrier
     findings: list[Finding]
+    kernel: Kernel
     digest: bytes = b""
     stuck: str = ""
     """As the carrier has it; "cut" for an execution that the strategy ended."""
@@ -55,6 +56,15 @@ class Outcome:
     def steps(self) -> int:
         """The steps that were taken."""
         return len(self.carrier.log)
+
+    def forget(self) -> None:
+        """Nobody will ask about this execution any more.
+
+        A machine is full of rings; those of its kernel are broken here, so that a small one is gone
+        at once, and the garbage collector does not walk what it has done.
+        """
+        self.carrier.forget()
+        self.kernel.forget()
 
     def find(self, mark: str) -> Finding | None:
         """The finding with that fingerprint."""
@@ -105,7 +115,7 @@ class Execution:
                 carrier.unwind()
         self._judge(body)
         self.suite.finish()
-        outcome = Outcome(carrier, self.log.findings, stuck=carrier.stuck)
+        outcome = Outcome(carrier, self.log.findings, k, stuck=carrier.stuck)
         if self.settings.digest:
             outcome.digest = self._digest(outcome)
         if self.log:

@@ -50,6 +50,15 @@ class Carried:
     def __str__(self) -> str:
         return self.name
 
+    def forget(self) -> None:
+        """It has run, and will not be asked about: let go of what knows it in turn."""
+        self.main = _nothing
+        self.carrier_data = None
+
+
+def _nothing() -> None:
+    pass
+
 
 class Carrier(Protocol):
     """Runs kernel threads.  One carrier carries the threads of one machine."""

@@ -404,6 +404,13 @@ class SerialCarrier(Watched):
         self.unwind()
         return left
 
+    def forget(self) -> None:
+        """Nobody will ask any more: break the rings, so that the garbage collector is not needed
+        for what is used once.  The carrier is of no use afterwards."""
+        for strand in (*self.strands, self.boot):
+            strand.td.forget()
+        vars(self).clear()
+
     def unwind(self) -> None:
         """Raise Stopped in every thread that has not ended, and give up the host's contexts."""
         self.failed = self.stopping and any(not s.done for s in self.strands)

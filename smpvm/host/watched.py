@@ -35,12 +35,6 @@ class Watched:
         """Not 0: who can run must be asked of each acquire (``_gated`` and ``_told``, summed)."""
         self._told: list[Strand] = []
 
-    def forget(self) -> None:
-        """Drop the log: nobody will ask what was done, and so it need not wait for the garbage
-        collector, which would walk it first."""
-        self.log.clear()
-        self.touches.clear()
-
     def _enable(self, strand: Strand) -> None:
         strand.runnable = True
         insort(self._runnable, strand)

@@ -105,6 +105,10 @@ class Kernel:
         for observer in self.probe.observers:
             observer.attach(self)
 
+    def forget(self) -> None:
+        """The machine has run, and nobody will ask it any more: its parts let go of each other."""
+        vars(self).clear()
+
     # -- threads
 
     def make_thread(
