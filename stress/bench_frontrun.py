@@ -190,9 +190,8 @@ def ours(scenario: Any) -> Result:
                 with body.k.quietly():
                     result.outcomes.add(body.outcome())
             bodies.clear()
-            steps = outcome.steps
             outcome.forget()
-            collector.after(steps)
+            collector.after()
     return result
 
 

@@ -127,6 +127,9 @@ class HeldTracker(Probe):
         self.page_owner: dict[Any, tuple[ThreadState, Held]] = {}
         self.on_new: Callable[[ThreadState, Node, Any], None] | None = None
         """A chain seen for the first time: the state before it, its node, the resource."""
+        self.special: frozenset[str] = frozenset()
+        self.on_special: Callable[[ThreadState, Node, Any], None] | None = None
+        """A resource of the classes ``special`` is waited for, or taken (every time)."""
         self.on_nested: Callable[[ThreadState, Node, Any], None] | None = None
         """A resource is taken on top of another of its class (every time)."""
         self.on_misuse: Callable[[ThreadState, str, str, Any], None] | None = None
@@ -170,6 +173,8 @@ class HeldTracker(Probe):
                 node = parent.children.setdefault(key, node)
             if self.on_new is not None:
                 self.on_new(st, node, res)
+        if cls in self.special and not tried and self.on_special is not None:
+            self.on_special(st, node, res)
         if parent.cls == cls and not tried and self.on_nested is not None:
             self.on_nested(st, node, res)
         return node

@@ -108,6 +108,9 @@ class LockOrder:
         """Told of each new edge: the event log."""
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
+        # Who called it, and from where, is not in the chain: these are judged each time.
+        tracker.special = frozenset(rule.then for rule in FORBIDDEN if rule.inside)
+        tracker.on_special = self.inside
         tracker.on_misuse = self.misuse
 
     # -- a chain that nobody has walked before
@@ -116,7 +119,6 @@ class LockOrder:
         """Learn the edges from everything held to what is being taken, and judge them."""
         if node.tried:
             return
-        self._inside_rules(st, node, res)
         live: RawStack | None = None
         for held in list(st.held):
             if held.gone or held.res is res:
@@ -143,10 +145,13 @@ class LockOrder:
         if cycle:
             self.log.add(cycle_finding(cycle))
 
-    def _inside_rules(self, st: ThreadState, node: Node, res: Any) -> None:
-        for rule in _rules_inside(node.cls, node.family):
-            if any(code.co_name in rule.inside for code, _ in capture(4)):
-                self._report_rule(st, rule, None, node, res)
+    def inside(self, st: ThreadState, node: Node, res: Any) -> None:
+        """Rules that bind what certain functions wait for, and whatever these call."""
+        for rule in FORBIDDEN:
+            if rule.inside and rule.then == node.cls:
+                live = capture(3)
+                if any(code.co_name in rule.inside for code, _ in live):
+                    self._report_rule(st, rule, None, node, res)
 
     def _report_rule(
         self, st: ThreadState, rule: Forbidden, held: Held | None, node: Node, res: Any
@@ -244,12 +249,6 @@ def _rule_against(first: str, family: str, then: str, then_family: str) -> Forbi
         ):
             return rule
     return None
-
-
-@cache
-def _rules_inside(cls: str, family: str) -> tuple[Forbidden, ...]:
-    """The rules that forbid to take that class inside certain functions."""
-    return tuple(rule for rule in FORBIDDEN if rule.inside and matches(rule.then, cls, family))
 
 
 def _resource(cls: str, res: Any) -> str:

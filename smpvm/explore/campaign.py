@@ -169,11 +169,10 @@ class Campaign:
                     break
                 n += of
                 hasher.update(outcome.digest)
-                steps = outcome.steps
                 if not self._count(report, outcome):
                     outcome.forget()
                 del outcome
-                collector.after(steps)
+                collector.after()
                 now = time.perf_counter()
                 report.seconds = now - began
                 if self.progress is not None and now - told > 1.0:

@@ -152,17 +152,16 @@ class Dpor(Plain):
     def _push(self, runnable: Sequence[Strand]) -> Frame:
         """The state after the last frame's step."""
         enabled = [s.tid for s in runnable]
-        frame = Frame(len(self._carrier.log), enabled, self._asleep(), self._subtree)
-        self._frames.append(frame)
+        frames = self._frames
+        sleep = self._asleep(frames[-1]) if frames and frames[-1].sleep else set()
+        frame = Frame(len(self._carrier.log), enabled, sleep, self._subtree)
+        frames.append(frame)
         self._subtree = Branch()
         return frame
 
-    def _asleep(self) -> set[int]:
+    def _asleep(self, last: Frame) -> set[int]:
         """Who of the last frame's sleep set sleeps on: its step does not depend on theirs."""
-        frames = self._frames
-        if not frames or not frames[-1].sleep:
-            return set()
-        last, carrier = frames[-1], self._carrier
+        carrier = self._carrier
         done = carrier.log[last.at]
         extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
         return {

@@ -260,18 +260,19 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
     )
 
 
+_MANY = 4000
+"""Containers left, more or less, that are worth a collection."""
+
+
 class Collector:
     """Keeps the garbage collector out of executions, and lets it in between them."""
 
     def __init__(self) -> None:
-        self._steps = 0
         self._times = 0
 
-    def after(self, steps: int) -> None:
-        """An execution of that many steps is over, and nobody needs it any more."""
-        self._steps += steps
-        if self._steps > 250:
-            self._steps = 0
+    def after(self) -> None:
+        """An execution is over, and nobody needs it any more."""
+        if gc.get_count()[0] > _MANY:
             self._times += 1
             gc.collect(2 if self._times % 256 == 0 else 1)
 

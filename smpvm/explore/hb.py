@@ -103,8 +103,7 @@ class Order:
 
     def _add(self, at: int) -> None:
         op = self.ops[at]
-        tid, kind, _obj, _ = op
-        slot = self.slot[tid]
+        tid, kind, obj, _ = op
         clock = self._before(at, tid)
         cause = self.causes.get(at)
         if cause is not None:
@@ -112,12 +111,15 @@ class Order:
         if kind == TIMER:
             for last in self._last.values():
                 clock = _join(clock, self.clocks[last])
+        elif kind != AWAIT and kind != YIELD and at not in self.extras:
+            if obj in self._history:
+                clock = self._meet(at, op, obj, clock, clock)
         else:
             program = clock
             for target in self._targets(at, op):
                 clock = self._meet(at, op, target, clock, program)
         clock = clock.copy()
-        clock[slot] = at
+        clock[self.slot[tid]] = at
         self.clocks.append(clock)
         if at < self.n:  # of what was never executed nothing comes after
             self._done(at)
@@ -129,8 +131,16 @@ class Order:
         if op[1] == TIMER:
             self._barrier, self._barrier_at = self.clocks[at], at
             return
+        history = self._history
+        if op[1] != AWAIT and op[1] != YIELD and at not in self.extras:
+            known = history.get(op[2])
+            if known is None:
+                history[op[2]] = [at]
+            else:
+                known.append(at)
+            return
         for target in self._targets(at, op):
-            self._history.setdefault(target, []).append(at)
+            history.setdefault(target, []).append(at)
 
     def _before(self, at: int, tid: int) -> Clock:
         last = self._last.get(tid)

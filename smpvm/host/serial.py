@@ -245,9 +245,7 @@ class SerialCarrier(Watched):
                 return None
         if len(runnable) == 1 and not self._every:
             return runnable[0]
-        if current is not None and not (
-            current.runnable and (current.ready is None or current.ready())
-        ):
+        if current is not None and not current.runnable:
             current = None
         nxt = self._choose(runnable, current)
         if nxt is None:

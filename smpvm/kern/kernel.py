@@ -83,7 +83,7 @@ class Kernel:
         self.atomic: Atomics = ProbedAtomics(self) if watched else Atomics()
         self.threads: list[Thread] = []
         """The live threads, oldest first (other host threads: use ``live_threads``)."""
-        self._retired = (Counter[str](), Counter[str](), Counter[str]())
+        self._retired: tuple[dict[str, int], ...] = ({}, {}, {})
         self.panics: list[tuple[Thread, Panic]] = []
         """Every Panic that ended a thread, the first one first."""
         self.errors: list[tuple[Thread, BaseException]] = []
@@ -198,8 +198,8 @@ class Kernel:
     def _retire(self, td: Thread) -> None:
         with self._guard:
             for total, own in zip(self._retired, (td.cnt, td.acquired, td.contended), strict=True):
-                if own:
-                    total.update(own)
+                for name, n in own.items():
+                    total[name] = total.get(name, 0) + n
             if td in self.threads:
                 self.threads.remove(td)
 
@@ -234,7 +234,10 @@ class Kernel:
         boot: Thread | None = getattr(self, "boot", None)
         if boot is None or not self.carrier.serial or (td := self.curthread()) is boot:
             with self._guard:
-                return next(self._ids.setdefault(kind, count()))
+                ids = self._ids.get(kind)
+                if ids is None:
+                    ids = self._ids[kind] = count()
+                return next(ids)
         thousands, rest = divmod(next(self._ids.setdefault(f"{kind} {td.tid}", count())), 1000)
         return (thousands * 1000 + td.tid) * 1000 + rest
 

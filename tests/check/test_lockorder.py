@@ -393,6 +393,26 @@ class TestDeclaredRules:
         w.go(lambda: map_deactivate_pages(0))
         assert w.one("lock-order").title.startswith("deactivate-waits-for-map")
 
+    def test_a_helper_that_was_first_called_from_elsewhere_is_judged_inside_too(self, watch):
+        """Its two innermost places say nothing new: who called it does."""
+        w = watch()
+        map_lock = Lock(w.k, "map", "3")
+
+        def take():
+            map_lock.lockmgr(LK_EXCLUSIVE)
+            map_lock.lockmgr(LK_RELEASE)
+
+        def helper():
+            take()
+
+        def map_deactivate_pages():
+            helper()
+
+        w.go(helper)
+        assert w.findings == []
+        w.go(map_deactivate_pages)
+        assert w.one("lock-order").title.startswith("deactivate-waits-for-map")
+
 
 class TestMisuse:
     def test_sleep_with_a_spinlock(self, watch):

@@ -1,9 +1,12 @@
 """DPOR visits every class of executions, each once: against known values and brute force."""
 
+import weakref
+
 import pytest
 
 from smpvm import Scenario
-from smpvm.explore.engine import Settings
+from smpvm.explore.dpor import Dpor
+from smpvm.explore.engine import Settings, collected, execute
 from smpvm.kern.errno import EINTR
 from smpvm.kern.tsleep import PCATCH
 
@@ -191,3 +194,22 @@ def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
     assert report.findings == []
     assert bool(report.proven) == proven
     assert ("proves nothing where accesses may race" in " ".join(report.notes)) == racing
+
+
+def test_a_forgotten_execution_is_gone_without_the_garbage_collector(toys):
+    bodies = []
+
+    class Kept(toys.Locked):
+        name = "Kept"
+
+        def setup(self):
+            super().setup()
+            bodies.append(weakref.ref(self))
+
+    with collected():
+        outcome = execute(Kept, Dpor(), Settings(checks=frozenset()))
+        alive = [ref() is not None for ref in bodies]
+        outcome.forget()
+        del outcome
+        assert alive == [True]
+        assert [ref() for ref in bodies] == [None]

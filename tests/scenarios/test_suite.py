@@ -29,9 +29,8 @@ def explore(cls, schedules, *, seed=0, until="", **settings):
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or not outcome.stuck
-            steps = outcome.steps
-            del outcome
-            collector.after(steps)
+            outcome.forget()
+            collector.after()
             if until in kinds:
                 break
     return kinds
