@@ -154,9 +154,9 @@ def fingerprint(kind: str, *parts: str) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that whoever reads it finds the old text or the new, never a part.
 
-    Concurrent writers of one path must be serialised by the caller.
+    Processes may write the same path; threads of one must be serialised by the caller.
     """
-    tmp = path.with_name(f".{path.name}.tmp")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(tmp, "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()

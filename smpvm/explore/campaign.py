@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, FindingLog
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
 from smpvm.explore.find import find, resized
 from smpvm.explore.hb import trace_hash
@@ -292,14 +292,28 @@ def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome |
     return None
 
 
-def run_part(spec: str, package: str, plan: Plan, part: tuple[int, int], flag: str = "") -> Report:
-    """One worker's share; *package* is the module that has the built-in scenarios.  The worker
-    stops when there is a file *flag*."""
+def run_part(
+    spec: str,
+    package: str,
+    plan: Plan,
+    part: tuple[int, int],
+    flag: str = "",
+    where: Path | None = None,
+) -> Report:
+    """One worker's share; *package* is the module that has the built-in scenarios.
+
+    The worker stops when there is a file *flag*, and makes it when it has found what ends the
+    search.  What it finds goes to the run directory *where* at once.
+    """
     import importlib
 
     scenario = find(spec, importlib.import_module(package) if package else None)
     stop = (lambda: os.path.exists(flag)) if flag else never
-    return Campaign(scenario, plan, part=part, stop=stop).run()
+    on_first = None if where is None else FindingLog(where).replace
+    report = Campaign(scenario, plan, part=part, stop=stop, on_first=on_first).run()
+    if flag and plan.stop_on_first and report.findings:
+        Path(flag).touch()
+    return report
 
 
 def run_jobs(
@@ -309,10 +323,12 @@ def run_jobs(
     jobs: int,
     executor: Executor | None = None,
     stop: Callable[[], bool] = never,
+    where: Path | None = None,
 ) -> Report:
     """The same spread over *jobs* workers of *executor* (default: local processes).
 
-    *stop* is asked now and then, and passed on to workers on this machine.
+    *stop* is asked now and then, and passed on to workers on this machine, which also write what
+    they find to the run directory *where* at once.
     """
     own = executor is None
     # Ctrl-C reaches the whole terminal's group; workers wait to be told.
@@ -321,17 +337,21 @@ def run_jobs(
         jobs, initializer=signal.signal, initargs=quiet
     )
     began = time.perf_counter()
+    asked = False
     try:
         with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
             flag = Path(place) / "stop"
             parts = [
-                pool.submit(run_part, spec, package, plan, (i, jobs), str(flag))
+                pool.submit(run_part, spec, package, plan, (i, jobs), str(flag), where)
                 for i in range(jobs)
             ]
             while wait(parts, timeout=0.2).not_done:
                 if stop():
+                    asked = True
                     flag.touch()
             report = merge([p.result() for p in parts])
+        if not asked:
+            report.interrupted = False  # one of them found what the others were to look for
         report.seconds = time.perf_counter() - began
         return report
     finally:

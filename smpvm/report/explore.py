@@ -113,7 +113,7 @@ def _campaign(
             file=sys.stderr,
         )
     if jobs > 1 and strategy not in EXHAUSTIVE:
-        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop)
+        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop, where=options["run_dir"])
 
     def progress(report: Report) -> None:
         if not options["as_json"] and sys.stderr.isatty():

@@ -121,6 +121,33 @@ def test_interrupted_workers_hand_over_what_they_have(tmp_path):
     assert code == (1 if doc["findings"] else 3)
 
 
+def test_what_workers_find_is_on_disk_at_once(tmp_path):
+    code, doc = interrupted(tmp_path, "2", lambda pid: list(tmp_path.glob("findings/*.json")))
+    assert code == 1
+    assert doc["findings"]
+
+
+def test_one_worker_that_finds_ends_the_search_of_all(capsys, tmp_path):
+    (tmp_path / "once.py").write_text(
+        "from smpvm import Scenario\n"
+        "class Once(Scenario):\n"
+        "    def setup(self):\n"
+        "        self.thread('t', int)\n"
+        "    def check(self):\n"
+        "        try:\n"
+        f"            open({str(tmp_path / 'found')!r}, 'x').close()\n"
+        "        except FileExistsError:\n"
+        "            return\n"
+        "        raise AssertionError('the only one')\n"
+    )
+    argv = ["--schedules", "9000000", "--jobs", "2", "--stop-on-first", "--no-shrink", "--json"]
+    code, out, _ = run(capsys, "explore", f"{tmp_path / 'once.py'}:Once", *argv)
+    doc = json.loads(out)["scenarios"][0]
+    assert code == 1
+    assert [f["kind"] for f in doc["findings"]] == ["assertion"]
+    assert not doc["interrupted"]
+
+
 def test_jobs_find_the_same(capsys):
     argv = ["explore", f"{TOYS}:Counter", "--schedules", "20", "--jobs", "2", "--json"]
     code, out, _ = run(capsys, *argv)
