@@ -98,7 +98,7 @@ def best(of: Any, *args: Any) -> float:
         gc.disable()
         rates.append(of(*args))
         gc.enable()
-    return max(rates)
+    return float(max(rates))
 
 
 def toys() -> Any:
@@ -156,11 +156,11 @@ def main() -> int:
         )
 
     scenario: Any = find("two-scanners", smpvm.scenarios)
-    for checks in ("", "all"):
-        report = campaign(scenario, "random", 100, checks)
+    for which in ("", "all"):
+        report = campaign(scenario, "random", 100, which)
         rate = report.executions / report.seconds
         print(
-            f"\nVM scenario two-scanners, {'every checker' if checks else 'no checker'}: "
+            f"\nVM scenario two-scanners, {'every checker' if which else 'no checker'}: "
             f"{rate:,.0f} executions/s, {report.points / report.seconds:,.0f} points/s"
         )
     began = time.perf_counter()

@@ -3,10 +3,10 @@
     frontrun python stress/bench_frontrun.py
 
 Each search is made again from the start for ENOUGH seconds, by both, so that what is done once does
-not matter.  For each: executions to find the bug, executions to exhaust, seconds (of the wall's clock, and of
-the process's CPU, which a busy host matters less to; frontrun also waits), and how many distinct
-outcomes (lock orders, or values) were seen.  Exhaustive means all of them: 90 for the second
-program, whichever thread comes first in the list.
+not matter.  For each: executions to find the bug, executions to exhaust, seconds by the clock and
+of the process's CPU (to which a busy host matters less), and how many distinct outcomes (lock orders,
+or values) were seen.  Exhaustive means all of them: 90 for the second program, whichever thread
+comes first in the list.
 """
 
 from __future__ import annotations
@@ -127,18 +127,18 @@ class Scan(Scenario):
 
     def setup(self) -> None:
         self.q = self.shared(order=(1, 2, 3))
-        self.lock = self.spinlock("queue")
+        self.queue_lock = self.spinlock("queue")
         self.seen: list[int] = []
         self.thread("scanner", self.scan)
         self.thread("mover", self.move)
 
     def scan(self) -> None:
-        scan(self.lock.lock, self.lock.unlock, self.q, self.seen, self.marker)
+        scan(self.queue_lock.lock, self.queue_lock.unlock, self.q, self.seen, self.marker)
 
     def move(self) -> None:
-        self.lock.lock()
+        self.queue_lock.lock()
         self.q.order = (*(p for p in self.q.order if p != 2), 2)
-        self.lock.unlock()
+        self.queue_lock.unlock()
 
     def outcome(self) -> Any:
         return tuple(self.seen)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog
+from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
-from smpvm.explore.find import find, resized
+from smpvm.explore.find import resized
 from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.scenario import ScenarioClass
@@ -93,6 +88,11 @@ class Report:
             "findings": [f.to_json() for f in self.findings],
         }
 
+    def progress(self) -> str:
+        """How far it is, and what was found, in a line."""
+        found = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
+        return f"{self.lines()[0]}; {found or 'nothing found'}"
+
     def lines(self) -> list[str]:
         """A few lines for people."""
         rate = self.executions / self.seconds if self.seconds else 0.0
@@ -119,6 +119,7 @@ class Report:
 
 
 Progress = Callable[[Report], None]
+"""Told of how far a campaign has come, about once a second."""
 
 
 def never() -> bool:
@@ -177,6 +178,7 @@ class Campaign:
                 report.seconds = now - began
                 if self.progress is not None and now - told > 1.0:
                     told = now
+                    report.findings = [f for f, _ in self._by_mark.values()]
                     self.progress(report)
                 if plan.stop_on_first and self._by_mark:
                     break
@@ -290,98 +292,6 @@ def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome |
         if outcome is not None and outcome.find(mark) is not None:
             return outcome
     return None
-
-
-def run_part(
-    spec: str,
-    package: str,
-    plan: Plan,
-    part: tuple[int, int],
-    flag: str = "",
-    where: Path | None = None,
-) -> Report:
-    """One worker's share; *package* is the module that has the built-in scenarios.
-
-    The worker stops when there is a file *flag*, and makes it when it has found what ends the
-    search.  What it finds goes to the run directory *where* at once.
-    """
-    import importlib
-
-    scenario = find(spec, importlib.import_module(package) if package else None)
-    stop = (lambda: os.path.exists(flag)) if flag else never
-    on_first = None if where is None else FindingLog(where).replace
-    report = Campaign(scenario, plan, part=part, stop=stop, on_first=on_first).run()
-    if flag and plan.stop_on_first and report.findings:
-        Path(flag).touch()
-    return report
-
-
-def run_jobs(
-    spec: str,
-    package: str,
-    plan: Plan,
-    jobs: int,
-    executor: Executor | None = None,
-    stop: Callable[[], bool] = never,
-    where: Path | None = None,
-) -> Report:
-    """The same spread over *jobs* workers of *executor* (default: local processes).
-
-    *stop* is asked now and then, and passed on to workers on this machine, which also write what
-    they find to the run directory *where* at once.
-    """
-    own = executor is None
-    # Ctrl-C reaches the whole terminal's group; workers wait to be told.
-    quiet = (signal.SIGINT, signal.SIG_IGN)
-    pool: Executor = executor or ProcessPoolExecutor(
-        jobs, initializer=signal.signal, initargs=quiet
-    )
-    began = time.perf_counter()
-    asked = False
-    try:
-        with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
-            flag = Path(place) / "stop"
-            parts = [
-                pool.submit(run_part, spec, package, plan, (i, jobs), str(flag), where)
-                for i in range(jobs)
-            ]
-            while wait(parts, timeout=0.2).not_done:
-                if stop():
-                    asked = True
-                    flag.touch()
-            report = merge([p.result() for p in parts])
-        if not asked:
-            report.interrupted = False  # one of them found what the others were to look for
-        report.seconds = time.perf_counter() - began
-        return report
-    finally:
-        if own:
-            pool.shutdown()
-
-
-def merge(parts: Sequence[Report]) -> Report:
-    """Several workers' reports as one."""
-    whole = replace(parts[0], findings=[], traces=set(), benign={})
-    whole.executions = sum(p.executions for p in parts)
-    whole.points = sum(p.points for p in parts)
-    whole.cut = sum(p.cut for p in parts)
-    whole.limited = sum(p.limited for p in parts)
-    whole.interrupted = any(p.interrupted for p in parts)
-    # Each worker has measured for itself; what several say is said once.
-    whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()
-    found: dict[str, Finding] = {}
-    for part in parts:
-        whole.traces |= part.traces
-        for name, count in part.benign.items():
-            whole.benign[name] = whole.benign.get(name, 0) + count
-        for finding in part.findings:
-            if finding.fingerprint in found:
-                found[finding.fingerprint].count += finding.count
-            else:
-                found[finding.fingerprint] = finding
-    whole.findings = list(found.values())
-    return whole
 
 
 EXHAUSTIVE = ("bounded", "all", "dpor", "roundrobin")

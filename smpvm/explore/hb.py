@@ -369,16 +369,15 @@ def trace_hash(carrier: SerialCarrier) -> int:
         if not covers(log[at], obj):
             extra.setdefault(at, []).append(obj)
     total = 0
-    for at, (tid, kind, obj, field) in enumerate(log):
+    for at, (tid, kind, obj, part) in enumerate(log):
         counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
             continue
         place = places.get(obj)
         if place is None:
             place = places[obj] = _Place()
-        if kind in IDENTITY:
-            field = "as identity"
-        total += place.part((tid, n), field, kind == READ) if field else place.whole((tid, n))
+        name = "as identity" if kind in IDENTITY else part
+        total += place.part((tid, n), name, kind == READ) if name else place.whole((tid, n))
         if at in extra:
             for other in extra[at]:
                 total += places.setdefault(other, _Place()).whole((tid, n))

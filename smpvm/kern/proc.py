@@ -46,7 +46,7 @@ ALLPROC_HSIZE: Final = 256
 
 _LOOKED = "reads: kern_wait (kern_exit.c:959) looks first and holds the zombie before it acts"
 _JUDGED = "reads: swappable (vm_glue.c:505) and the kill scan judge a process without its token"
-_PENDING = "reads: lwp_sigpend (signal2.h:49) needs no lock, a later signal is seen at the next look"
+_PENDING = "reads: lwp_sigpend (signal2.h:49) needs no lock; a later signal is seen next time"
 
 
 @shared(
@@ -318,7 +318,8 @@ class Procs:
         p_token held.  May block (lwp_token).
         """
         token, spin = td.lwp_token, td.lwp_spin
-        assert token is not None and spin is not None
+        assert token is not None
+        assert spin is not None
         token.get()
         spin.lock()
         p.killed = True

@@ -14,9 +14,10 @@ from typing import Any, Final
 import smpvm
 from smpvm.check.finding import Finding, FindingLog, load, write_atomic
 from smpvm.check.stacks import KEEP, kind_of
-from smpvm.explore.campaign import EXHAUSTIVE, Campaign, Plan, Report, run_jobs
+from smpvm.explore.campaign import EXHAUSTIVE, Campaign, Plan, Report
 from smpvm.explore.engine import Outcome, Settings, execute
 from smpvm.explore.find import ScenarioError, builtin, find
+from smpvm.explore.jobs import run_jobs
 from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
@@ -112,13 +113,14 @@ def _campaign(
             f"smpvm: {strategy} takes one process: each execution follows from the one before",
             file=sys.stderr,
         )
-    if jobs > 1 and strategy not in EXHAUSTIVE:
-        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop, where=options["run_dir"])
 
     def progress(report: Report) -> None:
         if not options["as_json"] and sys.stderr.isatty():
-            print(report.lines()[0], file=sys.stderr)
+            print(report.progress(), file=sys.stderr)
 
+    if jobs > 1 and strategy not in EXHAUSTIVE:
+        where = options["run_dir"]
+        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop, progress=progress, where=where)
     return Campaign(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from smpvm.check.finding import load
 from smpvm.cli import main
-from smpvm.explore.campaign import Campaign, Plan, Report, merge
+from smpvm.explore.campaign import Campaign, Plan, Report
 from smpvm.explore.engine import Settings
+from smpvm.explore.jobs import merge, run_jobs
 
 TOYS = str(Path(__file__).parent / "toys.py")
 
@@ -125,6 +126,16 @@ def test_what_workers_find_is_on_disk_at_once(tmp_path):
     code, doc = interrupted(tmp_path, "2", lambda pid: list(tmp_path.glob("findings/*.json")))
     assert code == 1
     assert doc["findings"]
+
+
+def test_workers_tell_how_far_they_are():
+    told = []
+    plan = Plan(schedules=None, seconds=3.0, shrink=False, settings=Settings(digest=False))
+    whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, progress=told.append)
+    assert told
+    assert 0 < told[0].executions < whole.executions
+    assert "distinct traces" in told[-1].progress()
+    assert "race (" in told[-1].progress()
 
 
 def test_one_worker_that_finds_ends_the_search_of_all(capsys, tmp_path):

@@ -1,0 +1,150 @@
+"""A campaign spread over workers: local processes, or any Executor."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+from smpvm.check.finding import Finding, FindingLog
+from smpvm.explore.campaign import Campaign, Plan, Progress, Report, never
+from smpvm.explore.find import find
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A folder through which the workers of one machine and who gave them work talk.
+
+    A worker on another machine finds nothing there, and goes on to the end.
+    """
+
+    folder: Path
+
+    def stop(self) -> None:
+        """Ask all workers to end."""
+        with contextlib.suppress(OSError):
+            (self.folder / "stop").touch()
+
+    def stopped(self) -> bool:
+        """Have they been asked?"""
+        return (self.folder / "stop").exists()
+
+    def tell(self, worker: int, report: Report) -> None:
+        """How far *worker* is."""
+        with contextlib.suppress(OSError):
+            new = self.folder / f"new {worker}"
+            new.write_bytes(pickle.dumps(report))
+            os.replace(new, self.folder / f"report {worker}")
+
+    def told(self) -> list[Report]:
+        """What each worker has told last, of those who have."""
+        return [pickle.loads(path.read_bytes()) for path in sorted(self.folder.glob("report *"))]
+
+
+def run_part(
+    spec: str,
+    package: str,
+    plan: Plan,
+    part: tuple[int, int],
+    desk: Desk | None = None,
+    where: Path | None = None,
+) -> Report:
+    """One worker's share; *package* is the module that has the built-in scenarios.
+
+    The worker stops when *desk* says so, and says so itself when it has found what ends the
+    search.  What it finds goes to the run directory *where* at once.
+    """
+    scenario = find(spec, importlib.import_module(package) if package else None)
+    report = Campaign(
+        scenario,
+        plan,
+        part=part,
+        stop=never if desk is None else desk.stopped,
+        progress=None if desk is None else lambda report: desk.tell(part[0], report),
+        on_first=None if where is None else FindingLog(where).replace,
+    ).run()
+    if desk is not None and plan.stop_on_first and report.findings:
+        desk.stop()
+    return report
+
+
+def run_jobs(
+    spec: str,
+    package: str,
+    plan: Plan,
+    jobs: int,
+    executor: Executor | None = None,
+    *,
+    stop: Callable[[], bool] = never,
+    progress: Progress | None = None,
+    where: Path | None = None,
+) -> Report:
+    """A campaign spread over *jobs* workers of *executor* (default: local processes).
+
+    *stop* is asked now and then and passed on to workers on this machine, which also tell
+    *progress*, and write what they find to the run directory *where* at once.
+    """
+    # Ctrl-C reaches the whole terminal's group; workers wait to be told.
+    quiet = (signal.SIGINT, signal.SIG_IGN)
+    pool: Executor = executor or ProcessPoolExecutor(
+        jobs, initializer=signal.signal, initargs=quiet
+    )
+    began = told = time.perf_counter()
+    asked = False
+    try:
+        with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
+            desk = Desk(Path(place))
+            parts = [
+                pool.submit(run_part, spec, package, plan, (i, jobs), desk, where)
+                for i in range(jobs)
+            ]
+            while wait(parts, timeout=0.2).not_done:
+                if stop():
+                    asked = True
+                    desk.stop()
+                now = time.perf_counter()
+                if progress is not None and now - told > 1.0 and (reports := desk.told()):
+                    told = now
+                    progress(replace(merge(reports), seconds=now - began))
+            report = merge([p.result() for p in parts])
+    finally:
+        if executor is None:
+            pool.shutdown()
+    # One that has found what ends the search has ended it for the others.
+    return replace(
+        report, interrupted=report.interrupted and asked, seconds=time.perf_counter() - began
+    )
+
+
+def merge(parts: Sequence[Report]) -> Report:
+    """Several workers' reports as one."""
+    whole = replace(parts[0], findings=[], traces=set(), benign={})
+    whole.executions = sum(p.executions for p in parts)
+    whole.points = sum(p.points for p in parts)
+    whole.cut = sum(p.cut for p in parts)
+    whole.limited = sum(p.limited for p in parts)
+    whole.interrupted = any(p.interrupted for p in parts)
+    # Each worker has measured for itself; what several say is said once.
+    whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()
+    found: dict[str, Finding] = {}
+    for part in parts:
+        whole.traces |= part.traces
+        for name, count in part.benign.items():
+            whole.benign[name] = whole.benign.get(name, 0) + count
+        for finding in part.findings:
+            if finding.fingerprint in found:
+                found[finding.fingerprint].count += finding.count
+            else:
+                found[finding.fingerprint] = finding
+    whole.findings = list(found.values())
+    return whole
