@@ -4,9 +4,9 @@
 
 Each search is made again from the start for ENOUGH seconds, by both, so that what is done once does
 not matter.  For each: executions to find the bug, executions to exhaust, seconds by the clock and
-of the process's CPU (to which a busy host matters less), and how many distinct outcomes (lock orders,
-or values) were seen.  Exhaustive means all of them: 90 for the second program, whichever thread
-comes first in the list.
+of the process's CPU (to which a busy host matters less), and how many distinct outcomes (lock
+orders, or values) were seen.  Exhaustive means all of them: 90 for the second program, whichever
+thread comes first in the list.
 """
 
 from __future__ import annotations
