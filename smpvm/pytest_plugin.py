@@ -14,10 +14,12 @@ replayed first by the next run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import pytest
 
+from smpvm.check.finding import Finding
 from smpvm.check.suite import parse_checks
 from smpvm.explore.campaign import Campaign, Plan, Report
 from smpvm.explore.engine import Settings
@@ -83,9 +85,7 @@ class Explorer:
             self._replay(scenario, known)
         report = Campaign(scenario, plan).run()
         if report.findings:
-            # Where a bug and the race behind it are found at once, the bug tells more.
-            worst = min(report.findings, key=lambda f: f.kind in ("race", "lock-order"))
-            blob = worst.schedule
+            blob = _worst(report.findings).schedule
             assert blob is not None
             self._remember(key, blob)
             self._replay(scenario, blob)
@@ -154,10 +154,15 @@ class Explorer:
         lines = []
         for finding in shown.outcome.findings:
             lines += [*finding.lines()[:-2], ""]
-        lines += shown.lanes(tail=40)
+        lines += shown.lanes(about=_worst(shown.outcome.findings))
         lines += ["", f"again: pytest '{self._node}' --smpvm-schedule '{blob}'"]
         lines += ["or", f'    @pytest.mark.smpvm(schedule="{blob}")']
         return lines
+
+
+def _worst(findings: Sequence[Finding]) -> Finding:
+    """Where a bug and the race behind it are found at once, the bug tells more."""
+    return min(findings, key=lambda f: f.kind in ("race", "lock-order"))
 
 
 def _names(scenario: Any) -> tuple[str, ...]:

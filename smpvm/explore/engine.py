@@ -51,6 +51,8 @@ class Outcome:
     """As the carrier has it; "cut" for an execution that the strategy ended."""
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[str, int] = field(default_factory=dict)
+    found_at: dict[str, int] = field(default_factory=dict)
+    """Fingerprint → the last step that had been taken when it was found."""
 
     @property
     def steps(self) -> int:
@@ -86,7 +88,8 @@ class Execution:
         self.scenario = scenario
         self.strategy = strategy
         self.settings = settings
-        self.log = FindingLog()
+        self.found_at: dict[str, int] = {}
+        self.log = FindingLog(on_new=self._noticed)
         self.suite = CheckSuite(settings.checks, self.log)
         self.carrier = carrier_class(
             scheduler,
@@ -115,7 +118,9 @@ class Execution:
                 carrier.unwind()
         self._judge(body)
         self.suite.finish()
-        outcome = Outcome(carrier, self.log.findings, k, stuck=carrier.stuck)
+        outcome = Outcome(
+            carrier, self.log.findings, k, stuck=carrier.stuck, found_at=self.found_at
+        )
         if self.settings.digest:
             outcome.digest = self._digest(outcome)
         if self.log:
@@ -123,6 +128,9 @@ class Execution:
         if self.suite.race is not None:
             outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
         return outcome
+
+    def _noticed(self, finding: Finding) -> None:
+        self.found_at[finding.fingerprint] = len(self.carrier.log) - 1
 
     def _made(self, k: Kernel) -> Any:
         """The scenario, set up.  Raises ScenarioError."""

@@ -24,7 +24,7 @@ from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.explore.scheduler import SerialCarrier, Strand
 from smpvm.host.interrupt import interrupts
 from smpvm.host.switcher import have_greenlet
-from smpvm.report.lanes import Recorder, lanes
+from smpvm.report.lanes import Recorder, excerpt, lanes
 from smpvm.report.options import checks_of, make_dir
 from smpvm.vm.repairs import choose
 
@@ -128,7 +128,7 @@ def _show(finding: Finding, echo: Callable[[str], None]) -> None:
     """The last conflicting steps in lanes, then the finding."""
     if finding.schedule is not None:
         shown = run_schedule(Schedule.parse(finding.schedule))
-        for line in shown.lanes(tail=24):
+        for line in shown.lanes(about=finding):
             echo("  " + line)
         echo("")
     for line in finding.lines():
@@ -143,18 +143,16 @@ class Shown:
         self.outcome = outcome
         self.recorder = recorder
 
-    def lanes(self, *, width: int = 110, tail: int | None = None) -> list[str]:
-        """The interleaving."""
+    def lanes(self, *, about: Finding | None = None) -> list[str]:
+        """The interleaving; with *about* only the steps that explain that finding."""
+        log, rows = self.outcome.carrier.log, self.recorder.rows
         names = {s.tid: s.td.name for s in self.outcome.carrier.strands}
         with self.recorder.k.quietly():
-            return lanes(
-                self.outcome.carrier.log,
-                names,
-                self.recorder.rows,
-                self.replay.reasons,
-                width=width,
-                tail=tail,
-            )
+            only = None
+            if about is not None:
+                end = self.outcome.found_at.get(about.fingerprint, len(log) - 1)
+                only = excerpt(log, rows, about.objects, end, 24)
+            return lanes(log, names, rows, self.replay.reasons, width=110, only=only)
 
 
 def run_schedule(

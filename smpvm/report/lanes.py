@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,17 +98,19 @@ def lanes(
     reasons: dict[int, str],
     *,
     width: int = 100,
-    tail: int | None = None,
+    only: Sequence[int] | None = None,
 ) -> list[str]:
-    """The rows; *reasons* says why the thread changes before a step; *tail*: only the last ones."""
+    """The rows; *reasons* says why the thread changes before a step; *only*: not all steps."""
     tids = sorted({op[0] for op in log if op[0] != CLOCK})
     column = max((width - 7) // max(len(tids), 1) - 3, 24)
     out = ["step   " + " | ".join(names.get(t, str(t))[:column].ljust(column) for t in tids)]
     out.append("-" * len(out[0]))
-    first = 0 if tail is None else max(len(log) - tail, 0)
-    if first:
-        out.append(f"       ... {first} steps before")
-    for at in range(first, len(log)):
+    before = -1
+    for at in range(len(log)) if only is None else only:
+        if at > before + 1:
+            left_out = at - before - 1
+            out.append(f"       ... {left_out} step{'s' if left_out > 1 else ''}")
+        before = at
         op = log[at]
         if at in reasons:
             out.append(f"       -- {reasons[at]} --")
@@ -119,6 +123,31 @@ def lanes(
             cells = [line.ljust(column) if t == where else " " * column for t in range(len(tids))]
             out.append((f"{at:5}  " if i == 0 else "       ") + " | ".join(cells).rstrip())
     return out
+
+
+def excerpt(
+    log: Sequence[Op], rows: dict[int, list[str]], about: Sequence[str], end: int, most: int
+) -> list[int]:
+    """Of the steps up to *end*, those that explain a finding *about* these objects.
+
+    The last ones that name one of them, with the step before each, and the very last of all; of
+    reads only the last two of each thread.
+    """
+    names = [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in about if name]
+    chosen = set(range(max(end - most // 2, 0), end + 1))
+    reads: Counter[int] = Counter()
+    for at in range(end, -1, -1):
+        if not names or len(chosen) >= most:
+            break
+        tid, kind, _, _ = log[at]
+        text = step_line(log[at], rows.get(at, ()))
+        if any(name.search(text) for name in names):
+            reads[tid] += kind == READ
+            if kind != READ or reads[tid] <= 2:
+                chosen |= {max(at - 1, 0), at}
+    if not names:
+        chosen |= set(range(max(end - most + 1, 0), end + 1))
+    return sorted(chosen)
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from smpvm import Scenario
 from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.report.explore import run_schedule
@@ -64,3 +65,34 @@ def test_lanes_show_the_change_and_the_switch(toys, lost):
     assert "cell 0.n: 0 → 1" in text
     assert "a is preempted" in text
     assert "b has ended" in text
+
+
+class LongAfter(Scenario):
+    """A race, and much that has nothing to do with it, before and after."""
+
+    def setup(self):
+        self.x = self.shared(told=0, other=0)
+        self.locks = [self.spinlock(f"of {name}") for name in "ab"]
+        self.thread("a", self.work, 0, lambda: setattr(self.x, "told", 1))
+        self.thread("b", self.work, 1, lambda: self.x.told)
+
+    def work(self, i, what):
+        for _ in range(2):
+            for _ in range(20):
+                self.locks[i].lock()
+                self.locks[i].unlock()
+            what()
+            what = int
+
+
+def test_a_finding_is_shown_with_the_steps_that_it_is_about():
+    report = Campaign(LongAfter, Plan(schedules=5, shrink=False)).run()
+    (race,) = report.findings
+    assert race.kind == "race"
+    lines = run_schedule(Schedule.parse(race.schedule), scenario=LongAfter).lanes(about=race)
+    text = "\n".join(lines)
+    assert "cell 0.told: 0 → 1" in text
+    assert "read cell 0.told" in text
+    assert "steps" in text
+    assert len(lines) < 40
+    assert "has ended" not in text  # that is long after
