@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,14 @@ def test_workers_tell_how_far_they_are():
     assert 0 < told[0].executions < whole.executions
     assert "distinct traces" in told[-1].progress()
     assert "race (" in told[-1].progress()
+
+
+def test_any_executor_will_do():
+    plan = Plan(schedules=40, settings=Settings(digest=False))
+    with ThreadPoolExecutor(2) as executor:
+        whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, executor)
+    assert whole.executions == 40
+    assert {f.kind for f in whole.findings} == {"race", "assertion"}
 
 
 def test_one_worker_that_finds_ends_the_search_of_all(capsys, tmp_path):
