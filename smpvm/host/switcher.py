@@ -70,7 +70,10 @@ def _nothing() -> None:
 
 
 class _Pool(threading.local):
-    """The workers of one host thread that have nothing to do."""
+    """The workers of one host thread that have nothing to do.
+
+    A cache: nothing of any machine is in it.
+    """
 
     def __init__(self) -> None:
         self.idle: list[_Worker] = []
