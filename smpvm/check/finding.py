@@ -154,9 +154,9 @@ def fingerprint(kind: str, *parts: str) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that whoever reads it finds the old text or the new, never a part.
 
-    Processes may write the same path; threads of one must be serialised by the caller.
+    Several may write the same path: the last one's text stays.
     """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with open(tmp, "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smpvm.explore.scheduler import Plain, Scheduler, Strand
+from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.carrier import YIELD
 
 
@@ -30,6 +30,7 @@ class Bounded(Plain):
         self.every = False
         self.bound = bound
         self.executions = 0
+        self.diverged = 0
         self._stack: list[_Choice] = []
         self._depth = 0
         self._used = 0
@@ -47,7 +48,7 @@ class Bounded(Plain):
         self.executions += 1
         return self
 
-    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand:
+    def choose(self, runnable: Sequence[Strand], current: Strand | None) -> Strand | None:
         goes_on = current is not None and current.op[1] != YIELD
         if goes_on and self.bound is not None and self._used >= self.bound:
             assert current is not None
@@ -56,6 +57,8 @@ class Bounded(Plain):
         if self._depth == len(stack):
             stack.append(_Choice(len(runnable)))
         choice = stack[self._depth]
+        if choice.n != len(runnable):
+            return None  # ``done`` sees that it did not come to the end of the stack
         self._depth += 1
         if current is None:
             return runnable[choice.index]
@@ -65,8 +68,18 @@ class Bounded(Plain):
             self._used += 1
         return nxt
 
+    def done(self, carrier: SerialCarrier) -> None:
+        if self._depth < len(self._stack):
+            self.diverged += 1
+            del self._stack[self._depth :]
+
+    def notes(self) -> list[str]:
+        if not self.diverged:
+            return []
+        return [f"{self.name}: {self.diverged} executions could not be repeated"]
+
     def claim(self) -> str:
-        if not self._exhausted:
+        if not self._exhausted or self.diverged:
             return ""
         if self.bound is None:
             return f"every interleaving was run ({self.executions} executions)"

@@ -138,15 +138,18 @@ class Campaign:
         progress: Progress | None = None,
         part: tuple[int, int] = (0, 1),
         stop: Callable[[], bool] = never,
+        enough: Callable[[], bool] = never,
         on_first: Callable[[Finding], None] | None = None,
     ) -> None:
-        """*stop* is asked between executions; *on_first* is told of the first finding with each
-        fingerprint, with the schedule that it was found by, before anything is shrunk."""
+        """*stop* is asked between executions, and ends everything; *enough* ends the search only.
+        *on_first* is told of the first finding with each fingerprint, with the schedule that it
+        was found by, before anything is shrunk."""
         self.scenario = scenario
         self.plan = plan
         self.progress = progress
         self.part = part
         self.stop = stop
+        self.enough = enough
         self.on_first = on_first
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
 
@@ -180,10 +183,10 @@ class Campaign:
                     told = now
                     report.findings = [f for f, _ in self._by_mark.values()]
                     self.progress(report)
-                if plan.stop_on_first and self._by_mark:
-                    break
                 if self.stop():
                     report.interrupted = True
+                    break
+                if (plan.stop_on_first and self._by_mark) or self.enough():
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break

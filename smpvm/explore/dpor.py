@@ -133,12 +133,12 @@ class Dpor(Plain):
         depth = self._depth
         self._depth = depth + 1
         if depth < self._fixed:
-            tid = self._frames[depth].chosen
-            for strand in runnable:
-                if strand.tid == tid:
-                    return strand
-            self.diverged += 1
-            self._prefix = Prefix()
+            frame = self._frames[depth]
+            if frame.at == len(self._carrier.log):
+                for strand in runnable:
+                    if strand.tid == frame.chosen:
+                        return strand
+            self._diverge(depth)
             return None
         frame = self._push(runnable)
         chosen = self._new_choice(frame, runnable, current)
@@ -148,6 +148,13 @@ class Dpor(Plain):
             return None
         frame.chosen = chosen.tid
         return chosen
+
+    def _diverge(self, depth: int) -> None:
+        """The scenario does not do again what it did: end this execution, and forget what came
+        after *depth*."""
+        self.diverged += 1
+        self._prefix = Prefix()
+        del self._frames[depth + 1 :]
 
     def _push(self, runnable: Sequence[Strand]) -> Frame:
         """The state after the last frame's step."""
@@ -206,7 +213,7 @@ class Dpor(Plain):
     def done(self, carrier: SerialCarrier) -> None:
         if self._stopped:
             self.blocked += 1
-        else:
+        elif carrier.stuck != "cut":
             self.executions += 1
         self.failed += carrier.failed
         # Where the execution was cut short, what the others were about to do counts too.
@@ -280,7 +287,8 @@ class Dpor(Plain):
                     frame.chosen = tid
                     self._subtree = subtree
                     self._fixed = len(frames)
-                    self._prefix = self._order.prefix(frame.at)
+                    if not self.diverged:
+                        self._prefix = self._order.prefix(frame.at)
                     return True
                 if tid not in frame.enabled:
                     self._try_all(frame)

@@ -29,14 +29,14 @@ class Desk:
 
     folder: Path
 
-    def stop(self) -> None:
-        """Ask all workers to end."""
+    def say(self, what: str) -> None:
+        """To everybody: ``stop``, or that the thing sought is ``found``."""
         with contextlib.suppress(OSError):
-            (self.folder / "stop").touch()
+            (self.folder / what).touch()
 
-    def stopped(self) -> bool:
-        """Have they been asked?"""
-        return (self.folder / "stop").exists()
+    def said(self, what: str) -> bool:
+        """Has somebody said it?"""
+        return (self.folder / what).exists()
 
     def tell(self, worker: int, report: Report) -> None:
         """How far *worker* is."""
@@ -60,21 +60,30 @@ def run_part(
 ) -> Report:
     """One worker's share; *package* is the module that has the built-in scenarios.
 
-    The worker stops when *desk* says so, and says so itself when it has found what ends the
-    search.  What it finds goes to the run directory *where* at once.
+    What it finds goes to the run directory *where* at once, and ends the search of the others if
+    it is the first finding that is wanted.
     """
     scenario = find(spec, importlib.import_module(package) if package else None)
-    report = Campaign(
+    log = None if where is None else FindingLog(where)
+
+    def on_first(finding: Finding) -> None:
+        if log is not None:
+            log.replace(finding)
+        if desk is not None and plan.stop_on_first:
+            desk.say("found")
+
+    def heard(what: str) -> Callable[[], bool]:
+        return never if desk is None else lambda: desk.said(what)
+
+    return Campaign(
         scenario,
         plan,
         part=part,
-        stop=never if desk is None else desk.stopped,
+        stop=heard("stop"),
+        enough=heard("found"),
         progress=None if desk is None else lambda report: desk.tell(part[0], report),
-        on_first=None if where is None else FindingLog(where).replace,
+        on_first=on_first,
     ).run()
-    if desk is not None and plan.stop_on_first and report.findings:
-        desk.stop()
-    return report
 
 
 def run_jobs(
@@ -99,7 +108,6 @@ def run_jobs(
         jobs, initializer=signal.signal, initargs=quiet
     )
     began = told = time.perf_counter()
-    asked = False
     try:
         with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
             desk = Desk(Path(place))
@@ -109,8 +117,7 @@ def run_jobs(
             ]
             while wait(parts, timeout=0.2).not_done:
                 if stop():
-                    asked = True
-                    desk.stop()
+                    desk.say("stop")
                 now = time.perf_counter()
                 if progress is not None and now - told > 1.0 and (reports := desk.told()):
                     told = now
@@ -119,10 +126,7 @@ def run_jobs(
     finally:
         if executor is None:
             pool.shutdown()
-    # One that has found what ends the search has ended it for the others.
-    return replace(
-        report, interrupted=report.interrupted and asked, seconds=time.perf_counter() - began
-    )
+    return replace(report, seconds=time.perf_counter() - began)
 
 
 def merge(parts: Sequence[Report]) -> Report:

@@ -105,6 +105,7 @@ class Greenlets:
         worker.entry = entry
         context = worker.context
         context.parent = self._home
+        context.gr_context = None  # context variables begin anew
         self._mine.append(worker)
         switch: Callable[[], Any] = context.switch
         return switch

@@ -321,6 +321,8 @@ class Procs:
         assert token is not None
         assert spin is not None
         token.get()
+        if p.p_nice > 0:
+            p.p_nice = 0  # so that it comes to its end soon
         spin.lock()
         p.killed = True
         spin.unlock()

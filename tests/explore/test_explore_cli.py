@@ -168,6 +168,16 @@ def test_one_worker_that_finds_ends_the_search_of_all(capsys, tmp_path):
     assert not doc["interrupted"]
 
 
+def test_the_end_of_a_search_does_not_keep_a_worker_from_shrinking(toys):
+    plan = Plan(schedules=1, stop_on_first=True, settings=Settings(digest=False))
+    report = Campaign(toys.Counter, plan, enough=lambda: True).run()
+    assert all("schedule shrunk from" in f.evidence[-1] for f in report.findings)
+    assert not report.interrupted
+    hurried = Campaign(toys.Counter, plan, stop=lambda: True).run()
+    assert not any("schedule shrunk from" in line for f in hurried.findings for line in f.evidence)
+    assert hurried.interrupted
+
+
 def test_jobs_find_the_same(capsys):
     argv = ["explore", f"{TOYS}:Counter", "--schedules", "20", "--jobs", "2", "--json"]
     code, out, _ = run(capsys, *argv)

@@ -1,9 +1,12 @@
 """Each strategy finds the bug of each toy; PCT keeps its bound; bounded search is exhaustive."""
 
 import math
+import random
 
 import pytest
 
+from smpvm import Scenario
+from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings
 from smpvm.explore.pct import Pct
 
@@ -95,3 +98,39 @@ def test_who_is_passed_over_for_ever_starves(toys):
         rounds = 4
 
     assert Campaign(AndEnd, plan).run().findings == []
+
+
+class Restless(Scenario):
+    """What its threads do is drawn anew in each execution, which no scenario may do."""
+
+    def setup(self):
+        self.c = self.shared(n=0, m=0)
+        for name in "abc":
+            self.thread(name, self.body)
+
+    def body(self):
+        for _ in range(int(RND.random() * 4)):
+            self.c.n = self.c.n + 1
+        self.tsleep("x", 1)
+        if RND.random() < 0.5:
+            self.c.m = 1
+
+
+RND = random.Random(1)
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "bounded", "all"])
+def test_a_scenario_that_does_not_repeat_is_told_and_proves_nothing(strategy):
+    told = 0
+    for seed in range(30):
+        RND.seed(seed)
+        plan = Plan(
+            strategy=strategy,
+            schedules=60,
+            shrink=False,
+            settings=Settings(checks=frozenset(), digest=False),
+        )
+        report = Campaign(Restless, plan).run()
+        assert report.proven == ""
+        told += any("could not be repeated" in note for note in report.notes)
+    assert told > 20

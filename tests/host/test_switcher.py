@@ -1,5 +1,7 @@
 """Greenlets are used again: by whom, and when not."""
 
+import contextvars
+import decimal
 import threading
 
 import pytest
@@ -8,6 +10,8 @@ greenlet = pytest.importorskip("greenlet")
 
 from smpvm.host import switcher as module  # noqa: E402
 from smpvm.host.switcher import Greenlets  # noqa: E402
+
+V = contextvars.ContextVar("V", default=0)
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +83,16 @@ def test_each_host_thread_has_its_own(pool):
     t.join()
     assert seen[0][0] == 0
     assert len(pool.idle) == 1
+
+
+def test_context_variables_do_not_reach_the_next_thread(pool):
+    seen = []
+
+    def body():
+        seen.append((V.get(), decimal.getcontext().prec))
+        V.set(V.get() + 1)
+        decimal.getcontext().prec = 5
+
+    for _ in range(2):
+        one([body, body])
+    assert seen == [(0, decimal.getcontext().prec)] * 4
