@@ -174,11 +174,23 @@ def write(path: Path, text: str) -> None:
 )
 @click.option("--schedules", type=click.IntRange(1), help="Executions, at most.")
 @click.option("--seconds", type=click.FloatRange(0.01), help="Host seconds, at most.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")
 @click.option("--depth", type=click.IntRange(1, 10), help="PCT: the depth of the bugs sought.")
 @click.option("--bound", type=click.IntRange(0, 100), help="bounded: preemptions, at most.")
-@click.option("--granularity", type=click.Choice(["access", "sync"]), default="access")
-@click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
+@click.option(
+    "--granularity",
+    type=click.Choice(["access", "sync"]),
+    default="access",
+    show_default=True,
+    help="Switch at every access of a shared field, or at locks, sleeps and atomics only.",
+)
+@click.option(
+    "--carrier",
+    type=click.Choice(["auto", "greenlet", "thread"]),
+    default="auto",
+    show_default=True,
+    help="What kernel threads run on; auto: greenlets, if they are installed.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1, 256),
@@ -188,8 +200,20 @@ def write(path: Path, text: str) -> None:
 )
 @click.option("--stop-on-first", is_flag=True, help="End with the first finding.")
 @click.option("--shrink/--no-shrink", default=True, help="Shrink each finding's schedule.")
-@click.option("--repair", "repairs", multiple=True, metavar="NAME|all")
-@click.option("--check", "checks", default="all", metavar="all|none|NAME,...")
+@click.option(
+    "--repair",
+    "repairs",
+    multiple=True,
+    metavar="NAME|all",
+    help="Mend a defect of the kernel (all: those of the scenario); see smpvm repairs.",
+)
+@click.option(
+    "--check",
+    "checks",
+    default="all",
+    metavar="all|none|NAME,...",
+    help="What to look for: order, waitfor, wakeup, race, marker.",
+)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Keep the findings there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def explore(**options: Any) -> int:
