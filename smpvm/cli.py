@@ -12,9 +12,7 @@ import click
 
 from smpvm import __version__
 from smpvm.config import ConfigError
-
-CLEAN, FOUND, USAGE, INCONCLUSIVE, BROKEN = 0, 1, 2, 3, 4
-"""Exit codes: nothing found, findings, wrong use, no promise could be made, smpvm itself failed."""
+from smpvm.host.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

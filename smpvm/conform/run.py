@@ -20,6 +20,7 @@ from smpvm.conform.diff import (
 from smpvm.conform.env import Console, Env, StopRun
 from smpvm.conform.vectors import Vector, VectorError, read_vectors
 from smpvm.conform.world import HeldToken, LoggedLock, kernel_world, vm_world
+from smpvm.host.exits import CLEAN, FOUND
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
 from smpvm.state import StateError, check, dump, load
@@ -106,7 +107,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0: all agree, 1: differences."""
-        return 1 if self.failed else 0
+        return FOUND if self.failed else CLEAN
 
     def by_function(self) -> dict[str, tuple[int, int]]:
         """Function → (agreeing, all), in the order of the first vectors."""

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-INCONCLUSIVE = 3
-"""The exit code of a run that was ended before it could say anything."""
+from smpvm.host.exits import INCONCLUSIVE
 
 
 class Wish:

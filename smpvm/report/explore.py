@@ -22,6 +22,7 @@ from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.explore.scheduler import SerialCarrier, Strand
+from smpvm.host.exits import CLEAN, FOUND, INCONCLUSIVE
 from smpvm.host.interrupt import interrupts
 from smpvm.host.switcher import have_greenlet
 from smpvm.report.lanes import Recorder, excerpt, lanes
@@ -29,7 +30,6 @@ from smpvm.report.options import checks_of, make_dir
 from smpvm.vm.repairs import choose
 
 PACKAGE: Final = "smpvm.scenarios"
-CLEAN, FOUND, INCONCLUSIVE = 0, 1, 3
 
 
 def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:

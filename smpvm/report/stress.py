@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smpvm.config import Config, ConfigError, parse_sysctl
+from smpvm.host.exits import BROKEN, CLEAN, FOUND
 from smpvm.host.interrupt import interrupts
 from smpvm.report.live import watch
 from smpvm.report.options import checks_of, make_dir
@@ -107,5 +108,5 @@ def command(options: Mapping[str, Any]) -> int:
 def exit_code(result: Result) -> int:
     """0 clean, 1 findings, 4 smpvm itself failed."""
     if result.errors:
-        return 4
-    return 1 if result.findings else 0
+        return BROKEN
+    return FOUND if result.findings else CLEAN
