@@ -3,6 +3,7 @@
 import pytest
 
 from smpvm import scenarios
+from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.find import builtin
 from smpvm.explore.portfolio import make_strategy
@@ -76,6 +77,26 @@ def test_documented(name):
 def test_clean_with_its_repairs(name, granularity):
     cls = ALL[name]
     assert explore(cls, 16, granularity=granularity, repairs=cls.repairs) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("protect-kill", 10),
+        ("swapout-request", 50),
+        ("cache-lookup", 100),
+        ("two-scanners-active", 100),
+    ],
+)
+def test_proven_clean_with_its_repairs(name, least):
+    """Those that DPOR exhausts within seconds."""
+    cls = ALL[name]
+    settings = Settings(repairs=cls.repairs, digest=False)
+    report = Campaign(cls, Plan(strategy="dpor", schedules=None, settings=settings)).run()
+    assert report.findings == []
+    assert "every class" in report.proven
+    assert report.executions >= least
+    assert report.limited == 0
 
 
 @pytest.mark.parametrize("name", [name for name, cls in ALL.items() if cls.sizes])
