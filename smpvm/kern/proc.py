@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from smpvm.host.carrier import ATOMIC, READ
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -140,6 +141,11 @@ class Procs:
                 prg = self.procglob[slot] = ProcGlob(token)
         return prg
 
+    def _empty_point(self) -> None:
+        """The step that follows decides whether a bucket is empty: scans look without its token."""
+        if (p := self.k.point) is not None:
+            p(ATOMIC, self, "empty")
+
     def new(self, pid: int, vmspace: Any = None) -> Proc:
         """A process on the list, state SIDL (proc_add_allproc, kern_proc.c:976).  May block."""
         k = self.k
@@ -148,6 +154,8 @@ class Procs:
         prg = self.bucket(pid)
         k.atomic.add_int(self, "nprocs", 1)
         prg.proc_token.get()
+        if prg.first is None:
+            self._empty_point()
         p.next = prg.first
         if prg.first is not None:
             prg.first.prev = p
@@ -173,10 +181,20 @@ class Procs:
         held process stays on the list.  A negative result ends the scan.  At most as many calls
         as there were processes (and CPUs) at the start.
         """
+        if (point := self.k.point) is not None:
+            point(READ, self, "nprocs")
         limit = self.nprocs + self.k.ncpus
-        for prg in self.procglob:
+        looked = False
+        for slot in range(len(self.procglob)):
+            prg = self.procglob[slot]
+            if point is not None and not looked and (prg is None or prg.first is None):
+                # The C gets the token of each bucket, to find most of them empty.
+                point(READ, self, "empty")
+                looked = True
+                prg = self.procglob[slot]
             if prg is None or prg.first is None:
                 continue
+            looked = False
             prg.proc_token.get()
             p: Proc | None = prg.first
             while p is not None:
@@ -275,6 +293,8 @@ class Procs:
         prg.proc_token.get()
         self.pstall(p, "reap2a", 0)
         if p.prev is None:
+            if p.next is None:
+                self._empty_point()
             prg.first = p.next
         else:
             p.prev.next = p.next

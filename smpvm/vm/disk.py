@@ -20,6 +20,7 @@ from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.tsleep import PINTERLOCKED, Ident
 from smpvm.vm.console import kprintf
+from smpvm.vm.page_struct import words_used
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -151,15 +152,19 @@ class Disk:
         """vn_strategy: hand *io* to the device.  Never blocks."""
         k = self.k
         self.start()
-        if (p := k.point) is not None:
-            p(IO, self, "submit")
         io.disk = self
         if (f := k.probe.io_submit) is not None:
             f(k.curthread(), io)
         self.lock.lock()
+        self._queue_point()
         self._wait.append(io)
         self.lock.unlock()
         k.sleep.wakeup(self.ident)
+
+    def _queue_point(self) -> None:
+        """The step that follows looks at, or changes, the requests that wait."""
+        if (p := self.k.point) is not None:
+            p(IO, self, "queue")
 
     def biowait(self, io: Io, wmesg: str) -> int:
         """biowait (vfs_bio.c): sleep until *io* is done.  Returns its error.  Blocks."""
@@ -184,6 +189,7 @@ class Disk:
             self._start_some(now)
             if not self._serving:
                 k.sleep.tsleep_interlock(self.ident)
+                self._queue_point()
                 if self._wait:
                     continue
                 k.sleep.tsleep(
@@ -203,11 +209,13 @@ class Disk:
 
     def _startable(self) -> bool:
         """Whether a request waits that may be started beside those in service."""
+        self._queue_point()
         return bool(self._wait) and len(self._serving) < max(self.config.queue_depth, 1)
 
     def _start_some(self, now: int) -> None:
         while self._startable():
             self.lock.lock()
+            self._queue_point()
             io = self._wait.popleft()
             self.lock.unlock()
             io.due = now + self.latency(io)
@@ -254,6 +262,7 @@ class Disk:
     def _move(self, io: Io) -> None:
         store = io.store
         for block, m in enumerate(io.pages, io.first):
+            words_used(self.k, m)
             if io.cmd == READ:
                 got = store.get(block)
                 m.contents = dict(got) if got else None

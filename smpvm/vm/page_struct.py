@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.shared import shared
+from smpvm.kern.tsleep import Addr
 
 if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
     from smpvm.vm.pte import PvEntry
 
@@ -143,3 +145,12 @@ class Page:
 
     def __repr__(self) -> str:
         return f"<{self} queue {self.queue} {'|'.join(flag_names(self.flags))}>"
+
+
+def words_used(k: Kernel, m: Page) -> None:
+    """The running step reads or writes the words of *m*, which no lock guards.
+
+    A serial carrier is told: whoever orders steps (DPOR) orders those that use one page's words.
+    """
+    if k.point is not None:
+        k.carrier.touched(Addr(m, "contents"))

@@ -52,7 +52,7 @@ class Pmaps(PmapPages):
 
         May block on an entry's lock.  Panics ``pmap-release-wired``, ``pmap-release-resident``.
         """
-        while ptes := sorted(pmap.ptes):
+        while ptes := self.mapped(pmap):
             for va in ptes:
                 self._remove_va(pmap, va)
         self.k.kassert(pmap.resident_count == 0, "pmap-release-resident", str(pmap))
@@ -180,10 +180,9 @@ class Pmaps(PmapPages):
     def _range(self, pmap: Pmap, sva: int, eva: int) -> list[int]:
         """The mapped addresses in sva .. eva, ascending; walks the range or the table."""
         sva = (sva + PAGE_MASK) & ~PAGE_MASK
-        ptes = pmap.ptes
-        if (eva - sva) // PAGE_SIZE < len(ptes):
-            return [va for va in range(sva, eva, PAGE_SIZE) if va in ptes]
-        return sorted(va for va in list(ptes) if sva <= va < eva)
+        if (eva - sva) // PAGE_SIZE < len(pmap.ptes):
+            return [va for va in range(sva, eva, PAGE_SIZE) if self.look(pmap, va) is not None]
+        return [va for va in self.mapped(pmap) if sva <= va < eva]
 
     def remove(self, pmap: Pmap, sva: int, eva: int) -> None:
         """pmap_remove, pmap.c:3802-3814: no mappings in sva .. eva (bytes) any more.
@@ -256,12 +255,12 @@ class Pmaps(PmapPages):
 
     def extract(self, pmap: Pmap, va: int) -> Page | None:
         """pmap_extract, pmap.c:1181-1227: the page at *va*.  Takes no lock."""
-        pv = pmap.ptes.get(va & ~PAGE_MASK)
+        pv = self.look(pmap, va & ~PAGE_MASK)
         return pv.m if pv is not None and pv.bits & PTE_V else None
 
     def prefault_ok(self, pmap: Pmap, va: int) -> bool:
         """pmap_prefault_ok, pmap.c:4473-4488: is there nothing at *va*?"""
-        pv = pmap.ptes.get(va & ~PAGE_MASK)
+        pv = self.look(pmap, va & ~PAGE_MASK)
         return pv is None or not pv.bits & PTE_V
 
     def fault_page_quick(self, pmap: Pmap, va: int, prot: int) -> Page | None:
@@ -270,7 +269,7 @@ class Pmaps(PmapPages):
         None sends the caller to the real fault code.  For writing the page is dirtied.
         """
         need = PTE_V | PTE_RW if prot & VM_PROT_WRITE else PTE_V
-        pv = pmap.ptes.get(va & ~PAGE_MASK)
+        pv = self.look(pmap, va & ~PAGE_MASK)
         if pv is None or pv.bits & need != need or not pv.managed or not self.pv.hold_try(pv):
             return None
         m = pv.m if pv.pmap is pmap else None
@@ -288,7 +287,7 @@ class Pmaps(PmapPages):
         is not wired, and unwiring it does nothing; to wire it panics ``wiring-unmapped``.
         """
         pmap.pm_token.get()
-        pv = pmap.ptes.get(va & ~PAGE_MASK)
+        pv = self.look(pmap, va & ~PAGE_MASK)
         if pv is None:
             if wired:
                 self.k.panic("wiring-unmapped", f"{pmap} {va:#x}")
@@ -319,7 +318,7 @@ class Pmaps(PmapPages):
         (and modified) bit, and reads or writes the page's contents.  Returns the word, or MISS
         (-1) when the access faults; values are never negative.
         """
-        pv = pmap.ptes.get(va & ~PAGE_MASK)
+        pv = self.look(pmap, va & ~PAGE_MASK)
         return MISS if pv is None else self.mmu.access(pv, write, word, value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
-from smpvm.host.carrier import ATOMIC
+from smpvm.host.carrier import ATOMIC, READ
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
 from smpvm.vm.pte import PV_HOLD_LOCKED, Mmu, PvEntry, PvLocks, make_mmu
@@ -53,10 +53,27 @@ class PmapBase:
         self.mmu: Mmu = make_mmu(k)
         self.pv = PvLocks(k)
 
-    def _tree_point(self, pmap: Pmap) -> None:
+    def _tree_point(self, pmap: Pmap, va: int) -> None:
         """The C takes pm_spin around its tree of pv_entries; here each step on it is atomic."""
         if (p := self.k.point) is not None:
-            p(ATOMIC, pmap, "ptes")
+            p(ATOMIC, pmap, f"pte {va:#x}")
+
+    def look(self, pmap: Pmap, va: int) -> PvEntry | None:
+        """What is at *va* for the hardware, or for who takes no lock (vtopte).
+
+        That there is nothing is seen in a step of its own; what an entry says, in the caller's.
+        """
+        pv = pmap.ptes.get(va)
+        if pv is None and (p := self.k.point) is not None:
+            p(READ, pmap, f"pte {va:#x}")
+            pv = pmap.ptes.get(va)
+        return pv
+
+    def mapped(self, pmap: Pmap) -> list[int]:
+        """The addresses of all entries, ascending, as of one step."""
+        if (p := self.k.point) is not None:
+            p(READ, pmap)
+        return sorted(pmap.ptes)
 
     def _tree_changed(self, pmap: Pmap) -> None:
         if self.k.point is not None:
@@ -65,7 +82,7 @@ class PmapBase:
     def pv_alloc(self, pmap: Pmap, va: int, managed: bool) -> PvEntry:
         """_pv_alloc, pmap.c:2930-2984: the entry at *va*, or a new one; locked.  Blocks."""
         while True:
-            self._tree_point(pmap)
+            self._tree_point(pmap, va)
             pv = pmap.ptes.get(va)
             if pv is None:
                 new: PvEntry = self.k.new(PvEntry, pmap, va, managed, PV_HOLD_LOCKED)
@@ -80,7 +97,7 @@ class PmapBase:
     def pv_get(self, pmap: Pmap, va: int) -> PvEntry | None:
         """_pv_get, pmap.c:2989-3021: the entry at *va*, locked, or None.  Blocks."""
         while True:
-            self._tree_point(pmap)
+            self._tree_point(pmap, va)
             pv = pmap.ptes.get(va)
             if pv is None:
                 return None
@@ -103,7 +120,7 @@ class PmapBase:
         """
         pmap = pv.pmap
         assert pmap is not None
-        self._tree_point(pmap)
+        self._tree_point(pmap, pv.va)
         del pmap.ptes[pv.va]
         pv.pmap = None
         self._tree_changed(pmap)

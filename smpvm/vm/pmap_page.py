@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.vm.page_struct import PG_FICTITIOUS, PG_MAPPED, PG_REFERENCED, PG_WRITEABLE, Page
+from smpvm.vm.page_struct import (
+    PG_FICTITIOUS,
+    PG_MAPPED,
+    PG_REFERENCED,
+    PG_WRITEABLE,
+    Page,
+    words_used,
+)
 from smpvm.vm.param import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 from smpvm.vm.pmap_base import Pmap, PmapBase
 from smpvm.vm.pte import PTE_A, PTE_M, PTE_RW, PTE_W, PvEntry
@@ -220,10 +227,12 @@ class PmapPages(PmapBase):
 
     def zero_page(self, m: Page) -> None:
         """pmap_zero_page, pmap.c:4548: all words 0."""
+        words_used(self.k, m)
         m.contents = None
 
     def zero_page_area(self, m: Page, off: int, size: int) -> None:
         """pmap_zero_page_area, pmap.c:4564: the words that begin in off .. off+size (bytes)."""
+        words_used(self.k, m)
         contents = m.contents
         if contents is not None:
             first, last = -(-off // WORD_SIZE), -(-(off + size) // WORD_SIZE)
@@ -233,13 +242,15 @@ class PmapPages(PmapBase):
 
     def copy_page(self, src: Page, dst: Page) -> None:
         """pmap_copy_page, pmap.c:4579: all words of *src*."""
-        dst.contents = self.read_contents(src)
+        self.write_contents(dst, self.read_contents(src))
 
     def read_contents(self, m: Page) -> dict[int, int] | None:
         """A copy of the page's words, as a device reads them."""
+        words_used(self.k, m)
         contents = m.contents
         return None if contents is None else contents.copy()
 
     def write_contents(self, m: Page, contents: dict[int, int] | None) -> None:
         """Put *contents* (copied) in the page, as a device writes them."""
+        words_used(self.k, m)
         m.contents = contents.copy() if contents else None

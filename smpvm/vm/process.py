@@ -109,10 +109,14 @@ class Processes:
 
     def start(self, p: Proc, body: Body, *, name: str = "", cpu: int = 0) -> Thread:
         """Give *p* its thread: it runs *body*, then exits."""
+        td = self._lwp(p, body, name, cpu)
+        self.k.start(td)
+        return td
+
+    def _lwp(self, p: Proc, body: Body, name: str, cpu: int) -> Thread:
         name = name or f"proc{p.p_pid}"
         td = self.k.make_thread(name, lambda: self.run(p, body), role="process", cpu=cpu)
         self.k.proc.lwp_fork(p, td)
-        self.k.start(td)
         return td
 
     def run(self, p: Proc, body: Body) -> None:
@@ -155,13 +159,14 @@ class Processes:
         p2.p_rlimit_rss_max = p1.p_rlimit_rss_max
         k.proc.phold(p1)
         self.vm.glue.fork(p1, p2, share)
+        td = self._lwp(p2, body, name, cpu)
         p2.p_token.release()
         p1.p_token.release()
         k.kassert(p2.p_stat == SIDL, "fork-not-sidl", str(p2))
         p2.p_stat = SACTIVE
         if before is not None:
             before(p2)
-        self.start(p2, body, name=name, cpu=cpu)
+        k.start(td)
         k.proc.prele(p1)
         return p2
 

@@ -15,6 +15,7 @@ from smpvm.host.carrier import ATOMIC
 from smpvm.kern.atomic import Atomics
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.vm.page_struct import words_used
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -190,6 +191,7 @@ class ProbedMmu(Mmu):
                     return MISS
                 poke(pv, "bits", old | put)
                 value = self._touch(m, write, word, value)
+                words_used(self.k, m)
                 break
         self._after(pv, old, old | put)
         return value
