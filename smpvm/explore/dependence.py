@@ -20,6 +20,7 @@ from smpvm.host.carrier import (
     WAKEUP,
     WRITE,
     YIELD,
+    Both,
 )
 from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
 from smpvm.host.watched import is_token
@@ -38,6 +39,8 @@ def conflict(a: Op, b: Op) -> bool:
     """May the order of *a* and *b*, of different threads, make a difference?"""
     _, kind, obj, field = a
     _, kind2, obj2, field2 = b
+    if type(obj) is Both or type(obj2) is Both:
+        return any(conflict(x, y) for x in parts(a) for y in parts(b))
     if kind == AWAIT or kind2 == AWAIT:
         return _awaits(a, b)
     if kind == YIELD or kind2 == YIELD:
@@ -56,6 +59,14 @@ def conflict(a: Op, b: Op) -> bool:
     ):
         return False
     return field == field2 or not field or not field2
+
+
+def parts(op: Op) -> tuple[Op, ...]:
+    """The operation, or the two that are one step."""
+    tid, kind, obj, _ = op
+    if type(obj) is not Both:
+        return (op,)
+    return (tid, kind, obj.one, obj.field), (tid, kind, obj.other, obj.other_field)
 
 
 def apart(kind: str, kind2: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from smpvm.explore.dependence import IDENTITY, apart, conflict, is_acquire, same
+from smpvm.explore.dependence import IDENTITY, apart, conflict, is_acquire, parts, same
 from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
@@ -23,6 +23,7 @@ from smpvm.host.carrier import (
     SLEEP,
     WRITE,
     YIELD,
+    Both,
 )
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.strand import AWAIT, TIMER, Op
@@ -111,7 +112,7 @@ class Order:
         if kind == TIMER:
             for last in self._last.values():
                 clock = _join(clock, self.clocks[last])
-        elif kind != AWAIT and kind != YIELD and at not in self.extras:
+        elif self._on_one(at, op):
             if obj in self._history:
                 clock = self._meet(at, op, obj, clock, clock)
         else:
@@ -132,7 +133,7 @@ class Order:
             self._barrier, self._barrier_at = self.clocks[at], at
             return
         history = self._history
-        if op[1] != AWAIT and op[1] != YIELD and at not in self.extras:
+        if self._on_one(at, op):
             known = history.get(op[2])
             if known is None:
                 history[op[2]] = [at]
@@ -149,11 +150,16 @@ class Order:
             clock = _join(clock, self._barrier)
         return clock
 
+    def _on_one(self, at: int, op: Op) -> bool:
+        """Does the step concern one object only, as most do?"""
+        kind = op[1]
+        return kind != AWAIT and kind != YIELD and type(op[2]) is not Both and at not in self.extras
+
     def _targets(self, at: int, op: Op) -> list[Any]:
         if op[1] == AWAIT:
             own = [obj for obj, field in op[2] if not field]
         else:
-            own = [] if op[1] == YIELD else [op[2]]
+            own = [] if op[1] == YIELD else [part[2] for part in parts(op)]
         extra = self.extras.get(at)
         return own if extra is None else [*own, *extra]
 
@@ -227,7 +233,9 @@ class Order:
         for one, other in ((prev, at), (at, prev)):
             if any(same(obj, target) for obj in self.extras.get(one, ())):
                 op = self.ops[other]
-                if same(op[2], target) or op[1] == AWAIT or other in self.extras:
+                if op[1] == AWAIT or other in self.extras:
+                    return True
+                if any(same(part[2], target) for part in parts(op)):
                     return True
         return False
 
@@ -309,7 +317,7 @@ def touches(op: Op, objs: Sequence[Any]) -> bool:
     """Does *op* concern one of *objs*?"""
     if not objs:
         return False
-    own = [w for w, f in op[2] if not f] if op[1] == AWAIT else [op[2]]
+    own = [w for w, f in op[2] if not f] if op[1] == AWAIT else [part[2] for part in parts(op)]
     return any(same(a, b) for a in own for b in objs)
 
 
@@ -369,15 +377,16 @@ def trace_hash(carrier: SerialCarrier) -> int:
         if not covers(log[at], obj):
             extra.setdefault(at, []).append(obj)
     total = 0
-    for at, (tid, kind, obj, part) in enumerate(log):
+    for at, (tid, kind, obj, _) in enumerate(log):
         counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
             continue
-        place = places.get(obj)
-        if place is None:
-            place = places[obj] = _Place()
-        name = "as identity" if kind in IDENTITY else part
-        total += place.part((tid, n), name, kind == READ) if name else place.whole((tid, n))
+        for _, _, one, name in parts(log[at]) if type(obj) is Both else (log[at],):
+            place = places.get(one)
+            if place is None:
+                place = places[one] = _Place()
+            name = "as identity" if kind in IDENTITY else name
+            total += place.part((tid, n), name, kind == READ) if name else place.whole((tid, n))
         if at in extra:
             for other in extra[at]:
                 total += places.setdefault(other, _Place()).whole((tid, n))
@@ -390,12 +399,14 @@ def _join(a: Clock, b: Clock) -> Clock:
 
 def covers(op: Op, obj: Any) -> bool:
     """Is the write of *obj* in the step of *op* what *op* says already?"""
-    return op[1] != AWAIT and same(op[2], obj) and op[1] != READ
+    return op[1] != AWAIT and op[1] != READ and any(same(part[2], obj) for part in parts(op))
 
 
 def _hides(before: Op, op: Op) -> bool:
     """Is everything on the object that *op* conflicts with ordered before *before* already?"""
     if is_acquire(before) or apart(before[1], op[1]):
+        return False
+    if type(before[2]) is Both or type(op[2]) is Both:
         return False
     return not before[3] or (before[3] == op[3] and bool(op[3]))
 

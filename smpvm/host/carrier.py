@@ -10,7 +10,7 @@ the operation about to happen, so that a scheduler knows what every thread would
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 # Kinds of operation that a schedule point announces.
 READ: Final = "read"
@@ -27,6 +27,18 @@ IO: Final = "io"
 
 HOLDING: Final = "holding"
 """The field of a token's acquire whose failure gives up other tokens."""
+
+
+class Both(NamedTuple):
+    """The operand of one step on two fields, of two objects."""
+
+    one: Any
+    field: str
+    other: Any
+    other_field: str
+
+    def __str__(self) -> str:
+        return f"{self.one} and {self.other}"
 
 
 class Stopped(BaseException):

@@ -20,7 +20,7 @@ from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.tsleep import PINTERLOCKED, Ident
 from smpvm.vm.console import kprintf
-from smpvm.vm.page_struct import words_used
+from smpvm.vm.page_struct import words_point
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -262,7 +262,7 @@ class Disk:
     def _move(self, io: Io) -> None:
         store = io.store
         for block, m in enumerate(io.pages, io.first):
-            words_used(self.k, m)
+            words_point(self.k, m, io.cmd == READ)
             if io.cmd == READ:
                 got = store.get(block)
                 m.contents = dict(got) if got else None

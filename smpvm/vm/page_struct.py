@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from smpvm.host.carrier import READ, WRITE
 from smpvm.kern.shared import shared
-from smpvm.kern.tsleep import Addr
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -147,10 +147,7 @@ class Page:
         return f"<{self} queue {self.queue} {'|'.join(flag_names(self.flags))}>"
 
 
-def words_used(k: Kernel, m: Page) -> None:
-    """The running step reads or writes the words of *m*, which no lock guards.
-
-    A serial carrier is told: whoever orders steps (DPOR) orders those that use one page's words.
-    """
-    if k.point is not None:
-        k.carrier.touched(Addr(m, "contents"))
+def words_point(k: Kernel, m: Page, writes: bool) -> None:
+    """The step that follows reads (or *writes*) words of *m*, which no lock guards."""
+    if (p := k.point) is not None:
+        p(WRITE if writes else READ, m, "contents")

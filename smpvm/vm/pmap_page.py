@@ -9,7 +9,7 @@ from smpvm.vm.page_struct import (
     PG_REFERENCED,
     PG_WRITEABLE,
     Page,
-    words_used,
+    words_point,
 )
 from smpvm.vm.param import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 from smpvm.vm.pmap_base import Pmap, PmapBase
@@ -227,12 +227,12 @@ class PmapPages(PmapBase):
 
     def zero_page(self, m: Page) -> None:
         """pmap_zero_page, pmap.c:4548: all words 0."""
-        words_used(self.k, m)
+        words_point(self.k, m, True)
         m.contents = None
 
     def zero_page_area(self, m: Page, off: int, size: int) -> None:
         """pmap_zero_page_area, pmap.c:4564: the words that begin in off .. off+size (bytes)."""
-        words_used(self.k, m)
+        words_point(self.k, m, True)
         contents = m.contents
         if contents is not None:
             first, last = -(-off // WORD_SIZE), -(-(off + size) // WORD_SIZE)
@@ -246,11 +246,11 @@ class PmapPages(PmapBase):
 
     def read_contents(self, m: Page) -> dict[int, int] | None:
         """A copy of the page's words, as a device reads them."""
-        words_used(self.k, m)
+        words_point(self.k, m, False)
         contents = m.contents
         return None if contents is None else contents.copy()
 
     def write_contents(self, m: Page, contents: dict[int, int] | None) -> None:
         """Put *contents* (copied) in the page, as a device writes them."""
-        words_used(self.k, m)
+        words_point(self.k, m, True)
         m.contents = contents.copy() if contents else None

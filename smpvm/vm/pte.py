@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from smpvm.host.carrier import ATOMIC
+from smpvm.host.carrier import ATOMIC, Both
 from smpvm.kern.atomic import Atomics
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
-from smpvm.vm.page_struct import words_used
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -178,9 +177,14 @@ class ProbedMmu(Mmu):
 
     def access(self, pv: PvEntry, write: bool, word: int, value: int) -> int:
         need, put = (PTE_V | PTE_RW, PTE_A | PTE_M) if write else (PTE_V, PTE_A)
-        self._before(pv)
         while True:
             m = pv.m
+            if m is None:
+                self._before(pv)
+            elif (p := self.k.point) is not None:
+                p(ATOMIC, Both(pv, "bits", m, "contents"))
+            if pv.m is not m:
+                continue  # the entry changed its page before our turn came
             if m is None:
                 return MISS
             with self._locks[m.idx % self.STRIPES]:
@@ -191,7 +195,6 @@ class ProbedMmu(Mmu):
                     return MISS
                 poke(pv, "bits", old | put)
                 value = self._touch(m, write, word, value)
-                words_used(self.k, m)
                 break
         self._after(pv, old, old | put)
         return value
