@@ -7,6 +7,8 @@ import pytest
 from smpvm import Scenario
 from smpvm.explore.bounded import Bounded
 from smpvm.explore.dpor import Dpor
+from smpvm.host.carrier import ATOMIC, Both
+from smpvm.kern.shared import peek, poke
 from smpvm.kern.tsleep import PCATCH
 
 LIMIT = 900
@@ -22,6 +24,7 @@ GROUPS = [
     ["interlock", "wake"],
     ["lockmgr", "lockshared"],
     ["catch", "kill", "look", "wake"],
+    ["both", "read", "write", "other"],
 ]
 
 
@@ -32,6 +35,7 @@ class Program(Scenario):
 
     def setup(self):
         self.x = self.shared(a=0, b=0)
+        self.y = self.shared(a=0, b=0)
         self.spins = [self.spinlock(f"s{i}") for i in range(2)]
         self.toks = [self.token(f"t{i}") for i in range(2)]
         self.locks = [self.lock(f"l{i}") for i in range(2)]
@@ -116,6 +120,18 @@ class Program(Scenario):
     def do_look(self, i, f, ident):
         if self.p.killed:
             self.x.a = 4
+
+    def do_both(self, i, f, ident):
+        """A step on x.a and a field of y, as the hardware does through a page table word."""
+        self.k.point(ATOMIC, Both(self.x, "a", self.y, f))
+        with self.k.quietly():
+            poke(self.x, "a", peek(self.x, "a") + peek(self.y, f))
+
+    def do_other(self, i, f, ident):
+        if i:
+            self.y.b = 5
+        else:
+            self.x.b = self.y.a
 
     def do_lockmgr(self, i, f, ident):
         self.locks[i].lock()
