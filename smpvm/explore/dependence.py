@@ -37,21 +37,26 @@ def same(a: Any, b: Any) -> bool:
 
 def conflict(a: Op, b: Op) -> bool:
     """May the order of *a* and *b*, of different threads, make a difference?"""
+    return meet(a, b) or (gives_up(a) and is_token(b[2])) or (gives_up(b) and is_token(a[2]))
+
+
+def gives_up(op: Op) -> bool:
+    """May the operation give up tokens that it does not name?"""
+    return op[1] == SLEEP or op[3] == HOLDING
+
+
+def meet(a: Op, b: Op) -> bool:
+    """The same for what the operations name: tokens that they give up beside are left out."""
     _, kind, obj, field = a
     _, kind2, obj2, field2 = b
     if type(obj) is Both or type(obj2) is Both:
-        return any(conflict(x, y) for x in parts(a) for y in parts(b))
+        return any(meet(x, y) for x in parts(a) for y in parts(b))
     if kind == AWAIT or kind2 == AWAIT:
         return _awaits(a, b)
     if kind == YIELD or kind2 == YIELD:
         return TIMER in (kind, kind2)
     if obj is not obj2 and obj != obj2:
-        return (
-            kind == TIMER
-            or kind2 == TIMER
-            or ((kind == SLEEP or field == HOLDING) and is_token(obj2))
-            or ((kind2 == SLEEP or field2 == HOLDING) and is_token(obj))
-        )
+        return kind == TIMER or kind2 == TIMER
     if apart(kind, kind2):
         return False
     if kind == kind2 and (

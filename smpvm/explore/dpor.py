@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smpvm.explore.dependence import conflict, same
+from smpvm.explore.dependence import gives_up, meet, same
 from smpvm.explore.hb import Order, Prefix, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.strand import AWAIT, RESUME, START
@@ -175,7 +175,7 @@ class Dpor(Plain):
             s.tid
             for s in carrier.strands
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
-            if not conflict(s.op, done) and not touches(s.op, extra)
+            if not meet(s.op, done) and not touches(s.op, extra) and not _drops(s, done, extra)
         }
 
     _subtree = Branch()
@@ -310,6 +310,14 @@ class Dpor(Plain):
                 "there may be more to find behind it"
             )
         return lines
+
+
+def _drops(strand: Strand, done: Op, extra: Sequence[Any]) -> bool:
+    """Would the pending operation give up a token that the step has changed?"""
+    if not gives_up(strand.op):
+        return False
+    held = [ref.tok for ref in getattr(strand.td, "toks", ())]
+    return any(same(token, obj) for token in held for obj in (done[2], *extra))
 
 
 def _weak_initial(order: Order, v: Sequence[int], tid: int, op: Op | None) -> bool:
