@@ -42,7 +42,7 @@ def conflict(a: Op, b: Op) -> bool:
 
 def gives_up(op: Op) -> bool:
     """May the operation give up tokens that it does not name?"""
-    return op[1] == SLEEP or op[3] == HOLDING
+    return op[1] in (SLEEP, YIELD) or op[3] == HOLDING
 
 
 def meet(a: Op, b: Op) -> bool:

@@ -25,6 +25,7 @@ GROUPS = [
     ["lockmgr", "lockshared"],
     ["catch", "kill", "look", "wake"],
     ["both", "read", "write", "other"],
+    ["tokyield", "token", "toktry", "write"],
 ]
 
 
@@ -102,6 +103,11 @@ class Program(Scenario):
     def do_toksleep(self, i, f, ident):
         self.toks[i].get()
         self.tsleep(ident, 5)
+        self.toks[i].release()
+
+    def do_tokyield(self, i, f, ident):
+        self.toks[i].get()
+        self.k.lwkt_yield()
         self.toks[i].release()
 
     def do_interlock(self, i, f, ident):
