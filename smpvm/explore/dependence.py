@@ -41,8 +41,12 @@ def conflict(a: Op, b: Op) -> bool:
 
 
 def gives_up(op: Op) -> bool:
-    """May the operation give up tokens that it does not name?"""
-    return op[1] in (SLEEP, YIELD) or op[3] == HOLDING
+    """May the operation give up tokens that it does not name?
+
+    Whether an acquire or a sleep does depends on what came before, so what one execution shows is
+    no proof that it does not.
+    """
+    return op[3] == HOLDING
 
 
 def meet(a: Op, b: Op) -> bool:
@@ -59,6 +63,8 @@ def meet(a: Op, b: Op) -> bool:
         return kind == TIMER or kind2 == TIMER
     if apart(kind, kind2):
         return False
+    if kind in IDENTITY or kind2 in IDENTITY:
+        return True
     if kind == kind2 and (
         kind == READ or (kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr")
     ):

@@ -170,12 +170,14 @@ class Dpor(Plain):
         """Who of the last frame's sleep set sleeps on: its step does not depend on theirs."""
         carrier = self._carrier
         done = carrier.log[last.at]
+        doer = next(s for s in carrier.strands if s.tid == last.chosen)
         extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
         return {
             s.tid
             for s in carrier.strands
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
-            if not meet(s.op, done) and not touches(s.op, extra) and not _drops(s, done, extra)
+            if not meet(s.op, done) and not touches(s.op, extra)
+            if not _drops(s, doer, done, extra)
         }
 
     _subtree = Branch()
@@ -312,12 +314,17 @@ class Dpor(Plain):
         return lines
 
 
-def _drops(strand: Strand, done: Op, extra: Sequence[Any]) -> bool:
-    """Would the pending operation give up a token that the step has changed?"""
-    if not gives_up(strand.op):
-        return False
-    held = [ref.tok for ref in getattr(strand.td, "toks", ())]
-    return any(same(token, obj) for token in held for obj in (done[2], *extra))
+def _drops(strand: Strand, doer: Strand, done: Op, extra: Sequence[Any]) -> bool:
+    """May the pending operation give up a token that the step has to do with, or the step one
+    that the operation has to do with?"""
+    mine = _tokens(strand.td) if gives_up(strand.op) else []
+    its = _tokens(doer.td) if gives_up(done) else []
+    return any(token in (done[2], *extra, *its) for token in mine) or strand.op[2] in its
+
+
+def _tokens(td: Any) -> list[Any]:
+    """The tokens in the thread's hand."""
+    return [ref.tok for ref in getattr(td, "toks", ())]
 
 
 def _weak_initial(order: Order, v: Sequence[int], tid: int, op: Op | None) -> bool:

@@ -17,9 +17,7 @@ from smpvm.explore.dependence import (
     IDENTITY,
     apart,
     conflict,
-    gives_up,
     is_acquire,
-    meet,
     parts,
     same,
 )
@@ -258,8 +256,7 @@ class Order:
         """Does *b* depend on *a*, an earlier step, by itself?"""
         if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
             return True
-        # What an executed step gave up is among its extras.
-        if (meet if b < self.n else conflict)(self.ops[a], self.ops[b]):
+        if conflict(self.ops[a], self.ops[b]):
             return True
         for obj in self.extras.get(a, ()):
             if any(same(obj, t) for t in self._targets(b, self.ops[b])):
@@ -271,9 +268,7 @@ class Order:
 
     def clash(self, a: int, op: Op) -> bool:
         """Does the pending operation *op* of another thread depend on step *a*?"""
-        if (conflict if a >= self.n or gives_up(op) else meet)(self.ops[a], op):
-            return True
-        return touches(op, self.extras.get(a, ()))
+        return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
 
     def not_after(self, a: int) -> list[int]:
         """The steps behind *a* in the log that do not happen after it."""

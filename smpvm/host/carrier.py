@@ -26,7 +26,8 @@ YIELD: Final = "yield"
 IO: Final = "io"
 
 HOLDING: Final = "holding"
-"""The field of a token's acquire whose failure gives up other tokens."""
+"""The field of an operation that gives up tokens in hand, or may: a sleep, a yield, and an acquire
+of one more token, if it fails."""
 
 
 class Both(NamedTuple):

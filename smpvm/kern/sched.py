@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smpvm.host.carrier import YIELD
+from smpvm.host.carrier import HOLDING, YIELD
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -35,7 +35,7 @@ class Sched:
         if self._resched_wanted is not None and not self._resched_wanted():
             return
         if (p := k.point) is not None:
-            p(YIELD, self)
+            p(YIELD, self, HOLDING if td.toks else "")
         if td.toks:
             k.token.drop_all(td)
             k.carrier.yield_()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from smpvm.host.carrier import SLEEP, WAKEUP
+from smpvm.host.carrier import HOLDING, SLEEP, WAKEUP
 from smpvm.kern.errno import EINTR, EWOULDBLOCK
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ class Sleep:
         catch = flags & PCATCH and td.lwp_token is not None
         interlocked = flags & PINTERLOCKED
         if (p := k.point) is not None and not (catch and interlocked):
-            p(SLEEP, ident)  # before the queue changes: a wakeup may come before or after that
+            p(
+                SLEEP, ident, HOLDING if td.toks else ""
+            )  # before the queue changes: a wakeup may come before or after that
         s = td.sleeper
         if not interlocked:
             with self._guard:
@@ -165,7 +167,7 @@ class Sleep:
         token.get()
         killed = self.signalled(td)
         if (p := k.point) is not None:
-            p(SLEEP, ident)
+            p(SLEEP, ident, HOLDING)
         if killed:
             self.tsleep_remove(td)
             error = EINTR
