@@ -6,7 +6,10 @@ from smpvm import scenarios
 from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.find import builtin
+from smpvm.explore.hb import covers
 from smpvm.explore.portfolio import make_strategy
+from smpvm.host.carrier import HOLDING
+from smpvm.host.watched import is_token
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
 from smpvm.scenarios.terminate_scan import TerminateScan
@@ -197,3 +200,23 @@ def broken(cls, *mixins):
 )
 def test_a_broken_kernel_is_noticed(cls, kind):
     assert kind in explore(cls, 2000, until=kind, checks=frozenset({"waitfor"}))
+
+
+@pytest.mark.parametrize("name", ["fork-pageout", "exit-kill", "low-memory", "vnode-pageout"])
+def test_what_a_step_changes_is_what_it_names(name):
+    """Or tokens in hand, and it says so: DPOR rests on that."""
+    cls = ALL[name]
+    strategy = make_strategy("portfolio", seed=2)
+    given_up = 0
+    with collected() as collector:
+        for n in range(6):
+            outcome = execute(cls, strategy, Settings(checks=frozenset(), digest=False), n)
+            log = outcome.carrier.log
+            for at, obj in outcome.carrier.touches:
+                if not covers(log[at], obj):
+                    assert log[at][3] == HOLDING
+                    assert is_token(obj)
+                    given_up += 1
+            outcome.forget()
+            collector.after()
+    assert given_up > 0
