@@ -1,9 +1,9 @@
 """Which operations of two threads do not commute.
 
 Two operations depend on each other when they concern the same object and the same field, and are
-not both reads (or both shared acquires).  The field "" means the whole object.  What a step did
-beyond the operation that it announced (tokens given up by a sleep, a lock word changed inside a
-turn of lockmgr) is known once it has been executed, from what was ``touched``.
+not both reads (or both shared acquires).  The field "" means the whole object.  An operation that
+may give up tokens in hand says so (``HOLDING``), and depends on operations on tokens; which it did
+give up is known once it has been executed, from what was ``touched``.
 """
 
 from __future__ import annotations
