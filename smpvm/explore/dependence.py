@@ -20,7 +20,7 @@ from smpvm.host.carrier import (
     WAKEUP,
     WRITE,
     YIELD,
-    Both,
+    Several,
 )
 from smpvm.host.strand import AWAIT, RESUME, TIMER, Op
 from smpvm.host.watched import is_token
@@ -53,7 +53,7 @@ def meet(a: Op, b: Op) -> bool:
     """The same for what the operations name: tokens that they give up beside are left out."""
     _, kind, obj, field = a
     _, kind2, obj2, field2 = b
-    if type(obj) is Both or type(obj2) is Both:
+    if type(obj) is Several or type(obj2) is Several:
         return any(meet(x, y) for x in parts(a) for y in parts(b))
     if kind == AWAIT or kind2 == AWAIT:
         return _awaits(a, b)
@@ -73,11 +73,11 @@ def meet(a: Op, b: Op) -> bool:
 
 
 def parts(op: Op) -> tuple[Op, ...]:
-    """The operation, or the two that are one step."""
+    """The operation, or those that are one step."""
     tid, kind, obj, _ = op
-    if type(obj) is not Both:
+    if type(obj) is not Several:
         return (op,)
-    return (tid, kind, obj.one, obj.field), (tid, kind, obj.other, obj.other_field)
+    return tuple((tid, kind, one, field) for one, field in obj.parts)
 
 
 def apart(kind: str, kind2: str) -> bool:

@@ -30,7 +30,7 @@ from smpvm.host.carrier import (
     SLEEP,
     WRITE,
     YIELD,
-    Both,
+    Several,
 )
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.strand import AWAIT, TIMER, Op
@@ -160,7 +160,9 @@ class Order:
     def _on_one(self, at: int, op: Op) -> bool:
         """Does the step concern one object only, as most do?"""
         kind = op[1]
-        return kind != AWAIT and kind != YIELD and type(op[2]) is not Both and at not in self.extras
+        return (
+            kind != AWAIT and kind != YIELD and type(op[2]) is not Several and at not in self.extras
+        )
 
     def _targets(self, at: int, op: Op) -> list[Any]:
         if op[1] == AWAIT:
@@ -388,7 +390,7 @@ def trace_hash(carrier: SerialCarrier) -> int:
         counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
             continue
-        for _, _, one, name in parts(log[at]) if type(obj) is Both else (log[at],):
+        for _, _, one, name in parts(log[at]) if type(obj) is Several else (log[at],):
             place = places.get(one)
             if place is None:
                 place = places[one] = _Place()
@@ -413,7 +415,7 @@ def _hides(before: Op, op: Op) -> bool:
     """Is everything on the object that *op* conflicts with ordered before *before* already?"""
     if is_acquire(before) or apart(before[1], op[1]):
         return False
-    if type(before[2]) is Both or type(op[2]) is Both:
+    if type(before[2]) is Several or type(op[2]) is Several:
         return False
     return not before[3] or (before[3] == op[3] and bool(op[3]))
 

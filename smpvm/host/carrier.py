@@ -30,16 +30,13 @@ HOLDING: Final = "holding"
 of one more token, if it fails."""
 
 
-class Both(NamedTuple):
-    """The operand of one step on two fields, of two objects."""
+class Several(NamedTuple):
+    """The operand of one step on fields of several objects."""
 
-    one: Any
-    field: str
-    other: Any
-    other_field: str
+    parts: tuple[tuple[Any, str], ...]
 
     def __str__(self) -> str:
-        return f"{self.one} and {self.other}"
+        return " and ".join(str(obj) for obj, _ in self.parts)
 
 
 class Stopped(BaseException):

@@ -314,9 +314,9 @@ class Pmaps(PmapPages):
     def access(self, pmap: Pmap, va: int, write: bool, word: int, value: int = 0) -> int:
         """A load or a store of the running process: word number *word* of the page at *va*.
 
-        One atomic step, with a schedule point before it: checks the entry, sets its referenced
-        (and modified) bit, and reads or writes the page's contents.  Returns the word, or MISS
-        (-1) when the access faults; values are never negative.
+        Finds the entry, then one atomic step, with a schedule point before it: checks the entry,
+        sets its referenced (and modified) bit, and reads or writes the page's contents.  Returns
+        the word, or MISS (-1) when the access faults; values are never negative.
         """
         pv = self.look(pmap, va & ~PAGE_MASK)
         return MISS if pv is None else self.mmu.access(pv, write, word, value)

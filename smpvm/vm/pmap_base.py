@@ -59,15 +59,10 @@ class PmapBase:
             p(ATOMIC, pmap, f"pte {va:#x}")
 
     def look(self, pmap: Pmap, va: int) -> PvEntry | None:
-        """What is at *va* for the hardware, or for who takes no lock (vtopte).
-
-        That there is nothing is seen in a step of its own; what an entry says, in the caller's.
-        """
-        pv = pmap.ptes.get(va)
-        if pv is None and (p := self.k.point) is not None:
+        """The entry at *va* for who takes no lock (vtopte): a step of its own."""
+        if (p := self.k.point) is not None:
             p(READ, pmap, f"pte {va:#x}")
-            pv = pmap.ptes.get(va)
-        return pv
+        return pmap.ptes.get(va)
 
     def mapped(self, pmap: Pmap) -> list[int]:
         """The addresses of all entries, ascending, as of one step."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from smpvm.host.carrier import ATOMIC, Both
+from smpvm.host.carrier import ATOMIC, Several
 from smpvm.kern.atomic import Atomics
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
@@ -182,7 +182,7 @@ class ProbedMmu(Mmu):
             if m is None:
                 self._before(pv)
             elif (p := self.k.point) is not None:
-                p(ATOMIC, Both(pv, "bits", m, "contents"))
+                p(ATOMIC, Several(((pv, "bits"), (m, "contents"))))
             if pv.m is not m:
                 continue  # the entry changed its page before our turn came
             if m is None:
