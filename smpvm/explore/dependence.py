@@ -94,6 +94,13 @@ def _awaits(a: Op, b: Op) -> bool:
     return any(same(x, y) for x in wholes[0] for y in wholes[1])
 
 
+def writes(op: Op, obj: Any, field: str) -> bool:
+    """May the operation change *field* of *obj* ("": anything of it)?"""
+    return op[1] not in (READ, AWAIT) and any(
+        same(one, obj) and (not field or name in ("", field)) for _, _, one, name in parts(op)
+    )
+
+
 def is_acquire(op: Op) -> bool:
     """An acquire, in either mode."""
     return op[1] in (ACQUIRE, ACQUIRE_SHARED)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from smpvm.explore.dependence import gives_up, meet, same
+from smpvm.explore.dependence import gives_up, meet, same, writes
 from smpvm.explore.hb import Order, Prefix, Race, carrier_gates, covers, touches
 from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
 from smpvm.host.strand import AWAIT, RESUME, START
@@ -172,12 +172,20 @@ class Dpor(Plain):
         done = carrier.log[last.at]
         doer = next(s for s in carrier.strands if s.tid == last.chosen)
         extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
+        # A write that ended an await came before all others that could have.
+        ended = [
+            look
+            for s in carrier.strands
+            if s.op[1] == AWAIT and s.cause == last.at
+            for look in s.watched
+        ]
         return {
             s.tid
             for s in carrier.strands
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
             if not meet(s.op, done) and not touches(s.op, extra)
             if not _drops(s, doer, done, extra)
+            if not any(writes(s.op, obj, field) for obj, field in ended)
         }
 
     _subtree = Branch()

@@ -181,3 +181,11 @@ def test_a_race_is_reversed_again_with_what_later_executions_put_beside_it(explo
     dpor = explored(type("Case", (Program,), {"program": program}), Dpor(), LIMIT)
     assert dpor.claim
     assert len(dpor.classes) == 11
+
+
+def test_the_first_write_that_ends_an_await_is_no_other(explored):
+    # Thread 1 awaits what both of the others write: which came first is an order, too.
+    program = [[("write", 1), ("await", 1)], [("read", 0), ("await", 1)], [("write", 0)]]
+    dpor = explored(type("Case", (Program,), {"program": program}), Dpor(), LIMIT)
+    assert dpor.claim
+    assert len(dpor.classes) == 6
