@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import smpvm.scenarios
@@ -30,6 +31,8 @@ from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 
 POINTS = 300_000
+ROUNDS = 7
+"""The ratio is the median of the rounds."""
 
 
 @shared("n")
@@ -90,15 +93,32 @@ def points(
     return len(carrier.log) / (time.process_time() - began)
 
 
-def best(of: Any, *args: Any) -> float:
-    """The best of five, garbage collector off as in campaigns."""
-    rates = []
-    for _ in range(5):
-        gc.collect()
-        gc.disable()
-        rates.append(of(*args))
-        gc.enable()
-    return float(max(rates))
+def once(of: Any, *args: Any) -> float:
+    """One measurement, garbage collector off as in campaigns."""
+    gc.collect()
+    gc.disable()
+    rate = float(of(*args))
+    gc.enable()
+    return rate
+
+
+def rates() -> dict[str, list[float]]:
+    """What each measurement gave, ROUNDS of all of them in turn: the host's speed changes."""
+    none: frozenset[str] = frozenset()
+    every = frozenset(CHECKS)
+    measurements: dict[str, tuple[Any, ...]] = {
+        "bare greenlet loop with a random choice": (bare,),
+        "toy at access granularity, no checker": (points, none),
+        "toy at access granularity, every checker": (points, every),
+        "toy with a lock, no checker": (points, none, "greenlet", POINTS, True),
+        "toy with a lock, every checker": (points, every, "greenlet", POINTS, True),
+        "the same on real threads": (points, none, "thread", 30_000),
+    }
+    found: dict[str, list[float]] = {title: [] for title in measurements}
+    for _ in range(ROUNDS):
+        for title, (of, *args) in measurements.items():
+            found[title].append(once(of, *args))
+    return found
 
 
 def toys() -> Any:
@@ -128,30 +148,21 @@ def first_bug(scenario: Any, strategy: str) -> int:
 
 def main() -> int:
     """Print the table."""
-    base = best(bare)
-    print(f"bare greenlet loop with a random choice    {base:12,.0f} switches/s   1.00")
-    for title, checks in (("no checker", frozenset()), ("every checker", frozenset(CHECKS))):
-        rate = best(points, checks)
-        print(
-            f"toy at access granularity, {title:<15} {rate:12,.0f} points/s     {rate / base:.2f}"
-        )
-    for title, checks in (("no checker", frozenset()), ("every checker", frozenset(CHECKS))):
-        rate = best(points, checks, "greenlet", POINTS, True)
-        print(f"toy with a lock, {title:<25} {rate:12,.0f} points/s     {rate / base:.2f}")
-    rate = points(frozenset(), "thread", 30_000)
-    print(
-        f"the same on real threads                   {rate:12,.0f} points/s     {rate / base:.2f}"
-    )
+    found = rates()
+    base = next(iter(found.values()))
+    for title, each in found.items():
+        ratio = median(rate / of for rate, of in zip(each, base, strict=True))
+        print(f"{title:<42} {max(each):12,.0f} a second   {ratio:.2f}")
 
     programs = toys()
     print("\nDPOR to the end (aim: one execution for each class)")
     for name in ("Counter", "Locked", "Philosophers", "MarkerScan", "NextKept", "Message"):
         report = campaign(getattr(programs, name), "dpor", None)
         rate = report.executions / report.seconds
-        found = first_bug(getattr(programs, name), "dpor")
+        first = first_bug(getattr(programs, name), "dpor")
         print(
             f"  {name:<14} {report.executions:6} executions, {report.cut} cut, {rate:8,.0f}/s, "
-            f"first finding in execution {found or '-'}; "
+            f"first finding in execution {first or '-'}; "
             f"{'exhausted' if report.notes and report.cut == 0 else 'see notes'}"
         )
 
