@@ -18,7 +18,7 @@ from typing import Any
 
 from smpvm.explore.bounded import Bounded
 from smpvm.explore.dpor import Dpor
-from smpvm.explore.engine import Settings, execute
+from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.hb import order_of
 
 TESTS = Path(__file__).parents[1] / "tests" / "explore"
@@ -35,19 +35,24 @@ def load(name: str) -> Any:
     return module
 
 
-def classes(scenario: Any, strategy: Any, limit: int) -> tuple[int, set[Any], bool]:
+def classes(
+    scenario: Any, strategy: Any, limit: int | None = None, settings: Settings = BARE
+) -> tuple[int, set[Any], bool]:
     """(executions that ended by themselves, classes seen, whether the strategy ended)."""
     seen: set[Any] = set()
-    ended = 0
-    for n in range(limit):
-        outcome = execute(scenario, strategy, BARE, n)
-        if outcome is None:
-            return ended, seen, True
-        # A failed assertion stops the others wherever they are: that makes no class.
-        stopped = outcome.carrier.left and not outcome.stuck
-        if outcome.stuck != "cut" and not stopped:
-            ended += 1
-            seen.add(order_of(outcome.carrier).signature())
+    ended = n = 0
+    with collected() as collector:
+        while limit is None or n < limit:
+            outcome = execute(scenario, strategy, settings, n)
+            if outcome is None:
+                return ended, seen, True
+            n += 1
+            # A failed assertion stops the others wherever they are: that makes no class.
+            if outcome.stuck != "cut" and not outcome.carrier.failed:
+                ended += 1
+                seen.add(hash(order_of(outcome.carrier).signature()))
+            outcome.forget()
+            collector.after()
     return ended, seen, False
 
 

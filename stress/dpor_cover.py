@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from dataclasses import replace
+
+from dpor_brute import BARE, classes
 
 import smpvm.scenarios
 from smpvm.explore.dpor import Dpor
-from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.find import builtin
-from smpvm.explore.hb import order_of
 from smpvm.explore.portfolio import make_strategy
 
 PROVEN = (
@@ -30,24 +30,6 @@ PROVEN = (
 )
 
 
-def classes(scenario: Any, strategy: Any, limit: int | None) -> tuple[int, set[int], bool]:
-    """(executions, classes, whether the strategy came to its end)."""
-    settings = Settings(checks=frozenset(), digest=False, repairs=scenario.repairs)
-    seen: set[int] = set()
-    n = 0
-    with collected() as collector:
-        while limit is None or n < limit:
-            outcome = execute(scenario, strategy, settings, n)
-            if outcome is None:
-                return n, seen, True
-            n += 1
-            if outcome.stuck != "cut":
-                seen.add(hash(order_of(outcome.carrier).signature()))
-            outcome.forget()
-            collector.after()
-    return n, seen, False
-
-
 def main() -> int:
     """The table."""
     parser = argparse.ArgumentParser()
@@ -57,8 +39,10 @@ def main() -> int:
     scenarios = builtin(smpvm.scenarios)
     missed = 0
     for name in args.scenarios:
-        n, dpor, whole = classes(scenarios[name], Dpor(), None)
-        _, seen, _ = classes(scenarios[name], make_strategy("portfolio"), args.schedules)
+        scenario = scenarios[name]
+        bare = replace(BARE, repairs=scenario.repairs)
+        n, dpor, whole = classes(scenario, Dpor(), None, bare)
+        _, seen, _ = classes(scenario, make_strategy("portfolio"), args.schedules, bare)
         not_seen = len(seen - dpor)
         missed += not_seen
         print(

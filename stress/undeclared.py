@@ -21,7 +21,6 @@ from typing import Any
 import smpvm.kern
 import smpvm.scenarios
 import smpvm.vm
-from smpvm.check.race import Races
 from smpvm.explore.engine import Execution, Settings
 from smpvm.explore.find import builtin
 from smpvm.explore.portfolio import make_strategy
@@ -90,17 +89,13 @@ class Watch:
             return
         self._inside = True
         try:
-            self._tell(race, td, self._shadow(obj), name, write, frame)
+            shadow = self._shadow(obj)
+            if write:
+                race.write(td, shadow, name, None, frame)
+            else:
+                race.read(td, shadow, name, frame)
         finally:
             self._inside = False
-
-    def _tell(
-        self, race: Races, td: Any, obj: Shadow, name: str, write: bool, frame: FrameType
-    ) -> None:
-        if write:
-            race.write(td, obj, name, None, frame)
-        else:
-            race.read(td, obj, name, frame)
 
     def _shadow(self, obj: Any) -> Shadow:
         found = self._shadows.get(id(obj))
@@ -132,7 +127,7 @@ class Watch:
 
 def model_classes() -> list[type]:
     """The classes of vm/ and kern/ whose objects threads can share."""
-    found: dict[str, type] = {}
+    found: dict[type, None] = {}
     for package in (smpvm.vm, smpvm.kern):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             for cls in vars(importlib.import_module(module.name)).values():
@@ -144,11 +139,9 @@ def model_classes() -> list[type]:
                     and cls.__name__ not in PRIMITIVES
                     and not getattr(cls, "_is_protocol", False)
                 ):
-                    found[f"{cls.__module__}.{cls.__qualname__}"] = cls
+                    found[cls] = None
     # A class whose base is patched already tells through that one.
-    return [
-        cls for cls in found.values() if not any(base in found.values() for base in cls.__mro__[1:])
-    ]
+    return [cls for cls in found if found.keys().isdisjoint(cls.__mro__[1:])]
 
 
 def main() -> int:

@@ -80,6 +80,13 @@ def parts(op: Op) -> tuple[Op, ...]:
     return tuple((tid, kind, one, field) for one, field in obj.parts)
 
 
+def named(op: Op) -> list[Any]:
+    """The objects that it concerns; of an await, those that it looks at as a whole."""
+    if op[1] == AWAIT:
+        return [obj for obj, field in op[2] if not field]
+    return [] if op[1] == YIELD else [part[2] for part in parts(op)]
+
+
 def apart(kind: str, kind2: str) -> bool:
     """Is one a matter of an object as the identity of sleeps, the other of its fields?"""
     return (kind in IDENTITY and kind2 in _FIELDS) or (kind2 in IDENTITY and kind in _FIELDS)
@@ -88,10 +95,7 @@ def apart(kind: str, kind2: str) -> bool:
 def _awaits(a: Op, b: Op) -> bool:
     """An await whose loop reads announced fields only opens a gate; one on a whole object may also
     look at it, or take it, in the step that the await begins."""
-    wholes = [[w for w, f in op[2] if not f] if op[1] == AWAIT else [op[2]] for op in (a, b)]
-    if TIMER in (a[1], b[1]):
-        return True
-    return any(same(x, y) for x in wholes[0] for y in wholes[1])
+    return TIMER in (a[1], b[1]) or any(same(x, y) for x in named(a) for y in named(b))
 
 
 def writes(op: Op, obj: Any, field: str) -> bool:

@@ -113,6 +113,7 @@ class Dpor(Plain):
         self._prefix = Prefix()
         self._carrier: SerialCarrier
         self._names: Names
+        self._order: Order
         self._stopped = False
         self._exhausted = False
 

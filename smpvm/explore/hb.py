@@ -18,6 +18,7 @@ from smpvm.explore.dependence import (
     apart,
     conflict,
     is_acquire,
+    named,
     parts,
     same,
 )
@@ -27,7 +28,6 @@ from smpvm.host.carrier import (
     HOLDING,
     READ,
     RELEASE,
-    SLEEP,
     WRITE,
     YIELD,
     Several,
@@ -165,10 +165,7 @@ class Order:
         )
 
     def _targets(self, at: int, op: Op) -> list[Any]:
-        if op[1] == AWAIT:
-            own = [obj for obj, field in op[2] if not field]
-        else:
-            own = [] if op[1] == YIELD else [part[2] for part in parts(op)]
+        own = named(op)
         extra = self.extras.get(at)
         return own if extra is None else [*own, *extra]
 
@@ -223,9 +220,7 @@ class Order:
         _, kind, obj, field = self.ops[at]
         if kind == RELEASE:
             return True
-        return (kind == SLEEP or (field == HOLDING and at not in self.gated)) and (
-            not same(obj, target)
-        )
+        return field == HOLDING and at not in self.gated and not same(obj, target)
 
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
         """Does that release give back a shared hold (which need not keep an acquire out)?"""
@@ -324,10 +319,7 @@ class Order:
 
 def touches(op: Op, objs: Sequence[Any]) -> bool:
     """Does *op* concern one of *objs*?"""
-    if not objs:
-        return False
-    own = [w for w, f in op[2] if not f] if op[1] == AWAIT else [part[2] for part in parts(op)]
-    return any(same(a, b) for a in own for b in objs)
+    return bool(objs) and any(same(a, b) for a in named(op) for b in objs)
 
 
 def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:

@@ -62,12 +62,12 @@ class Carried:
 
     def forget(self) -> None:
         """It has run, and will not be asked about: let go of what knows it in turn."""
-        self.main = _nothing
+        self.main = nothing
         self.carrier_data = None
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """What is left to do."""
 
 
 class Carrier(Protocol):

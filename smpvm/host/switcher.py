@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from smpvm.host.carrier import nothing
+
 
 @functools.cache
 def _greenlet() -> Any:
@@ -53,20 +55,16 @@ class _Worker:
 
     def __init__(self, new: Callable[..., Any]) -> None:
         self.context = new(self._work)
-        self.entry: Callable[[], None] = _nothing
+        self.entry: Callable[[], None] = nothing
         self.idle = True
 
     def _work(self) -> None:
         while True:
             self.idle = False
             self.entry()
-            self.entry = _nothing
+            self.entry = nothing
             self.idle = True
             self.context.parent.switch()
-
-
-def _nothing() -> None:
-    pass
 
 
 class _Pool(threading.local):
@@ -115,7 +113,7 @@ class Greenlets:
         idle = _POOL.idle
         for worker in self._mine:
             if worker.idle and not worker.context.dead:
-                worker.entry = _nothing
+                worker.entry = nothing
                 idle.append(worker)
         self._mine.clear()
         self._home = None

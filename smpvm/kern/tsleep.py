@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, SLEEP, WAKEUP
@@ -140,21 +141,13 @@ class Sleep:
                 self._enqueue(Sleeper(td, ident, flags))
         elif s is not None and s.ident != ident:
             k.misuse("sleep-interlock", f"{td} interlocked {s.ident}, sleeps on {ident}")
-        sleep = self._sleep_catch if catch else self._sleep
-        error = sleep(td, ident, flags, wmesg, timo, cond)
+        sleep = partial(self._sleep, td, ident, flags, wmesg, timo, cond)
+        error = self._catching(td, ident, sleep) if catch else sleep()
         if (f := k.probe.sleep_done) is not None:
             f(td, ident, wmesg, error == EWOULDBLOCK)
         return error
 
-    def _sleep_catch(
-        self,
-        td: Thread,
-        ident: Any,
-        flags: int,
-        wmesg: str,
-        timo: int,
-        cond: Callable[[], bool] | None,
-    ) -> int:
+    def _catching(self, td: Thread, ident: Any, sleep: Callable[[], int]) -> int:
         """The sleep of a process with PCATCH (kern_synch.c:515-550, :688-709).
 
         lwp_token is held but while asleep: a kill comes before the look here, or it finds
@@ -173,7 +166,7 @@ class Sleep:
             error = EINTR
         else:
             td.sintr = td.sleeper
-            error = self._sleep(td, ident, flags, wmesg, timo, cond)
+            error = sleep()
             td.sintr = None
             if not error and self.signalled(td):
                 error = EINTR
