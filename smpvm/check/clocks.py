@@ -111,6 +111,15 @@ class Clash(NamedTuple):
     new: Any = None
 
 
+class Benign:
+    """How often a field that is declared benign was accessed without order."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Shared:
     """Releases of the shared holders of a lock, and the last of an exclusive one."""
 

@@ -244,11 +244,6 @@ class FindingLog:
                 known.count += 1
             return known
 
-    def again(self, known: Finding) -> None:
-        """Count one more of a finding that is kept."""
-        with self._mutex:
-            known.count += 1
-
     def _write(self, finding: Finding) -> None:
         if self._dir is not None:
             save(finding, self._dir / f"{finding.kind}-{finding.fingerprint}.json")

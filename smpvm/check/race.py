@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
 from smpvm.check.base import HeldTracker, ThreadState, describe_held
-from smpvm.check.clocks import ONE, TID_MASK, Clash, Known, Named, Release, Shared, Var
+from smpvm.check.clocks import ONE, TID_MASK, Benign, Clash, Known, Named, Release, Shared, Var
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.stacks import KEEP, capture, functions, kind_of, near, places, shown
+from smpvm.check.stacks import KEEP, PLACES, capture, functions, kind_of, shown
 from smpvm.host.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
@@ -36,21 +36,22 @@ class Races(Probe):
     def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
         self.tracker = tracker
         self.log = log
-        self.benign: Counter[tuple[str, str]] = Counter()
+        self.benign: dict[tuple[str, str], Benign] = {}
         """Unordered accesses to fields declared benign, by class and field."""
         self._bare: dict[Any, dict[str, Var]] = {}
         """State of the fields of objects that are not instrumented."""
         self._threads: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
-        self._places = places()
-        self._pairs: dict[tuple[type, str, str, int, str, int], Finding | None] = {}
-        """The finding of each pair of places that has raced; None where that is benign."""
+        self._pairs: dict[tuple[type, str, str, int, str, int], Finding | Benign] = {}
+        """What counts the races of each pair of places that has raced.  Among free-running
+        threads it may miss a few: a mutex would cost more than the rest of the check."""
         self._names: dict[int, list[tuple[int, Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
         self._free: deque[Known] = deque()
         """The clocks of ended threads, whose slots can be taken over, the oldest first."""
         self._mutex = threading.Lock()
+        self._hook = self.access_hook(lambda: None)
 
     def _known(self, td: Any) -> Known:
         st: ThreadState = td.observed or self.tracker.state(td)
@@ -78,137 +79,86 @@ class Races(Probe):
     def access_hook(self, current: Callable[[], Any], depth: int = 2) -> Hook:
         """For the Kernel: the hook of instrumented objects, where this is the only observer.
 
-        It saves a call for each access, and there are very many.  The code that accesses the
-        field is *depth* frames out.
+        The code that accesses the field is *depth* frames out.  There are very many accesses: all
+        that is usual is laid out flat here.
         """
-        read, write, place = self.read, self.write, self._place
-        saw_read, saw_write, getframe = self._read, self._write, sys._getframe
+        clock, place, getframe, race = self._known, PLACES.number, sys._getframe, self._race
 
-        def hook_read(obj: Any, field: str) -> None:
-            td = current()
+        def read(
+            obj: Any, field: str, new: object = None, td: Any = None, at: FrameType | None = None
+        ) -> None:
+            if td is None:
+                td = current()
             if td.quiet:
                 return
             st = td.observed
-            known = None if st is None else st.vc
+            known = clock(td) if st is None or st.vc is None else st.vc
             var = obj._seen.get(field)
-            if known is None or var is None:
-                read(td, obj, field, getframe(depth))
-                return
+            if var is None:
+                var = obj._seen.setdefault(field, Var())
             if known.pending is not None:
                 known.caught_up()
             if (atomic := var.atomic) is not None:
+                # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
+                # operation stored is ordered after it.
                 known.acquire(atomic)
                 known.pending = var
             epoch = known.epoch
-            last = var.read
-            if last == epoch:
+            if (last := var.read) == epoch:
                 return
-            wrote = var.write
-            if ((last ^ epoch) & TID_MASK if last else var.reads is not None) or (
-                (wrote ^ epoch) & TID_MASK and known.others.get(wrote & TID_MASK, 0) < wrote
-            ):
-                saw_read(td, known, var, obj, field, getframe(depth))
-                return
-            # The only reader since the last write, and ordered after that write.
-            var.read_site = place(getframe(depth))
-            var.read = epoch
+            where = place(at or getframe(depth))
+            others, wrote = known.others, var.write
+            if (wrote ^ epoch) & TID_MASK and others.get(wrote & TID_MASK, 0) < wrote:
+                race(td, obj, field, "read", where, wrote, var.write_site, "write")
+            if var.reads is not None:
+                var.reads[known.tid] = (epoch, where)
+            elif not (last ^ epoch) & TID_MASK or others.get(last & TID_MASK, 0) >= last:
+                # The only reader since the last write, or ordered after the one before.
+                var.read_site = where
+                var.read = epoch
+            else:
+                var.reads = {last & TID_MASK: (last, var.read_site), known.tid: (epoch, where)}
+                var.read = 0
 
-        def hook_write(obj: Any, field: str, new: Any) -> None:
-            td = current()
+        def write(
+            obj: Any, field: str, new: object, td: Any = None, at: FrameType | None = None
+        ) -> None:
+            if td is None:
+                td = current()
             if td.quiet:
                 return
             st = td.observed
-            known = None if st is None else st.vc
+            known = clock(td) if st is None or st.vc is None else st.vc
             var = obj._seen.get(field)
-            if known is None or var is None:
-                write(td, obj, field, new, getframe(depth))
-                return
+            if var is None:
+                var = obj._seen.setdefault(field, Var())
             if known.pending is not None:
                 known.caught_up()
             epoch = known.epoch
-            if var.write == epoch:
+            if (last := var.write) == epoch:
                 return
-            if (
-                (var.write ^ epoch) & TID_MASK
-                or (var.read and (var.read ^ epoch) & TID_MASK)
-                or var.reads is not None
-            ):
-                saw_write(td, known, var, obj, field, new, getframe(depth))
-                return
-            # Nobody else has touched it since this thread wrote it last.
+            where = place(at or getframe(depth))
+            others = known.others
+            if (last ^ epoch) & TID_MASK and others.get(last & TID_MASK, 0) < last:
+                race(td, obj, field, "write", where, last, var.write_site, "write", new)
+            if var.reads is not None:
+                for last, site in list(var.reads.values()):
+                    if not known.after(last):
+                        race(td, obj, field, "write", where, last, site, "read", new)
+                var.reads = None
+            elif (last := var.read) and not known.after(last):
+                race(td, obj, field, "write", where, last, var.read_site, "read", new)
             var.read = 0
-            var.write_site = place(getframe(depth))
+            var.write_site = where
             var.write = epoch
 
-        return Hook(hook_read, hook_write)
+        return Hook(read, write)
 
     def read(self, td: Any, obj: Any, field: str, at: FrameType | None = None) -> None:
-        st = td.observed
-        known = self._known(td) if st is None or st.vc is None else st.vc
-        seen = obj._seen
-        var = seen.get(field)
-        if var is None:
-            var = seen.setdefault(field, Var())
-        if known.pending is not None:
-            known.caught_up()
-        if var.atomic is not None:
-            known.pending = var
-            # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
-            # operation stored is ordered after it.
-            known.acquire(var.atomic)
-        if var.read != known.epoch:
-            self._read(td, known, var, obj, field, self._caller() if at is None else at)
-
-    def _read(self, td: Any, known: Known, var: Var, obj: Any, field: str, at: FrameType) -> None:
-        """A read in another epoch than the last one."""
-        epoch, where = known.epoch, self._place(at)
-        write = var.write
-        if write:
-            tid = write & TID_MASK
-            if tid != known.tid and known.others.get(tid, 0) < write:
-                self._race(td, obj, field, "read", where, write, var.write_site, "write")
-        if var.reads is not None:
-            var.reads[known.tid] = (epoch, where)
-            return
-        last = var.read
-        if not last or known.after(last):
-            var.read_site = where
-            var.read = epoch
-        else:
-            var.reads = {last & TID_MASK: (last, var.read_site), known.tid: (epoch, where)}
-            var.read = 0
+        self._hook.read(obj, field, None, td, at or self._caller())
 
     def write(self, td: Any, obj: Any, field: str, new: Any, at: FrameType | None = None) -> None:
-        st = td.observed
-        known = self._known(td) if st is None or st.vc is None else st.vc
-        seen = obj._seen
-        var = seen.get(field)
-        if var is None:
-            var = seen.setdefault(field, Var())
-        if known.pending is not None:
-            known.caught_up()
-        if var.write != known.epoch:
-            self._write(td, known, var, obj, field, new, self._caller() if at is None else at)
-
-    def _write(
-        self, td: Any, known: Known, var: Var, obj: Any, field: str, new: Any, at: FrameType
-    ) -> None:
-        """A write in another epoch than the last one."""
-        epoch, where = known.epoch, self._place(at)
-        write = var.write
-        if write and not known.after(write):
-            self._race(td, obj, field, "write", where, write, var.write_site, "write", new)
-        reads = var.reads
-        if reads is not None:
-            for last, site in list(reads.values()):
-                if not known.after(last):
-                    self._race(td, obj, field, "write", where, last, site, "read", new)
-            var.reads = None
-        elif var.read and not known.after(var.read):
-            self._race(td, obj, field, "write", where, var.read, var.read_site, "read", new)
-        var.read = 0
-        var.write_site = where
-        var.write = epoch
+        self._hook.write(obj, field, new, td, at or self._caller())
 
     def _caller(self) -> FrameType:
         """The code in the kernel that accesses a field: out of the hooks and properties."""
@@ -216,16 +166,6 @@ class Races(Probe):
         while not kind_of(frame.f_code) and frame.f_back is not None:
             frame = frame.f_back
         return frame
-
-    def _place(self, at: FrameType) -> int:
-        """A number for a place and its caller; their frames are kept the first time."""
-        out = at.f_back
-        key = (id(at.f_code) + at.f_lasti) << 64
-        if out is not None:
-            key |= id(out.f_code) + out.f_lasti
-        if key not in self._places:
-            self._places[key] = near(at)
-        return key
 
     # -- order
 
@@ -336,27 +276,23 @@ class Races(Probe):
         """Two accesses with no order between them.  What has been told before is only counted."""
         cls = type(obj)
         pair = (cls, field, deed, where, last_deed, last_where)
-        try:
-            known = self._pairs[pair]
-        except KeyError:
-            clash = Clash(td, obj, field, deed, where, last, last_where, last_deed, new)
-            known = None if self._accepted(cls, clash) else self._report(clash)
-            if known is None or self._tells_function(where):
-                self._pairs[pair] = known
-        else:
-            if known is not None:
-                self.log.again(known)
-        if known is None:
-            self.benign[cls.__name__, field] += 1
+        known = self._pairs.get(pair)
+        if known is not None:
+            known.count += 1
+            return
+        clash = Clash(td, obj, field, deed, where, last, last_where, last_deed, new)
+        told = self._accepted(cls, clash) or self._report(clash)
+        if isinstance(told, Benign) or self._tells_function(where):
+            self._pairs[pair] = told
 
     def _tells_function(self, where: int) -> bool:
         """Do the frames kept of a place have the function that a fingerprint names?"""
-        return any(kind_of(code) == KEEP for code, _ in self._places.get(where, ()))
+        return any(kind_of(code) == KEEP for code, _ in PLACES.stack(where))
 
     def _report(self, c: Clash) -> Finding:
         """Tell of a race between two places; returns the finding that has it."""
         cls = type(c.obj)
-        mine, theirs = capture(3), shown(self._places.get(c.last_where, ()))
+        mine, theirs = capture(3), shown(PLACES.stack(c.last_where))
         ends = sorted(
             (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
         )
@@ -384,13 +320,15 @@ class Races(Probe):
         )
         return self.log.add(finding)
 
-    @staticmethod
-    def _accepted(cls: type, c: Clash) -> bool:
-        """Is it declared benign?  A reason that begins with "read" accepts unordered reads only."""
+    def _accepted(self, cls: type, c: Clash) -> Benign | None:
+        """Count it, if it is declared benign.  A reason that begins with "read" accepts unordered
+        reads only."""
         reason = getattr(cls, "__benign__", {}).get(c.field)
-        if reason is None:
-            return False
-        return "read" in (c.deed, c.last_deed) or not reason.startswith("read")
+        if reason is None or ("read" not in (c.deed, c.last_deed) and reason.startswith("read")):
+            return None
+        benign = self.benign.setdefault((cls.__name__, c.field), Benign())
+        benign.count += 1
+        return benign
 
     def _thread(self, epoch: int) -> Named | None:
         """Whose *epoch* it was."""
@@ -402,4 +340,4 @@ class Races(Probe):
 
     def counts(self) -> list[tuple[str, str, int, str]]:
         """Benign accesses seen: class, field, how often; for the end of a report."""
-        return sorted((cls, field, n, "benign") for (cls, field), n in self.benign.items())
+        return sorted((cls, field, b.count, "benign") for (cls, field), b in self.benign.items())

@@ -150,13 +150,40 @@ def near(frame: FrameType) -> RawStack:
     return tuple(found)
 
 
-@functools.cache
-def places() -> dict[int, RawStack]:
-    """Where shared fields are accessed: number → ``near``, the same for every run.
+class Places:
+    """Where shared fields are accessed: a number for each place and its caller.
 
-    A number is made of addresses of code objects, which stay theirs because they are kept here.
+    Numbers are made from addresses of code objects, which stay theirs because they are kept here.
     """
-    return {}
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._stacks: list[RawStack] = [()]
+        self._mutex = threading.Lock()
+
+    def number(self, at: FrameType) -> int:
+        """The number of the place where *at* is now; never 0."""
+        out = at.f_back
+        key = (
+            id(at.f_code) + at.f_lasti,
+            0 if out is None else id(out.f_code) + out.f_lasti,
+        )
+        return self._numbers.get(key) or self._new(key, at)
+
+    def _new(self, key: tuple[int, int], at: FrameType) -> int:
+        with self._mutex:
+            if key not in self._numbers:
+                self._stacks.append(near(at))
+                self._numbers[key] = len(self._stacks) - 1
+            return self._numbers[key]
+
+    def stack(self, number: int) -> RawStack:
+        """The two innermost frames of a place; empty for 0."""
+        return self._stacks[number]
+
+
+PLACES = Places()
+"""The same for every run."""
 
 
 def shown(raw: RawStack) -> RawStack:

@@ -30,6 +30,11 @@ HOLDING: Final = "holding"
 of one more token, if it fails."""
 
 
+Access = Callable[..., None]
+"""What is called before an access to a shared field: ``(obj, field)``, for a write the new value,
+and the thread where it is known."""
+
+
 class Several(NamedTuple):
     """The operand of one step on fields of several objects."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from smpvm.host.carrier import ACQUIRE_SHARED, YIELD, Carried, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, WRITE, YIELD, Access, Carried, Stopped
 from smpvm.host.strand import AWAIT, CLOCK, RESUME, TIMER, Op, Scheduler, Strand
 from smpvm.host.switcher import make_switcher
 from smpvm.host.watched import Watched
@@ -156,29 +156,39 @@ class SerialCarrier(Watched):
         if len(log) >= self._limit:
             self._over(me)
 
-    def access_points_of(self, kind: str) -> Callable[[Any, str], None]:
-        """``point`` for plain accesses of one kind, with the common case laid out flat: it is
-        taken at every access of every shared field."""
-        runnable, log, point = self._runnable, self.log, self.point
+    def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
+        """What is called before plain accesses of one kind: ``point``, then *seen*.
 
-        def access(obj: Any, field: str) -> None:
-            if self._slow or self.inert or not (self._every or len(runnable) > 1):
-                point(kind, obj, field)
-                return
+        The common case is laid out flat: there are very many accesses.
+        """
+        runnable, log, point, awaiting = self._runnable, self.log, self.point, self.awaiting
+        writes = kind == WRITE
+
+        def access(obj: Any, field: str, new: object = None) -> None:
             me = self._me
-            op = me.op = (me.tid, kind, obj, field)
-            nxt = self._choose(runnable, me)
-            if nxt is not me:
-                if nxt is None:
-                    self.stuck = "cut"
-                    nxt = self.boot
-                self._me = nxt
-                nxt.go()
-                if self.stopping:
-                    raise Stopped
-            log.append(op)
-            if len(log) >= self._limit:
-                self._over(me)
+            if self.inert:
+                self._inert_point(me, None)
+                return
+            if self._slow or not (self._every or len(runnable) > 1):
+                point(kind, obj, field)
+            else:
+                op = me.op = (me.tid, kind, obj, field)
+                nxt = self._choose(runnable, me)
+                if nxt is not me:
+                    if nxt is None:
+                        self.stuck = "cut"
+                        nxt = self.boot
+                    self._me = nxt
+                    nxt.go()
+                    if self.stopping:
+                        raise Stopped
+                log.append(op)
+                if len(log) >= self._limit:
+                    self._over(me)
+            if seen is not None:
+                seen(obj, field, new, me.td)
+            if writes and awaiting:
+                self.wrote(obj)
 
         return access
 

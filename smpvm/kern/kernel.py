@@ -278,13 +278,13 @@ class Kernel:
             if make is not None and seen_read == observer.read:
                 return cast(Hook, make(current, depth))
 
-        def read(obj: Any, field: str) -> None:
-            td = cast(Thread, current())
+        def read(obj: Any, field: str, new: object = None, td: Any = None) -> None:
+            td = td or current()
             if not td.quiet and seen_read is not None:
                 seen_read(td, obj, field)
 
-        def write(obj: Any, field: str, new: Any) -> None:
-            td = cast(Thread, current())
+        def write(obj: Any, field: str, new: object, td: Any = None) -> None:
+            td = td or current()
             if not td.quiet and seen_write is not None:
                 seen_write(td, obj, field, new)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
+from smpvm.host.carrier import Access
+
 C = TypeVar("C", bound=type)
 
 
@@ -19,9 +21,7 @@ class Hook:
 
     __slots__ = ("read", "write")
 
-    def __init__(
-        self, read: Callable[[Any, str], None], write: Callable[[Any, str, Any], None]
-    ) -> None:
+    def __init__(self, read: Access, write: Access) -> None:
         self.read = read
         self.write = write
 

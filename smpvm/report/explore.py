@@ -22,6 +22,7 @@ from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.explore.scheduler import SerialCarrier, Strand
+from smpvm.host.carrier import Access
 from smpvm.host.exits import CLEAN, FOUND, INCONCLUSIVE
 from smpvm.host.interrupt import interrupts
 from smpvm.host.switcher import have_greenlet
@@ -221,8 +222,9 @@ def breaking(step: int) -> type[SerialCarrier]:
             super().point(kind, obj, field, ready)
             self._maybe_break()
 
-        def access_points_of(self, kind: str) -> Callable[[Any, str], None]:
-            return lambda obj, field: self.point(kind, obj, field)
+        def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
+            self._slow += 1  # each of them by way of ``point``
+            return super().access_points_of(kind, seen)
 
         def _step(self, me: Strand) -> None:
             # A thread starts, wakes up, or looks again.
