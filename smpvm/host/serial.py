@@ -167,7 +167,8 @@ class SerialCarrier(Watched):
         def access(obj: Any, field: str, new: object = None) -> None:
             me = self._me
             if self.inert:
-                self._inert_point(me, None)
+                if self.stopping and me is not self.boot:
+                    raise Stopped
                 return
             if self._slow or not (self._every or len(runnable) > 1):
                 point(kind, obj, field)
