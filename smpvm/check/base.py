@@ -26,6 +26,10 @@ SPIN, TOKEN, LOCKMGR, PAGE = "spinlock", "token", "lockmgr", "page-busy"
 """Families of resources; a lock says which it is (``lock.kind``)."""
 
 
+_INNER: dict[tuple[str, int, bool], RawStack] = {}
+"""The inside of the stack at each place: the same in every run, and made but once."""
+
+
 class Node:
     """A chain: the resource taken last, at one place, on top of the parent chain."""
 
@@ -168,7 +172,10 @@ class HeldTracker(Probe):
         key = (cls, place, tried)
         node = parent.children.get(key)
         if node is None:
-            node = Node(parent, cls, fam, tried, inner(3))
+            stack = _INNER.get(key)
+            if stack is None:
+                stack = _INNER.setdefault(key, inner(3))
+            node = Node(parent, cls, fam, tried, stack)
             with self.mutex:
                 node = parent.children.setdefault(key, node)
             if self.on_new is not None:
