@@ -162,6 +162,15 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
+check_option = click.option(
+    "--check",
+    "checks",
+    default="all",
+    metavar="all|none|NAME,...",
+    help="What to look for: order, waitfor, wakeup, race, marker.",
+)
+
+
 @cli.command()
 @click.argument("scenario", metavar="SCENARIO|all")
 @click.option(
@@ -205,24 +214,18 @@ def write(path: Path, text: str) -> None:
     metavar="NAME|all",
     help="Mend a defect of the kernel (all: those of the scenario); see smpvm repairs.",
 )
-@click.option(
-    "--check",
-    "checks",
-    default="all",
-    metavar="all|none|NAME,...",
-    help="What to look for: order, waitfor, wakeup, race, marker.",
-)
+@check_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Keep the findings there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def explore(**options: Any) -> int:
     """Run SCENARIO (a name, path/file.py:Name, or all) under many schedules."""
-    from smpvm.explore.portfolio import STRATEGIES
+    from smpvm.explore.portfolio import make_strategy
     from smpvm.report.explore import explore as run
 
-    if options["strategy"] not in STRATEGIES:
-        raise click.UsageError(
-            f"strategy {options['strategy']!r}: unknown; known are {', '.join(STRATEGIES)}"
-        )
+    try:
+        make_strategy(options["strategy"], depth=options["depth"], bound=options["bound"])
+    except ValueError as why:
+        raise click.UsageError(str(why)) from None
     return run(options, click.echo)
 
 
@@ -237,6 +240,7 @@ def explore(**options: Any) -> int:
     help="Drop into pdb at this step.  (q goes on to the end.)",
 )
 @click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
+@check_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def replay(**options: Any) -> int:
     """Run the schedule of a finding again, step for step."""

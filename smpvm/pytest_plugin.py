@@ -14,26 +14,38 @@ replayed first by the next run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import pytest
 
 from smpvm.check.finding import Finding
-from smpvm.check.suite import parse_checks
+from smpvm.check.suite import checks_text, parse_checks
+from smpvm.config import ConfigError
 from smpvm.explore.campaign import Campaign, Plan, Report
 from smpvm.explore.engine import Settings
+from smpvm.explore.find import ScenarioError, find
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.schedule import Schedule, ScheduleError
-from smpvm.report.explore import Shown, run_schedule
+from smpvm.report.explore import PACKAGE, Shown, run_schedule
+from smpvm.vm.repairs import choose
 
 MARK = "smpvm"
-OPTIONS = frozenset(
-    (
-        *("strategy", "schedules", "seconds", "seed", "depth", "bound"),
-        *("granularity", "checks", "schedule"),
-    )
-)
+NONE = type(None)
+OPTIONS: dict[str, tuple[type, ...]] = {
+    "strategy": (str,),
+    "schedules": (int, NONE),
+    "seconds": (float, int, NONE),
+    "seed": (int,),
+    "depth": (int, NONE),
+    "bound": (int, NONE),
+    "granularity": (str,),
+    "checks": (str,),
+    "repairs": (str, tuple, list),
+    "schedule": (str, NONE),
+}
 KEY = "smpvm/failures"
 
 
@@ -49,8 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "smpvm(strategy='portfolio', schedules=200, seconds=None, granularity='access', "
-        "depth=None, bound=None, seed=None, checks='all', schedule=None): how the smpvm fixture "
-        "explores",
+        "depth=None, bound=None, seed=0, checks='all', repairs=(), schedule=None): how the smpvm "
+        "fixture explores",
     )
 
 
@@ -62,63 +74,138 @@ class Explorer:
         self._node = request.node.nodeid
         mark = request.node.get_closest_marker(MARK)
         self._options: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}
+        self._ran: list[str] = []
+        """The scenarios that have been run."""
+        self._other: list[str] = []
+        """The scenarios that have not, because the schedule that was given is another's."""
         if mark is not None and mark.args:
             wrong(f"options have names, got {mark.args!r}")
 
     def explore(self, scenario: Any, **options: Any) -> Report | None:
-        """Run *scenario* as the marker says; the test fails with the first finding.
+        """Run *scenario*, a class or a name as for ``smpvm explore``, as the marker says; the test
+        fails with the first finding.
 
         Returns the campaign's report; None where only one given schedule was run.
         """
         options = {**self._options, **options}
-        if unknown := options.keys() - OPTIONS:
-            wrong(f"unknown option {min(unknown)!r}; known are {', '.join(sorted(OPTIONS))}")
-        blob = options.pop("schedule", None) or self._config.getoption("--smpvm-schedule")
-        if blob is not None:
-            if self._fits(scenario, blob):
-                self._replay(scenario, blob)
+        try:
+            scenario = _scenario(scenario)
+            plan = self._plan(options, scenario)
+            blob = options.get("schedule") or self._config.getoption("--smpvm-schedule")
+            if blob is None:
+                return self._campaign(scenario, plan)
+            self._one(scenario, plan, blob)
             return None
-        plan = self._plan(options)
-        key = f"{self._node} {_names(scenario)[0]}"
-        known = self._failures().get(key)
-        if known is not None and self._shows(scenario, known):
-            self._replay(scenario, known)
-        report = Campaign(scenario, plan).run()
-        if report.findings:
-            blob = _worst(report.findings).schedule
-            assert blob is not None
-            self._remember(key, blob)
-            self._replay(scenario, blob)
-        elif known is not None:
-            self._remember(key, None)
-        return report
+        except (ScenarioError, ScheduleError, ConfigError) as why:
+            wrong(str(why))
 
-    def _plan(self, options: dict[str, Any]) -> Plan:
+    def close(self) -> None:
+        """The test is over: it must not pass for want of anything that was run."""
+        if not self._other or self._ran:
+            return
+        blob = self._config.getoption("--smpvm-schedule")
+        given = Schedule.parse(self._options.get("schedule") or blob).scenario
+        why = f"the schedule is of {given}, and the test explores {', '.join(self._other)}"
+        if self._options.get("schedule"):
+            wrong(why)
+        pytest.skip(f"smpvm: {why}")
+
+    def _plan(self, options: dict[str, Any], scenario: Any) -> Plan:
         """The campaign that a marker asks for; the test fails with one line if it cannot be."""
         try:
-            checks = parse_checks(options.pop("checks", "all"))
-            granularity = options.pop("granularity", "access")
-            if granularity not in ("access", "sync"):
-                raise ValueError(f"granularity {granularity!r}: known are access, sync")
+            _see(options)
+            repairs = options.get("repairs", ())
+            repairs = (repairs,) if isinstance(repairs, str) else tuple(repairs)
+            choose(repairs)
+            settings = Settings(
+                granularity=options.get("granularity", "access"),
+                checks=parse_checks(options.get("checks", "all")),
+                repairs=tuple(scenario.repairs) if "all" in repairs else repairs,
+            )
             plan = Plan(
-                strategy=options.pop("strategy", "portfolio"),
-                schedules=options.pop("schedules", 200),
-                seed=options.pop("seed", self._config.getoption("--smpvm-seed")),
-                settings=Settings(granularity=granularity, checks=checks),
+                strategy=options.get("strategy", "portfolio"),
+                schedules=options.get("schedules", 200),
+                seconds=options.get("seconds"),
+                seed=options.get("seed", self._config.getoption("--smpvm-seed")),
+                depth=options.get("depth"),
+                bound=options.get("bound"),
+                settings=settings,
                 stop_on_first=True,
-                **options,
             )
             make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
-            if plan.schedules is not None and plan.schedules < 1:
-                raise ValueError(f"schedules={plan.schedules}: nothing would be run")
         except ValueError as why:
             wrong(str(why))
         return plan
 
+    # -- what is run
+
+    def _one(self, scenario: Any, plan: Plan, blob: str) -> None:
+        """The one schedule that was given, if it is of *scenario*: a test may explore several."""
+        path, _, name = Schedule.parse(blob).scenario.partition("?")[0].rpartition(":")
+        if name not in (scenario.name, scenario.__name__) and (path or not name.endswith(".py")):
+            self._other.append(scenario.name)
+            return
+        self._ran.append(scenario.name)
+        shown = _run(scenario, plan, blob)
+        if shown.outcome.findings:
+            self._fail(shown, plan, blob)
+        if shown.replay.diverged:
+            wrong(f"the schedule no longer fits: {shown.replay.diverged}")
+
+    def _campaign(self, scenario: Any, plan: Plan) -> Report:
+        """The schedule that failed last time, then all of *plan*."""
+        self._ran.append(scenario.name)
+        key = f"{self._node} {scenario.name}"
+        known = self._failures().get(key)
+        if known is not None:
+            shown = _again(scenario, plan, known)
+            if shown is not None and shown.outcome.findings:
+                self._fail(shown, plan, known)
+        report = Campaign(scenario, plan).run()
+        if report.findings:
+            finding = _worst(report.findings)
+            blob = finding.schedule
+            assert blob is not None
+            self._remember(key, blob)
+            shown = _run(scenario, plan, blob)
+            if shown.outcome.findings:
+                self._fail(shown, plan, blob)
+            self._moody(finding, shown)
+        elif known is not None:
+            self._remember(key, None)
+        return report
+
+    # -- failing
+
+    def _fail(self, shown: Shown, plan: Plan, blob: str) -> NoReturn:
+        """Findings, the interleaving, and how to run it again."""
+        lines = []
+        for finding in shown.outcome.findings:
+            lines += [*finding.lines()[:-2], ""]
+        lines += shown.lanes(about=_worst(shown.outcome.findings))
+        argv = shlex.join(["pytest", self._node, "--smpvm-schedule", blob])
+        checks = checks_text(plan.settings.checks)
+        also = "" if checks == "all" else f', checks="{checks}"'
+        lines += ["", f"again: {argv}"]
+        lines += ["or", f'    @pytest.mark.smpvm(schedule="{blob}"{also})']
+        pytest.fail("\n".join(lines), pytrace=False)
+
+    def _moody(self, finding: Finding, shown: Shown) -> NoReturn:
+        """A finding that does not come again is one all the same."""
+        lines = [
+            *finding.lines()[:-2],
+            "",
+            "run again, its schedule shows nothing: the scenario goes by something else, too "
+            "(what earlier executions left behind, chance, time)",
+        ]
+        if shown.replay.diverged:
+            lines.append(f"it diverges at {shown.replay.diverged}")
+        pytest.fail("\n".join(lines), pytrace=False)
+
     # -- known failures
 
     def _failures(self) -> dict[str, str]:
-        cache = self._config.cache
+        cache = getattr(self._config, "cache", None)
         return {} if cache is None else dict(cache.get(KEY, {}))
 
     def _remember(self, key: str, blob: str | None) -> None:
@@ -126,48 +213,51 @@ class Explorer:
         known.pop(key, None)
         if blob is not None:
             known[key] = blob
-        if self._config.cache is not None:
-            self._config.cache.set(KEY, known)
+        cache = getattr(self._config, "cache", None)
+        if cache is not None:
+            cache.set(KEY, known)
 
-    def _fits(self, scenario: Any, blob: str) -> bool:
-        """Is the given schedule one of *scenario*?  A test may explore several."""
-        try:
-            return Schedule.parse(blob).scenario.partition("?")[0] in _names(scenario)
-        except ScheduleError as why:
-            wrong(str(why))
 
-    def _shows(self, scenario: Any, blob: str) -> bool:
-        try:
-            shown = run_schedule(Schedule.parse(blob), scenario=scenario)
-        except ValueError:
-            return False
-        return bool(shown.outcome.findings)
+def _scenario(what: Any) -> Any:
+    """The scenario class.  Raises ScenarioError."""
+    if isinstance(what, str):
+        return find(what, importlib.import_module(PACKAGE))
+    known: Any = what
+    if not (isinstance(what, type) and hasattr(what, "wrong") and getattr(known, "name", "")):
+        raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
+    return what
 
-    def _replay(self, scenario: Any, blob: str) -> None:
-        shown = run_schedule(Schedule.parse(blob), scenario=scenario)
-        if shown.outcome.findings:
-            pytest.fail("\n".join(self._failure(shown, blob)), pytrace=False)
-        if shown.replay.diverged:
-            pytest.fail(f"the schedule no longer fits: {shown.replay.diverged}", pytrace=False)
 
-    def _failure(self, shown: Shown, blob: str) -> list[str]:
-        lines = []
-        for finding in shown.outcome.findings:
-            lines += [*finding.lines()[:-2], ""]
-        lines += shown.lanes(about=_worst(shown.outcome.findings))
-        lines += ["", f"again: pytest '{self._node}' --smpvm-schedule '{blob}'"]
-        lines += ["or", f'    @pytest.mark.smpvm(schedule="{blob}")']
-        return lines
+def _see(options: dict[str, Any]) -> None:
+    """Raises ValueError for an option that there is not, or that cannot be so."""
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ValueError(f"unknown option {name!r}; known are {', '.join(sorted(OPTIONS))}")
+        if not isinstance(value, OPTIONS[name]) or isinstance(value, bool):
+            kinds = " or ".join("None" if k is NONE else k.__name__ for k in OPTIONS[name])
+            raise ValueError(f"{name}={value!r}: {kinds} is wanted")
+    if (granularity := options.get("granularity", "access")) not in ("access", "sync"):
+        raise ValueError(f"granularity {granularity!r}: known are access, sync")
+    for amount in ("schedules", "seconds"):
+        if (value := options.get(amount)) is not None and value <= 0:
+            raise ValueError(f"{amount}={value}: more than 0 is wanted, or nothing would be run")
+
+
+def _run(scenario: Any, plan: Plan, blob: str) -> Shown:
+    return run_schedule(Schedule.parse(blob), scenario=scenario, checks=plan.settings.checks)
+
+
+def _again(scenario: Any, plan: Plan, blob: str) -> Shown | None:
+    """A schedule of an earlier version of the test; None if it cannot be run any more."""
+    try:
+        return _run(scenario, plan, blob)
+    except (ScheduleError, ScenarioError, ConfigError):
+        return None
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:
     """Where a bug and the race behind it are found at once, the bug tells more."""
     return min(findings, key=lambda f: f.kind in ("race", "lock-order"))
-
-
-def _names(scenario: Any) -> tuple[str, ...]:
-    """What a schedule may call it; the first one is its name."""
-    return (str(scenario.name), str(getattr(scenario, "spec", scenario.name)))
 
 
 def wrong(why: str) -> NoReturn:
@@ -176,6 +266,8 @@ def wrong(why: str) -> NoReturn:
 
 
 @pytest.fixture
-def smpvm(request: pytest.FixtureRequest) -> Explorer:
+def smpvm(request: pytest.FixtureRequest) -> Iterator[Explorer]:
     """Explores scenarios: see the module."""
-    return Explorer(request)
+    explorer = Explorer(request)
+    yield explorer
+    explorer.close()

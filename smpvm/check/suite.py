@@ -38,6 +38,13 @@ def parse_checks(text: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def checks_text(checks: frozenset[str]) -> str:
+    """The shortest text that ``parse_checks`` reads as *checks*."""
+    if checks == frozenset(CHECKS):
+        return "all"
+    return ",".join(name for name in CHECKS if name in checks) or "none"
+
+
 class CheckSuite:
     """Builds the checkers asked for.  Give ``observers`` to the Kernel, then call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from smpvm.check.finding import Finding
+from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
 from smpvm.explore.find import resized
 from smpvm.explore.hb import trace_hash
@@ -244,7 +246,7 @@ class Campaign:
     def _tell(self, finding: Finding, outcome: Outcome) -> None:
         if self.on_first is not None:
             schedule = schedule_of(self.scenario, self.plan.settings, outcome)
-            self.on_first(_scheduled(replace(finding), schedule))
+            self.on_first(_scheduled(replace(finding), schedule, self.plan.settings))
 
     def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
         """The finding with its schedule, shrunk, and the command that shows it again."""
@@ -262,7 +264,7 @@ class Campaign:
                     f"schedule shrunk from {shrunk.before} switches to {shrunk.after}, of them "
                     f"{shrunk.preemptions} preemptions ({shrunk.runs} executions)"
                 )
-        return _scheduled(finding, schedule)
+        return _scheduled(finding, schedule, settings)
 
     def _smaller(self, mark: str, outcome: Outcome) -> tuple[ScenarioClass, Outcome]:
         """The smallest sizes of the scenario in which a short search still finds it."""
@@ -282,9 +284,14 @@ class Campaign:
         return scenario, outcome
 
 
-def _scheduled(finding: Finding, schedule: Schedule) -> Finding:
+def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:
     finding.schedule = schedule.text()
-    finding.command = f"smpvm replay --lanes --schedule '{finding.schedule}'"
+    checks = checks_text(settings.checks)
+    finding.command = shlex.join(
+        ["smpvm", "replay", "--lanes"]
+        + ([] if checks == "all" else ["--check", checks])
+        + ["--schedule", finding.schedule]
+    )
     return finding
 
 

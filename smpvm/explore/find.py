@@ -49,6 +49,13 @@ def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
     return resized(cls, spec, _sizes(cls, spec, sizes))
 
 
+def sized(cls: Any, spec: str) -> ScenarioClass:
+    """*cls*, which *spec* names in some way, with the sizes that *spec* asks for.  Raises
+    ScenarioError."""
+    sizes = _sizes(cls, spec, spec.partition("?")[2])
+    return resized(cls, spec, sizes) if sizes else cls
+
+
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
     """*cls* with other sizes, remembering how it was asked for."""
     return type(cls.__name__, (cls,), {**sizes, "spec": spec, "name": cls.name, "title": cls.title})  # type: ignore[return-value]
@@ -75,6 +82,9 @@ def _from_file(where: str) -> Any:
     assert loaded.loader is not None
     module = importlib.util.module_from_spec(loaded)
     sys.modules[module_name] = module
+    beside = str(file.resolve().parent)
+    if beside not in sys.path:  # as for a program, but behind all else
+        sys.path.append(beside)
     try:
         loaded.loader.exec_module(module)
     except (Exception, SystemExit) as why:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from smpvm.explore.bounded import Bounded
 from smpvm.explore.dpor import Dpor
@@ -14,16 +14,16 @@ from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strategy
 
 
 class Portfolio(Plain):
-    """Random walk, PCT of depths 2 and 3, and POS in turn."""
+    """Random walk, PCT of depths 2 and 3 (or *depth*), and POS in turn."""
 
     name = "portfolio"
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, depth: int | None = None) -> None:
         self.parts: list[Strategy] = [
             RandomWalk(seed),
-            Pct(seed, 2),
+            Pct(seed, depth or 2),
             Pos(seed),
-            Pct(seed + 1, 3),
+            Pct(seed + 1, depth or 3),
         ]
         self._now: Strategy = self.parts[0]
 
@@ -41,7 +41,8 @@ class Portfolio(Plain):
 def make_strategy(
     name: str, *, seed: int = 0, depth: int | None = None, bound: int | None = None
 ) -> Strategy:
-    """A strategy by its name.  Raises ValueError for an unknown one."""
+    """A strategy by its name.  Raises ValueError for an unknown one, and for options that cannot
+    be."""
     makers: dict[str, Callable[[], Strategy]] = {
         "random": lambda: RandomWalk(seed),
         "pct": lambda: Pct(seed, 3 if depth is None else depth),
@@ -50,11 +51,19 @@ def make_strategy(
         "all": lambda: Bounded(None),
         "dpor": Dpor,
         "roundrobin": RoundRobin,
-        "portfolio": lambda: Portfolio(seed),
+        "portfolio": lambda: Portfolio(seed, depth),
     }
     if name not in makers:
         raise ValueError(f"strategy {name!r}: unknown; known are {', '.join(makers)}")
+    _see("depth", depth, 1, 10, name, ("pct", "portfolio"))
+    _see("bound", bound, 0, 100, name, ("bounded",))
     return makers[name]()
 
 
-STRATEGIES = ("random", "pct", "pos", "bounded", "all", "dpor", "roundrobin", "portfolio")
+def _see(what: str, value: int | None, least: int, most: int, name: str, of: Sequence[str]) -> None:
+    if value is None:
+        return
+    if not least <= value <= most:
+        raise ValueError(f"{what}={value}: from {least} to {most}")
+    if name not in of:
+        raise ValueError(f"{what}={value}: not for strategy {name!r}, only for {', '.join(of)}")

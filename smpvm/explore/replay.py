@@ -50,7 +50,7 @@ class Replay(Plain):
                 names = ", ".join(f"{s} ({s.tid})" for s in runnable)
                 self.diverged = f"step {at}: thread {self._steps[at]} cannot run; can: {names}"
                 return None
-        elif not self.diverged and self._steps:
+        elif not self.diverged:
             self.diverged = f"step {at}: the recorded execution had ended here"
             return None
         nxt = nxt or current or runnable[0]

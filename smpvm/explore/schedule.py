@@ -20,7 +20,7 @@ from smpvm.host.strand import AWAIT, CLOCK, Op
 VERSION = "s1"
 MOST_STEPS = 10_000_000
 """No execution is longer, by far."""
-_RUN = re.compile(r"(\d+)x(\d+)~([0-9a-f]{2})")
+_RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
 
 
 class ScheduleError(ValueError):

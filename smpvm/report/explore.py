@@ -16,7 +16,7 @@ from smpvm.check.finding import Finding, FindingLog, load, write_atomic
 from smpvm.check.stacks import KEEP, kind_of
 from smpvm.explore.campaign import EXHAUSTIVE, Campaign, Plan, Report
 from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.find import ScenarioError, builtin, find
+from smpvm.explore.find import ScenarioError, builtin, find, sized
 from smpvm.explore.jobs import run_jobs
 from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
@@ -54,8 +54,8 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             for finding in report.findings:
                 log.replace(finding)
             if not options["as_json"]:
-                _tell(report, echo)
-            if asked.is_set():
+                _tell(report, checks_of(options["checks"]), echo)
+            if asked.is_set() or (report.findings and options["stop_on_first"]):
                 break
     log.finish()
     result = json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1)
@@ -68,12 +68,12 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
 
 
-def _tell(report: Report, echo: Callable[[str], None]) -> None:
+def _tell(report: Report, checks: frozenset[str], echo: Callable[[str], None]) -> None:
     for line in report.lines():
         echo(line)
     for finding in report.findings:
         echo("")
-        _show(finding, echo)
+        _show(finding, checks, echo)
         echo("")
 
 
@@ -125,10 +125,10 @@ def _campaign(
     return Campaign(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
 
 
-def _show(finding: Finding, echo: Callable[[str], None]) -> None:
+def _show(finding: Finding, checks: frozenset[str], echo: Callable[[str], None]) -> None:
     """The last conflicting steps in lanes, then the finding."""
     if finding.schedule is not None:
-        shown = run_schedule(Schedule.parse(finding.schedule))
+        shown = run_schedule(Schedule.parse(finding.schedule), checks=checks)
         for line in shown.lanes(about=finding):
             echo("  " + line)
         echo("")
@@ -162,12 +162,24 @@ def run_schedule(
     carrier: str = "auto",
     carrier_class: type[SerialCarrier] = SerialCarrier,
     scenario: ScenarioClass | None = None,
+    checks: frozenset[str] = Settings.checks,
     limit: int = Settings.limit,
 ) -> Shown:
-    """Run a schedule again.  Raises ScenarioError if its scenario is not there."""
-    scenario = scenario or find(schedule.scenario, importlib.import_module(PACKAGE))
+    """Run a schedule again; *scenario*, but for its sizes, where it need not be looked for.
+
+    Raises ScenarioError if its scenario is not there, ConfigError for unknown repairs.
+    """
+    choose(schedule.repairs)
+    if scenario is None:
+        scenario = find(schedule.scenario, importlib.import_module(PACKAGE))
+    else:
+        scenario = sized(scenario, schedule.scenario)
     settings = Settings(
-        granularity=schedule.granularity, carrier=carrier, repairs=schedule.repairs, limit=limit
+        granularity=schedule.granularity,
+        carrier=carrier,
+        repairs=schedule.repairs,
+        checks=checks,
+        limit=limit,
     )
     strategy, recorder = Replay(schedule), Recorder()
     outcome = execute(scenario, strategy, settings, 0, (recorder,), carrier_class)
@@ -257,6 +269,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         schedule,
         carrier=options["carrier"],
         carrier_class=SerialCarrier if step is None else breaking(step),
+        checks=checks_of(options["checks"]),
     )
     diverged = _why_diverged(schedule, shown.replay.diverged)
     found = sorted(

@@ -110,10 +110,12 @@ def lanes(
         if at > before + 1:
             left_out = at - before - 1
             out.append(f"       ... {left_out} step{'s' if left_out > 1 else ''}")
+        # Of the switches among steps that are left out, the last one tells why it goes on here.
+        why = [reasons[i] for i in range(before + 1, at + 1) if i in reasons]
+        if why and (before < 0 or at == before + 1 or log[at][0] != log[before][0]):
+            out.append(f"       -- {why[-1]} --")
         before = at
         op = log[at]
-        if at in reasons:
-            out.append(f"       -- {reasons[at]} --")
         text = step_line(op, rows.get(at, ()))
         if op[1] == TIMER:
             out.append(f"{at:5}  {text}")

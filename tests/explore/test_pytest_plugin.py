@@ -101,9 +101,19 @@ def test_failures_are_kept_by_scenario(project):
         ("bogus=1", "unknown option 'bogus'"),
         ("schedule='garbage'", "schedule: not of version"),
         ("'pos', 5", "options have names"),
-        ("schedules=0", "schedules=0: nothing would be run"),
+        ("schedules=0", "schedules=0: more than 0 is wanted"),
         ("checks='all,none'", "check"),
         ("granularity='fine'", "granularity 'fine'"),
+        ("schedules='many'", "schedules='many': int"),
+        ("seconds='x'", "seconds='x': float"),
+        ("seconds=0", "seconds=0: more than 0"),
+        ("strategy='pct', depth=0", "depth=0: from 1 to 10"),
+        ("strategy='dpor', bound=1", "bound=1: not for strategy 'dpor'"),
+        ("repairs='nonsense'", "repair nonsense: unknown"),
+        (
+            "schedule='s1/access/0.1.0/-/1x1~00/Tow'",
+            "the schedule is of Tow, and the test explores",
+        ),
     ],
 )
 def test_a_marker_that_cannot_be_is_one_line(project, marker, why):
@@ -121,6 +131,184 @@ def test_a_marker_that_cannot_be_is_one_line(project, marker, why):
     assert f"smpvm: {why}" in text
     assert "Traceback" not in text
     assert "def test_it" not in text
+
+
+def test_a_scenario_that_shrinks_in_size(project):
+    project.makepyfile(
+        test_sized="""
+        from smpvm import Scenario
+
+        class Sized(Scenario):
+            n = 4
+            sizes = {"n": 2}
+
+            def setup(self):
+                self.c = self.shared(benign={"n": "told by the check"}, n=0)
+                for i in range(self.n):
+                    self.thread(f"t{i}", self.count)
+
+            def count(self):
+                self.c.n = self.c.n + 1
+
+            def check(self):
+                assert self.c.n == self.n, "an update is lost"
+
+        def test_it(smpvm):
+            smpvm.explore(Sized)
+        """
+    )
+    for _ in range(2):  # the second time it is known
+        result = run(project, "test_sized.py")
+        result.assert_outcomes(failed=1)
+        text = result.stdout.str()
+        assert "an update is lost" in text
+        assert "/Sized?n=2" in text
+    line = next(line for line in text.splitlines() if "again: pytest" in line)
+    run(project, *shlex.split(line.partition("pytest ")[2])).assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        ("len(RUNS) == 5", "run again, its schedule shows nothing"),
+        ("random.random() < 0.1", "an unlucky one"),
+    ],
+)
+def test_what_does_not_repeat_is_a_failure_too(project, failure, why):
+    project.makepyfile(
+        test_moody=f"""
+        import random
+        from smpvm import Scenario
+
+        RUNS = []
+
+        class Moody(Scenario):
+            def setup(self):
+                RUNS.append(1)
+                self.thread("a", self.body)
+
+            def body(self):
+                pass
+
+            def check(self):
+                assert not ({failure}), "an unlucky one"
+
+        def test_it(smpvm):
+            random.seed(1)
+            smpvm.explore(Moody)
+        """
+    )
+    result = run(project, "test_moody.py")
+    result.assert_outcomes(failed=1)
+    assert "an unlucky one" in result.stdout.str()
+    assert why in result.stdout.str()
+
+
+def test_a_schedule_for_another_scenario_runs_nothing(project):
+    result = run(project, "-k", "counter", "--smpvm-schedule", "s1/access/0.1.0/-/1x1~00/Other")
+    result.assert_outcomes(passed=1, skipped=1)
+    assert (
+        "the schedule is of Other"
+        in run(
+            project, "-rs", "-k", "counter", "--smpvm-schedule", "s1/access/0.1.0/-/1x1~00/Other"
+        ).stdout.str()
+    )
+
+
+def test_a_schedule_in_the_command_line_s_form(project):
+    text = run(project).stdout.str()
+    line = next(line for line in text.splitlines() if "again: pytest" in line)
+    *argv, blob = shlex.split(line.partition("pytest ")[2])
+    at, _, name = blob.rpartition("/")
+    run(project, *argv, f"{at}/some/where.py:{name}").assert_outcomes(failed=1)
+
+
+def test_replays_check_what_the_marker_says(project):
+    path = project.makepyfile(
+        test_checked="""
+        import pytest
+        from toys import Counter
+
+        class Racy(Counter):
+            def check(self):
+                pass
+
+        @pytest.mark.smpvm(checks="all")
+        def test_it(smpvm):
+            smpvm.explore(Racy)
+        """
+    )
+    run(project, "test_checked.py").assert_outcomes(failed=1)
+    path.write_text(path.read_text().replace('"all"', '"order,waitfor"'))
+    run(project, "test_checked.py").assert_outcomes(passed=1)
+
+
+def test_without_pytest_s_cache(project):
+    result = run(project, "-p", "no:cacheprovider", "-k", "counter")
+    result.assert_outcomes(failed=1)
+    assert "again: pytest" in result.stdout.str()
+
+
+def test_a_built_in_scenario_by_name_and_its_repairs(project):
+    project.makepyfile(
+        test_named="""
+        import pytest
+
+        def test_it(smpvm):
+            smpvm.explore("hold-alloc", schedules=10, strategy="random")
+
+        @pytest.mark.smpvm(repairs="all", schedules=10)
+        def test_repaired(smpvm):
+            smpvm.explore("hold-alloc")
+        """
+    )
+    result = run(project, "test_named.py")
+    result.assert_outcomes(passed=1, failed=1)
+    assert "masked-lost-wakeup" in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("'no-such'", "scenario 'no-such': unknown"),
+        ("None", "None is no scenario"),
+        ("Broken", "scenario 'Broken': set-up: ZeroDivisionError"),
+    ],
+)
+def test_no_scenario_is_one_line(project, what, why):
+    project.makepyfile(
+        test_none=f"""
+        from smpvm import Scenario
+
+        class Broken(Scenario):
+            def setup(self):
+                1 / 0
+
+        def test_it(smpvm):
+            smpvm.explore({what})
+        """
+    )
+    text = run(project, "test_none.py").stdout.str()
+    assert f"smpvm: {why}" in text
+    assert "Traceback" not in text
+    assert "def test_it" not in text
+
+
+def test_names_with_quotes_are_quoted(project):
+    project.makepyfile(
+        test_quoted="""
+        import pytest
+        from toys import Counter
+
+        @pytest.mark.parametrize("what", ["c'd e"])
+        def test_it(smpvm, what):
+            smpvm.explore(Counter)
+        """
+    )
+    text = run(project, "test_quoted.py").stdout.str()
+    line = next(line for line in text.splitlines() if "again: pytest" in line)
+    argv = shlex.split(line.partition("pytest ")[2])
+    run(project, *argv).assert_outcomes(failed=1)
 
 
 def test_the_example_of_the_readme(pytester):
