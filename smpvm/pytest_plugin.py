@@ -222,8 +222,7 @@ def _scenario(what: Any) -> Any:
     """The scenario class.  Raises ScenarioError."""
     if isinstance(what, str):
         return find(what, importlib.import_module(PACKAGE))
-    known: Any = what
-    if not (isinstance(what, type) and hasattr(what, "wrong") and getattr(known, "name", "")):
+    if not (isinstance(what, type) and hasattr(what, "wrong") and hasattr(what, "name")):
         raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
     return what
 

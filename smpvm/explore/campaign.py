@@ -60,6 +60,8 @@ class Report:
     """Executions that the strategy ended early."""
     limited: int = 0
     """Executions that were given up as too long."""
+    checks: str = "all"
+    """What was looked for."""
     interrupted: bool = False
     """Somebody asked it to end before it had done all."""
 
@@ -76,6 +78,7 @@ class Report:
             "scenario": self.scenario,
             "strategy": self.strategy,
             "granularity": self.granularity,
+            "checks": self.checks,
             "executions": self.executions,
             "points": self.points,
             "seconds": round(self.seconds, 3),
@@ -114,7 +117,8 @@ class Report:
             kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
             out.append(f"  findings: {kinds}")
         elif self.proven:
-            out.append(f"  proven at granularity {self.granularity}: no finding; {self.proven}")
+            by = "" if self.checks == "all" else f" of the checks {self.checks}"
+            out.append(f"  proven at granularity {self.granularity}: no finding{by}; {self.proven}")
         else:
             out.append("  nothing found; inconclusive: the space was not exhausted")
         return out
@@ -161,7 +165,10 @@ class Campaign:
         strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         settings = plan.settings
         report = Report(
-            getattr(self.scenario, "spec", self.scenario.name), plan.strategy, settings.granularity
+            getattr(self.scenario, "spec", self.scenario.name),
+            plan.strategy,
+            settings.granularity,
+            checks=checks_text(settings.checks),
         )
         hasher = blake2b(digest_size=16)
         began = told = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -72,8 +73,15 @@ def run_part(
         if desk is not None and plan.stop_on_first:
             desk.say("found")
 
+    parent = os.getppid()
+
     def heard(what: str) -> Callable[[], bool]:
-        return never if desk is None else lambda: desk.said(what)
+        def hear() -> bool:
+            if os.getppid() != parent and multiprocessing.parent_process() is not None:
+                os._exit(1)  # whoever gave it the work is gone
+            return desk is not None and desk.said(what)
+
+        return never if desk is None else hear
 
     return Campaign(
         scenario,
@@ -84,6 +92,12 @@ def run_part(
         progress=None if desk is None else lambda report: desk.tell(part[0], report),
         on_first=on_first,
     ).run()
+
+
+def _begin() -> None:
+    """In a local worker: Ctrl-C reaches the whole terminal's group, but workers wait to be told."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_jobs(
@@ -102,11 +116,7 @@ def run_jobs(
     *stop* is asked now and then and passed on to workers on this machine, which also tell
     *progress*, and write what they find to the run directory *where* at once.
     """
-    # Ctrl-C reaches the whole terminal's group; workers wait to be told.
-    quiet = (signal.SIGINT, signal.SIG_IGN)
-    pool: Executor = executor or ProcessPoolExecutor(
-        jobs, initializer=signal.signal, initargs=quiet
-    )
+    pool: Executor = executor or ProcessPoolExecutor(jobs, initializer=_begin)
     began = told = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="smpvm-") as place:

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: whoever runs looks whether it was made, and ends in good order."""
+"""Ctrl-C, or SIGTERM, as a wish: whoever runs looks whether it was made, and ends in good order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Wish:
 
 @contextmanager
 def interrupts() -> Iterator[Wish]:
-    """Ctrl-C makes the wish; a second one ends the program at once.
+    """Ctrl-C (or SIGTERM) makes the wish; a second one ends the program at once.
 
     A model thread must not be hit by KeyboardInterrupt: it would look like a defect of the model.
     Outside the main thread, where Python allows no handlers, nothing makes it.
@@ -58,8 +58,9 @@ def interrupts() -> Iterator[Wish]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    old = signal.signal(signal.SIGINT, handler)
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, old)
+        for number, before in old.items():
+            signal.signal(number, before)

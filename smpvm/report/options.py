@@ -17,7 +17,8 @@ def checks_of(text: str) -> frozenset[str]:
 
 
 def make_dir(path: Path) -> None:
-    """Make a run directory, and see that it can be written to.  Raises ConfigError."""
+    """Make a run directory, and see that it can be written to, and that no other run's findings
+    are in it.  Raises ConfigError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
@@ -25,3 +26,6 @@ def make_dir(path: Path) -> None:
         probe.unlink()
     except OSError as why:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
+    old = path / "findings"
+    if next(old.glob("*.json"), None) is not None:
+        raise ConfigError(f"{path}: has findings of an earlier run: remove {old}, or name another")

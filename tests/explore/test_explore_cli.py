@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,7 +83,16 @@ def test_pieces_of_a_campaign_are_the_whole(toys):
     assert run(0, 12).traces != whole.traces
 
 
-def interrupted(tmp_path, jobs, begun):
+def children(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(stat.parent)
+    return found
+
+
+def interrupted(tmp_path, jobs, begun, how=signal.SIGINT):
     """Interrupt a run once ``begun(pid)``; its exit code and report."""
     argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", jobs, "--json"]
     run = subprocess.Popen(
@@ -91,7 +101,7 @@ def interrupted(tmp_path, jobs, begun):
     )  # fmt: skip
     while not begun(run.pid):
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(how)
     out, err = run.communicate(timeout=40)
     assert err == ""
     doc = json.loads(out)["scenarios"][0]
@@ -111,16 +121,24 @@ def test_an_interrupted_run_keeps_what_it_has_found(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
-def test_interrupted_workers_hand_over_what_they_have(tmp_path):
-    def children(pid):
-        found = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                found += int(stat.read_text().rpartition(")")[2].split()[1]) == pid
-        return found
-
-    code, doc = interrupted(tmp_path, "2", lambda pid: children(pid) >= 2)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_workers_hand_over_what_they_have(tmp_path, how):
+    code, doc = interrupted(tmp_path, "2", lambda pid: len(children(pid)) >= 2, how)
     assert code == (1 if doc["findings"] else 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
+def test_workers_do_not_outlive_who_gave_them_work(tmp_path):
+    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", "2"]
+    run = subprocess.Popen([sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)])
+    while not list(tmp_path.glob("findings/*.json")):
+        time.sleep(0.05)
+    workers = children(run.pid)
+    assert len(workers) >= 2
+    run.kill()
+    run.wait()
+    while any(worker.exists() for worker in workers):
+        time.sleep(0.05)
 
 
 def test_what_workers_find_is_on_disk_at_once(tmp_path):
@@ -205,6 +223,71 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
     assert code == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["--strategy", "dpor", "--bound", "1"], "bound=1: not for strategy 'dpor'"),
+        (["--strategy", "random", "--depth", "2"], "depth=2: not for strategy 'random'"),
+    ],
+)
+def test_options_that_would_do_nothing(capsys, argv, why):
+    code, out, err = run(capsys, "explore", f"{TOYS}:Counter", *argv)
+    assert (code, out) == (2, "")
+    assert why in err
+
+
+def test_depth_is_for_the_portfolio_too(capsys):
+    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "8", "--depth", "4")[1]
+    assert out.count("d = 4") == 2
+    assert "d = 2" not in out
+
+
+def test_the_first_finding_ends_all(capsys):
+    argv = ["explore", "all", "--stop-on-first", "--schedules", "2", "--check", "none"]
+    code, out, _ = run(capsys, *argv, "--json", "--no-shrink")
+    scenarios = json.loads(out)["scenarios"]
+    assert code == 1
+    assert scenarios[-1]["findings"]
+    assert not any(each["findings"] for each in scenarios[:-1])
+
+
+def test_a_run_directory_is_for_one_run_s_findings(capsys, tmp_path):
+    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(tmp_path)]
+    assert run(capsys, *argv)[0] == 1
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert "has findings of an earlier run" in err
+
+
+def test_a_scenario_may_import_its_neighbour(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "neighbour_of_it.py").write_text(Path(TOYS).read_text())
+    (tmp_path / "it.py").write_text(
+        "from neighbour_of_it import Counter\nclass It(Counter):\n    pass\n"
+    )
+    assert run(capsys, "explore", f"{tmp_path / 'it.py'}:It", "--schedules", "9")[0] == 1
+
+
+def test_the_command_of_a_finding_is_for_a_shell(capsys, tmp_path):
+    place = tmp_path / "it's here"
+    place.mkdir()
+    (place / "toys.py").write_text(Path(TOYS).read_text())
+    argv = ["explore", f"{place / 'toys.py'}:Counter", "--check", "none", "--json"]
+    (finding,) = json.loads(run(capsys, *argv)[1])["scenarios"][0]["findings"]
+    smpvm, *again = shlex.split(finding["command"])
+    assert smpvm == "smpvm"
+    code, out, _ = run(capsys, *again)
+    assert code == 1
+    assert "an update is lost" in out
+    assert "race" not in out  # as it was not looked for
+
+
+def test_a_proof_says_which_checks(capsys):
+    argv = ["explore", f"{TOYS}:Locked", "--strategy", "dpor"]
+    assert "no finding; every" in run(capsys, *argv)[1]
+    assert "no finding of the checks none; every" in run(capsys, *argv, "--check", "none")[1]
 
 
 def test_sizes(capsys):

@@ -1,5 +1,7 @@
 """A schedule is a text that runs again anywhere, and says where it stops fitting."""
 
+import itertools
+
 import pytest
 
 from smpvm import Scenario
@@ -50,6 +52,7 @@ DAMAGED = [
     "s1/access/0.1.0/-/1y1/x",
     "s1/foo/0.1.0/-/1x1~00/x",
     "s1/access",
+    "s1/access/0.1.0/-/1x0~00/x",
 ]
 
 
@@ -96,3 +99,13 @@ def test_a_finding_is_shown_with_the_steps_that_it_is_about():
     assert "steps" in text
     assert len(lines) < 40
     assert "has ended" not in text  # that is long after
+    # Where another thread goes on, it says why, also if the switch is among the steps left out.
+    rows = [line for line in lines[2:] if line[:5].strip().isdigit()]
+    columns = [line[7:].startswith("  ") for line in rows]
+    switches = sum(a != b for a, b in itertools.pairwise(columns))
+    assert sum(" -- " in line for line in lines) >= switches >= 1
+
+
+def test_a_schedule_without_steps_is_left_at_the_first(toys):
+    shown = run_schedule(Schedule.parse("s1/access/0.1.0/-//Counter"), scenario=toys.Counter)
+    assert "the recorded execution had ended here" in shown.replay.diverged
