@@ -173,8 +173,11 @@ class Order:
         """Order step *at* after the earlier steps on *target* that it conflicts with."""
         if at in self.gated:
             return self._meet_gate(at, target, clock, program)
+        reads = op[1] == READ and type(op[2]) is not Several
         for prev in reversed(self._history.get(target, ())):
             before = self.ops[prev]
+            if reads and before == op:
+                break  # what it conflicts with, that read has met already
             if before[0] != op[0] and clock[self.slot[before[0]]] < prev:
                 if not self._depends_on(prev, at, target):
                     continue
