@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from smpvm.check.stacks import RawStack, inner, site
+from smpvm.check.stacks import PLACES, RawStack, site
 from smpvm.host.probe import Probe
 from smpvm.kern.thread import TDF_DEADLKTREAT
 
@@ -24,10 +24,6 @@ BUSY: Final = "busy"
 
 SPIN, TOKEN, LOCKMGR, PAGE = "spinlock", "token", "lockmgr", "page-busy"
 """Families of resources; a lock says which it is (``lock.kind``)."""
-
-
-_INNER: dict[tuple[str, int, bool], RawStack] = {}
-"""The inside of the stack at each place: the same in every run, and made but once."""
 
 
 class Node:
@@ -172,10 +168,7 @@ class HeldTracker(Probe):
         key = (cls, place, tried)
         node = parent.children.get(key)
         if node is None:
-            stack = _INNER.get(key)
-            if stack is None:
-                stack = _INNER.setdefault(key, inner(3))
-            node = Node(parent, cls, fam, tried, stack)
+            node = Node(parent, cls, fam, tried, PLACES.inner(key, 3))
             with self.mutex:
                 node = parent.children.setdefault(key, node)
             if self.on_new is not None:

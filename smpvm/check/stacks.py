@@ -36,7 +36,7 @@ _HELPERS = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_
 """Methods that only take or give back a lock for their caller, by qualified name."""
 _FLOOR = "explore/engine.py"
 """What runs executions: who called it has no part in them."""
-_FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "<frozen", "<string>")
+_FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "/bin/pytest", "<frozen", "<string>")
 
 
 @functools.cache
@@ -151,18 +151,26 @@ def near(frame: FrameType) -> RawStack:
 
 
 class Places:
-    """Where shared fields are accessed: a number for each place and its caller.
+    """Where shared fields are accessed, and where locks are taken: what is the same in every run.
 
-    Numbers are made from addresses of code objects, which stay theirs because they are kept here.
+    Places are known by addresses of code objects, which stay theirs because they are kept here.
     """
 
     def __init__(self) -> None:
+        self._inner: dict[tuple[Any, ...], RawStack] = {}
         self._numbers: dict[tuple[int, int], int] = {}
         self._stacks: list[RawStack] = [()]
         self._mutex = threading.Lock()
 
+    def inner(self, key: tuple[Any, ...], depth: int) -> RawStack:
+        """``inner``, made once for each *key*, which has the number that ``site`` gives a place."""
+        known = self._inner.get(key)
+        if known is None:
+            known = self._inner.setdefault(key, inner(depth + 1))
+        return known
+
     def number(self, at: FrameType) -> int:
-        """The number of the place where *at* is now; never 0."""
+        """The number of an access's place and its caller, where *at* is now; never 0."""
         out = at.f_back
         key = (
             id(at.f_code) + at.f_lasti,
