@@ -133,10 +133,12 @@ def excerpt(
     """Of the steps up to *end*, those that explain a finding *about* these objects.
 
     The last ones that name one of them, with the step before each, and the very last of all; of
-    reads only the last two of each thread.
+    reads only the last two of each thread.  Where every thread has come to is always shown.
     """
     names = [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in about if name]
     chosen = set(range(max(end - most // 2, 0), end + 1))
+    last = {log[at][0]: at for at in range(end + 1) if log[at][0] != CLOCK}
+    chosen |= {at + i for at in last.values() for i in (-1, 0) if at + i >= 0}
     reads: Counter[int] = Counter()
     for at in range(end, -1, -1):
         if not names or len(chosen) >= most:

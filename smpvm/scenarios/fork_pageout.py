@@ -8,6 +8,9 @@ before the fork, stores, reads back, exits; ``pagedaemon`` scans twice.
 
 What must hold: each sees its own store and neither the other's; nothing of the child is left.
 
+True defect of the seed: the parent's fault waits for a page that the child has just allocated, and
+nobody wakes it (``alloc-wanted``; one schedule in 70,000 shows it here, in busy-reuse DPOR's 24th).
+
 C: vmspace_fork, vm_map_copy_entry, pmap_protect, vm_fault_object (the copy), vm_object_shadow,
 vm_object_collapse, vm_pageout_clean, vm_pageout_flush, exit1, kern_wait.
 """
@@ -27,6 +30,7 @@ class ForkPageout(Situation):
 
     name = "fork-pageout"
     title = "fork and copy-on-write against page-out"
+    repairs = ("alloc-wanted",)
     pages = 8
     scans = 2
     sizes = fixed(scans=1)

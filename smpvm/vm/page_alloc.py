@@ -163,6 +163,9 @@ class PageAlloc(PageReclaim):
 
     # -- allocating
 
+    alloc_keeps = PG_BUSY | PG_SBUSY
+    """The flags that vm_page_alloc leaves as they are (vm_page.c:1786)."""
+
     def alloc(self, obj: VmObject | None, pindex: int, page_req: int) -> Page | None:
         """vm_page_alloc, vm_page.c:1633-1824: a page for (obj, pindex), hard-busied, on no queue.
 
@@ -240,7 +243,7 @@ class PageAlloc(PageReclaim):
             k.panic("alloc-dirty", str(m))
         if m.queue:
             k.panic("alloc-queued", repr(m))
-        self.flag_clear(m, ~(PG_BUSY | PG_SBUSY))
+        self.flag_clear(m, ~self.alloc_keeps)
         if m.wire_count != 0:
             k.panic("alloc-held-or-wired", f"{m} wired {m.wire_count}")
         if m.busy != 0:

@@ -67,13 +67,17 @@ class SegFault(Exception):
 
 @shared("waitgen")
 class Family:
-    """p_children, guarded by the parent's p_token, and p_waitgen."""
+    """p_children of process *pid*, guarded by its p_token, and p_waitgen."""
 
-    __slots__ = ("children", "waitgen")
+    __slots__ = ("children", "pid", "waitgen")
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self.children: list[Proc] = []
         self.waitgen = 0
+
+    def __str__(self) -> str:
+        return f"children of {self.pid}"
 
 
 class Processes:
@@ -101,7 +105,7 @@ class Processes:
         """The structure, SIDL, on the lists."""
         proc = self.k.proc
         p = proc.new(FIRST_PID + proc.new_pid())
-        self.families[p] = self.k.new(Family)
+        self.families[p] = self.k.new(Family, p.p_pid)
         p.p_pptr = parent
         if parent is not None:
             self.families[parent].children.append(p)

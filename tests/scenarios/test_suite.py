@@ -23,13 +23,13 @@ from smpvm.vm.swap_pager import SwapPager
 ALL = builtin(scenarios)
 
 
-def explore(cls, schedules, *, seed=0, until="", **settings):
+def explore(cls, schedules, *, strategy="portfolio", seed=0, until="", **settings):
     """The kinds of finding of up to *schedules* executions, ending at the first *until*."""
-    strategy = make_strategy("portfolio", seed=seed)
+    chosen = make_strategy(strategy, seed=seed)
     kinds = {}
     with collected() as collector:
         for n in range(schedules):
-            outcome = execute(cls, strategy, Settings(digest=False, **settings), n)
+            outcome = execute(cls, chosen, Settings(digest=False, **settings), n)
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or not outcome.stuck
@@ -119,16 +119,25 @@ SHOWS = {
     "msync-pageout": "assertion",
     "protect-kill": "race",
     "wire-terminate": "assertion",
+    "busy-reuse": "lost-wakeup",
 }
+RARELY = {"fork-pageout"}
+"""These show it in one of very many schedules (stress/portfolio.py); another does at once."""
+FOR_DPOR = {"busy-reuse"}
+"""Three switches at the right places: chance needs thousands of schedules, DPOR 24."""
 
 
 def test_every_scenario_with_a_repair_is_among_those_that_show_a_defect():
-    assert {name for name, cls in ALL.items() if cls.repairs} == set(SHOWS)
+    assert {name for name, cls in ALL.items() if cls.repairs} == set(SHOWS) | RARELY
+    assert {r for name in RARELY for r in ALL[name].repairs} <= {
+        r for name in SHOWS for r in ALL[name].repairs
+    }
 
 
 @pytest.mark.parametrize("name", SHOWS)
 def test_the_seed_s_defect_shows_without_the_repair(name):
-    assert SHOWS[name] in explore(ALL[name], 600, until=SHOWS[name])
+    strategy = "dpor" if name in FOR_DPOR else "portfolio"
+    assert SHOWS[name] in explore(ALL[name], 600, strategy=strategy, until=SHOWS[name])
 
 
 # -- broken kernels: the suite must notice

@@ -33,7 +33,7 @@ from smpvm.vm.repairs.pageout import (
 )
 from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 from smpvm.vm.repairs.vmdaemon import SwapoutAsk, SwapoutTake
-from smpvm.vm.repairs.waits import DaemonWait, FreeWait, UnholdWakeup
+from smpvm.vm.repairs.waits import AllocWanted, DaemonWait, FreeWait, UnholdWakeup
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,12 @@ _ALL = (
         "tell who waits for memory of a page that its last unhold frees",
         "vm_page_unhold (vm_page.c:957-972)",
         UnholdWakeup,
+    ),
+    Repair(
+        "alloc-wanted",
+        "keep the mark of who waits for a page that is allocated again meanwhile",
+        "vm_page_alloc (vm_page.c:1786)",
+        AllocWanted,
     ),
     Repair(
         "pagedaemon-wait",

@@ -1,15 +1,15 @@
-"""Repairs of the waits for memory: none of the seed's looks and sleeps in one step.
+"""Repairs of the waits for memory, and of that for a page.
 
-Between the look and the tsleep another CPU can free what is waited for and find nobody asleep; the
-sleeper's timer then hides that the wakeup was lost (vm_page.c:1992-2001, 2023-2036,
-vm_pageout.c:1897-1901).
+None of the seed's waits for memory looks and sleeps in one step: between the look and the tsleep
+another CPU can free what is waited for and find nobody asleep; the sleeper's timer then hides that
+the wakeup was lost (vm_page.c:1992-2001, 2023-2036, vm_pageout.c:1897-1901).
 """
 
 from __future__ import annotations
 
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.page import Pages
-from smpvm.vm.page_struct import Page
+from smpvm.vm.page_struct import PG_BUSY, PG_SBUSY, PG_WANTED, Page
 from smpvm.vm.pageout import Pageout
 
 
@@ -45,6 +45,12 @@ class UnholdWakeup(Pages):
         """vm_page_unhold (vm_page.c:957-972) moves a page to the free queue and tells nobody."""
         super().unhold(m)
         self.free_wakeup()
+
+
+class AllocWanted(Pages):
+    """A fresh page is still wanted by who waits for it."""
+
+    alloc_keeps = PG_BUSY | PG_SBUSY | PG_WANTED
 
 
 class DaemonWait(Pageout):

@@ -1,0 +1,82 @@
+"""A wait for a busy page against its free and its next use.
+
+Situation: one page is free for all; an object has a page, and its owner is going to free it and to
+use it for something else.
+
+Threads: ``owner`` busies the page, lets go of its object for a while, as around I/O, frees the
+page, allocates it for another object and gives up the busy bit; ``fault`` looks the page up as
+vm_fault_object does, and where it is busy lets go of the object and sleeps until it is not.
+
+What must hold: who sleeps for the page is woken when nobody has it busy any more.
+
+True defect of the seed: with the object let go, the page may be freed and allocated between the
+look-up and vm_page_sleep_busy, which then marks somebody else's page as wanted; vm_page_alloc
+clears that mark with the page's other flags, and nobody wakes the sleeper (``alloc-wanted``).
+
+C: vm_fault_object, vm_page_lookup_busy_try, vm_page_sleep_busy, vm_page_free_toq, vm_page_alloc,
+vm_page_select_free, vm_page_wakeup.
+"""
+
+from __future__ import annotations
+
+from smpvm.scenarios.small import Situation, expect
+from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+
+
+class BusyReuse(Situation):
+    """See the module."""
+
+    name = "busy-reuse"
+    title = "a wait for a busy page against its free and its next use"
+    repairs = ("alloc-wanted",)
+    pages = 3
+
+    def set_up(self) -> None:
+        """One page in use, none free."""
+        self.obj, self.other = self.anon(), self.anon()
+        self.m = self.page(self.obj, 0, words={0: 1})
+        self.waste(0)
+        self.limits(free_reserved=1, free_min=1, free_severe=1, free_target=1)
+
+    def threads(self) -> None:
+        """Who uses the page, and who wants it."""
+        self.spawn("owner", self.owner)
+        self.spawn("fault", self.fault)
+
+    def owner(self) -> None:
+        """Free the page, and use it again."""
+        objects, page = self.vm.object, self.vm.page
+        objects.hold(self.obj)
+        m = page.lookup_busy_wait(self.obj, 0, True, "owner")
+        expect(m is self.m, f"looked up {m}")
+        objects.drop(self.obj)  # as around any I/O
+        objects.hold(self.obj)
+        page.protect(self.m, 0)
+        page.free(self.m)
+        objects.drop(self.obj)
+        objects.hold(self.other)
+        m = page.alloc(self.other, 0, VM_ALLOC_NORMAL)
+        expect(m is self.m, f"allocated {m}")
+        self.vm.pmap.write_contents(self.m, {0: 9})
+        self.m.valid = 0xFF
+        page.activate(self.m)
+        page.wakeup(self.m)
+        objects.drop(self.other)
+
+    def fault(self) -> None:
+        """Look the page up until it is had, or gone (vm_fault.c:1359-1374)."""
+        objects, page = self.vm.object, self.vm.page
+        while True:
+            objects.hold_shared(self.obj)
+            m, busy = page.lookup_busy_try(self.obj, 0, True)
+            objects.drop(self.obj)
+            if m is None:
+                return
+            if not busy:
+                page.wakeup(m)
+                return
+            page.sleep_busy(m, True, "vmpfw")
+
+    def check(self) -> None:
+        """The page has changed hands."""
+        expect(self.m.object is self.other, "the page has not been used again")
