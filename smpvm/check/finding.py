@@ -113,10 +113,26 @@ class Finding:
             found = cls(**fields)
         except (KeyError, TypeError, ValueError) as why:
             raise FindingError(f"damaged finding: {why}") from None
-        texts = (found.title, "" if found.schedule is None else found.schedule)
-        if not all(isinstance(t, str) for t in texts) or not isinstance(found.count, int):
-            raise FindingError("damaged finding: a field has the wrong type")
+        if (wrong := found._mistyped()) is not None:
+            raise FindingError(f"damaged finding: {wrong} has the wrong type")
+        if found.kind not in KINDS:
+            known = ", ".join(KINDS)
+            raise FindingError(f"damaged finding: kind {found.kind!r}; known are {known}")
         return found
+
+    def _mistyped(self) -> str | None:
+        """Which field has a value that only a damaged document could give it."""
+        texts: dict[str, list[Any]] = {
+            name: [getattr(self, name)] for name in ("kind", "title", "fingerprint", "command")
+        }
+        texts["schedule"] = [] if self.schedule is None else [self.schedule]
+        texts["sites"] = [t for s in self.sites for t in (s.thread, s.role, s.what)]
+        for name in ("objects", "evidence"):
+            value = getattr(self, name)
+            texts[name] = value if isinstance(value, list) else [None]
+        if type(self.count) is not int or self.count < 1:
+            return "count"
+        return next((n for n, ts in texts.items() if not all(isinstance(t, str) for t in ts)), None)
 
     def lines(self) -> list[str]:
         """As text, the way people read it: title, evidence, stacks, command."""

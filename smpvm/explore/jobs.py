@@ -76,12 +76,15 @@ def run_part(
     parent = os.getppid()
 
     def heard(what: str) -> Callable[[], bool]:
+        if desk is None:
+            return never
+
         def hear() -> bool:
             if os.getppid() != parent and multiprocessing.parent_process() is not None:
                 os._exit(1)  # whoever gave it the work is gone
-            return desk is not None and desk.said(what)
+            return desk.said(what)
 
-        return never if desk is None else hear
+        return hear
 
     return Campaign(
         scenario,

@@ -14,7 +14,11 @@ from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strategy
 
 
 class Portfolio(Plain):
-    """Random walk, PCT of depths 2 and 3 (or *depth*), and POS in turn."""
+    """Random walk, PCT of depths 2 and 3 (or *depth*), and POS in turn.
+
+    Not the exhaustive ones: what they do next follows from the execution before, so that it could
+    neither be numbered nor be spread over workers.
+    """
 
     name = "portfolio"
 

@@ -141,7 +141,15 @@ class TestBadFiles:
             (json.dumps({**example().to_json(), "version": 99}), "format version 99"),
             (json.dumps({**example().to_json(), "sites": [{"a": 1}]}), "damaged finding"),
             (json.dumps({**example().to_json(), "extra": 1}), "damaged finding"),
-            (json.dumps({**example().to_json(), "count": "x"}), "wrong type"),
+            *(
+                (json.dumps({**example().to_json(), name: value}), f"{name} has the wrong type")
+                for name, value in (
+                    *(("count", wrong) for wrong in ("x", 0, True)),
+                    *(("title", 1), ("fingerprint", 5), ("command", None), ("schedule", 2)),
+                    *(("evidence", "text"), ("objects", [1])),
+                )
+            ),
+            (json.dumps({**example().to_json(), "kind": "odd"}), "known are lock-order"),
         ],
     )
     def test_one_clear_line_with_the_file(self, tmp_path, text, says):

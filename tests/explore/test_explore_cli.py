@@ -230,6 +230,8 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
     [
         (["--strategy", "dpor", "--bound", "1"], "bound=1: not for strategy 'dpor'"),
         (["--strategy", "random", "--depth", "2"], "depth=2: not for strategy 'random'"),
+        (["--strategy", "pct", "--depth", "11"], "depth=11: from 1 to 10"),
+        (["--strategy", "bounded", "--bound", "-1"], "bound=-1: from 0 to 100"),
     ],
 )
 def test_options_that_would_do_nothing(capsys, argv, why):
