@@ -1,23 +1,27 @@
 """The same programs in smpvm's DPOR and in frontrun's (PyPI, extra ``bench``).
 
-    frontrun python stress/bench_frontrun.py
+    python stress/bench_frontrun.py
 
-Each search is made again from the start for ENOUGH seconds, by both, so that what is done once does
-not matter.  For each: executions to find the bug, executions to exhaust, seconds by the clock and
-of the process's CPU (to which a busy host matters less), and how many distinct outcomes (lock
-orders, or values) were seen.  Exhaustive means all of them: 90 for the second program, whichever
-thread comes first in the list.
+Each runs as its authors would have it: frontrun under its own command and in a process of its own,
+for what it puts into a process concerns all that runs there.  Each search is made again from the
+start for ENOUGH seconds, by both, so that what is done once does not matter.  For each: executions
+to find the bug, executions to exhaust, seconds by the clock and of the process's CPU (to which a
+busy host matters less), and how many distinct outcomes (lock orders, or values) were seen.
+Exhaustive means all of them: 90 for the second program, whichever thread comes first in the list.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import json
+import shutil
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from smpvm import Scenario
@@ -38,7 +42,7 @@ class Result:
     repeats: int = 1
     seconds: float = 0.0
     wall: float = 0.0
-    outcomes: set[Any] = field(default_factory=set)
+    outcomes: int = 0
     note: str = ""
 
     @property
@@ -56,7 +60,7 @@ class Result:
         wall, cpu = self.wall / self.repeats, self.seconds / self.repeats
         return (
             f"{self.executions:4} executions  bug at {self.first or '-':>3}  "
-            f"{len(self.outcomes):3} outcomes  {wall:6.4f} s {self.wall_rate:6,.0f}/s  "
+            f"{self.outcomes:3} outcomes  {wall:6.4f} s {self.wall_rate:6,.0f}/s  "
             f"cpu {cpu:6.4f} s {self.rate:6,.0f}/s  {self.note}"
         )
 
@@ -184,6 +188,7 @@ def ours(scenario: Any) -> Result:
     """smpvm's DPOR to the end."""
     result, strategy = Result(), Dpor()
     bodies: list[Any] = []
+    outcomes = set()
 
     class Kept(scenario):  # type: ignore[misc]
         name = scenario.name
@@ -200,10 +205,11 @@ def ours(scenario: Any) -> Result:
             if not outcome.stuck:
                 body = bodies.pop()
                 with body.k.quietly():
-                    result.outcomes.add(body.outcome())
+                    outcomes.add(body.outcome())
             bodies.clear()
             outcome.forget()
             collector.after()
+    result.outcomes = len(outcomes)
     return result
 
 
@@ -266,10 +272,11 @@ def theirs(
     """frontrun's DPOR without a preemption bound, 30 seconds at most."""
     frontrun = importlib.import_module("frontrun")
     result = Result()
+    outcomes = set()
 
     def invariant(s: State) -> bool:
         result.executions += 1
-        result.outcomes.add(outcome(s))
+        outcomes.add(outcome(s))
         good = bool(ok(s))
         if not good and not result.first:
             result.first = result.executions
@@ -287,6 +294,7 @@ def theirs(
             result.note = "bug found"
     except Exception as why:
         result.note = f"{type(why).__name__}: {str(why)[:50]}"
+    result.outcomes = len(outcomes)
     return result
 
 
@@ -303,58 +311,84 @@ def repeated(search: Callable[..., Result], *args: Any) -> Result:
     return result
 
 
-def compare() -> None:
+@dataclass(frozen=True)
+class Program:
+    """One program as both are given it."""
+
+    title: str
+    scenario: type[Scenario]
+    workers: list[Callable[[State], None]]
+    outcome: Callable[[State], Any]
+    ok: Callable[[State], bool] = lambda s: True
+
+
+PROGRAMS = [
+    Program("lost update", LostUpdate, [f_count] * 2, lambda s: s.n, lambda s: s.n == 2),
+    *(
+        Program(
+            f"twice locked {names}",
+            type("TwiceLocked", (TwiceLocked,), {"names": names}),
+            [f_twice(n) for n in names],
+            lambda s: s.seen,
+        )
+        for names in ("abc", "bca", "cba")
+    ),
+    Program("philosophers", Philosophers, [f_eat(i) for i in range(3)], lambda s: None),
+    *(
+        Program(
+            title,
+            scenario,
+            [f_scan(scenario.marker), f_move],
+            lambda s: tuple(s.visited),
+            lambda s: {1, 3} <= set(s.visited),
+        )
+        for title, scenario in (("scan, next kept", Scan), ("scan with marker", ScanMarked))
+    ),
+]
+
+
+def elsewhere(command: str, n: int) -> Result | None:
+    """Program *n* in frontrun, in a process under its *command*."""
+    argv = [command, sys.executable, str(Path(__file__)), "--theirs", str(n)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return None
+    return Result(**json.loads(done.stdout))
+
+
+def compare() -> int:
     """Print the table."""
-    programs: list[tuple[str, Any, list[Any], Any, Any]] = [
-        ("lost update", LostUpdate, [f_count] * 2, lambda s: s.n, lambda s: s.n == 2),
-        *(
-            (
-                f"twice locked {names}",
-                type("TwiceLocked", (TwiceLocked,), {"names": names}),
-                [f_twice(n) for n in names],
-                lambda s: s.seen,
-                lambda s: True,
-            )
-            for names in ("abc", "bca", "cba")
-        ),
-        (
-            "philosophers",
-            Philosophers,
-            [f_eat(i) for i in range(3)],
-            lambda s: None,
-            lambda s: True,
-        ),
-        (
-            "scan, next kept",
-            Scan,
-            [f_scan(False), f_move],
-            lambda s: tuple(s.visited),
-            lambda s: {1, 3} <= set(s.visited),
-        ),
-        (
-            "scan with marker",
-            ScanMarked,
-            [f_scan(True), f_move],
-            lambda s: tuple(s.visited),
-            lambda s: {1, 3} <= set(s.visited),
-        ),
-    ]
-    have = importlib.util.find_spec("frontrun") is not None
-    for title, scenario, workers, outcome, ok in programs:
-        mine = repeated(ours, scenario)
-        print(f"{title:<20} smpvm    {mine.row()}", flush=True)
-        if have:
-            other = repeated(theirs, workers, outcome, ok)
+    places = [str(Path(sys.executable).parent), None]
+    command = next((c for place in places if (c := shutil.which("frontrun", path=place))), None)
+    wrong = 0
+    for n, program in enumerate(PROGRAMS):
+        mine = repeated(ours, program.scenario)
+        print(f"{program.title:<20} smpvm    {mine.row()}", flush=True)
+        other = elsewhere(command, n) if command else None
+        if other is not None:
             print(f"{'':<20} frontrun {other.row()}", flush=True)
-            if other.executions and other.seconds and mine.seconds:
-                print(
-                    f"{'':<20} executions per second: {mine.wall_rate / other.wall_rate:.0f} "
-                    f"times, of CPU {mine.rate / other.rate:.0f} times"
-                )
-    if not have:
+        if other is not None and other.rate and mine.rate:
+            print(
+                f"{'':<20} executions per second: {mine.wall_rate / other.wall_rate:.0f} "
+                f"times, of CPU {mine.rate / other.rate:.0f} times",
+                flush=True,
+            )
+        wrong += command is not None and other is None
+    if command is None:
         print("frontrun is not installed (pip install frontrun): only smpvm's figures")
+    return 1 if wrong else 0
+
+
+def main(argv: list[str]) -> int:
+    """The table; or, in the other process, one result."""
+    if argv[:1] != ["--theirs"]:
+        return compare()
+    program = PROGRAMS[int(argv[1])]
+    found = repeated(theirs, program.workers, program.outcome, program.ok)
+    print(json.dumps(asdict(found)))
+    return 0
 
 
 if __name__ == "__main__":
-    compare()
-    sys.exit(0)
+    sys.exit(main(sys.argv[1:]))

@@ -3,7 +3,10 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import smpvm
 from smpvm import Scenario
 from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.schedule import Schedule, ScheduleError
@@ -48,7 +51,14 @@ def test_other_operations_are_noticed(toys, lost):
 
 DAMAGED = [
     "",
-    "s2/access/0/-/1x1~00/x",
+    "s3/access/0/-/1x1~00/x",
+    "s1/access/0/-/(1x1~00)*2/x",
+    "s2/access/0/-/(1x1~00)*0/x",
+    "s2/access/0/-/(1x1~00/x",
+    "s2/access/0/-/1x1~00..1x1~00/x",
+    "s2/access/0/-/1x1~00./x",
+    "s2/access/0/-/((1x1~00)*2)*2/x",
+    "s2/access/0/-/(1x1~00)*99999999/x",
     "s1/access/0.1.0/-/1y1/x",
     "s1/foo/0.1.0/-/1x1~00/x",
     "s1/access",
@@ -60,6 +70,30 @@ DAMAGED = [
 def test_damaged_text_is_refused(text):
     with pytest.raises(ScheduleError):
         Schedule.parse(text)
+
+
+RUN = st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from(("0a", "ff")))
+
+
+@given(st.lists(st.tuples(st.lists(RUN, max_size=4), st.integers(1, 30)), max_size=4))
+def test_repetitions_are_folded_and_come_back(parts):
+    runs = [run for part, times in parts for run in part * times]
+    text = Schedule("x", runs=runs).text()
+    assert Schedule.parse(text).runs == runs
+    assert text.startswith("s2/" if "(" in text else "s1/")
+    whole = ".".join(f"{tid}x{n}~{check}" for tid, n, check in runs)
+    assert len(text) <= len(f"s1/access/{smpvm.__version__}/-/{whole}/x")
+
+
+def test_a_livelock_is_short_enough_for_a_bug_report(toys):
+    plan = Plan(strategy="pct", schedules=3, depth=2, shrink=False)
+    found = next(f for f in Campaign(toys.Sharers, plan).run().findings if f.kind == "starvation")
+    assert len(found.schedule) < 500
+    schedule = Schedule.parse(found.schedule)
+    assert sum(n for _, n, _ in schedule.runs) > 20_000
+    shown = run_schedule(schedule, scenario=toys.Sharers)
+    assert shown.replay.diverged == ""
+    assert shown.outcome.find(found.fingerprint) is not None
 
 
 def test_lanes_show_the_change_and_the_switch(toys, lost):
