@@ -162,9 +162,9 @@ class Dpor(Plain):
         enabled = [s.tid for s in runnable]
         frames = self._frames
         sleep = self._asleep(frames[-1]) if frames and frames[-1].sleep else set()
-        frame = Frame(len(self._carrier.log), enabled, sleep, self._subtree)
+        frame = Frame(len(self._carrier.log), enabled, sleep, self._subtree or Branch())
         frames.append(frame)
-        self._subtree = Branch()
+        self._subtree = None
         return frame
 
     def _asleep(self, last: Frame) -> set[int]:
@@ -189,7 +189,8 @@ class Dpor(Plain):
             if not any(writes(s.op, obj, field) for obj, field in ended)
         }
 
-    _subtree = Branch()
+    _subtree: Branch | None = None
+    """What is to be tried in the state after the step chosen last."""
 
     def _new_choice(
         self, frame: Frame, runnable: Sequence[Strand], current: Strand | None
@@ -203,7 +204,7 @@ class Dpor(Plain):
                     return strand
             if tid not in frame.enabled:
                 self._try_all(frame)
-        awake = [s for s in runnable if s.tid not in frame.sleep]
+        awake = [s for s in runnable if s.tid not in frame.sleep] if frame.sleep else runnable
         if not awake:
             return None
         return current if current is not None and current in awake else awake[0]

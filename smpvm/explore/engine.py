@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -88,9 +88,6 @@ class Execution:
         self.scenario = scenario
         self.strategy = strategy
         self.settings = settings
-        self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=self._noticed)
-        self.suite = CheckSuite(settings.checks, self.log)
         self.carrier = carrier_class(
             scheduler,
             access_points=settings.granularity == "access",
@@ -99,6 +96,9 @@ class Execution:
             fair=Fair() if strategy.fair_after else None,
         )
         strategy.attach(self.carrier)
+        self.found_at: dict[str, int] = {}
+        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
+        self.suite = CheckSuite(settings.checks, self.log)
         self.observers = (*observers, *self.suite.observers)
 
     def run(self) -> Outcome:
@@ -128,9 +128,6 @@ class Execution:
         if self.suite.race is not None:
             outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
         return outcome
-
-    def _noticed(self, finding: Finding) -> None:
-        self.found_at[finding.fingerprint] = len(self.carrier.log) - 1
 
     def _made(self, k: Kernel) -> Any:
         """The scenario, set up.  Raises ScenarioError."""
@@ -234,6 +231,15 @@ class Execution:
         marks = sorted(f.fingerprint for f in outcome.findings)
         hasher.update(f"{outcome.stuck} {' '.join(marks)}".encode())
         return hasher.digest()
+
+
+def _noticer(found_at: dict[str, int], carrier: SerialCarrier) -> Callable[[Finding], None]:
+    """Notes in *found_at* how far the execution had come at each finding."""
+
+    def noticed(finding: Finding) -> None:
+        found_at[finding.fingerprint] = len(carrier.log) - 1
+
+    return noticed
 
 
 def execute(

@@ -98,7 +98,7 @@ class Order:
             self.clocks += prefix.clocks
             self.races += prefix.races
         for at in range(known):
-            self._done(at)
+            self._done(at, self._alone(at))
         for at in range(known, len(self.ops)):
             self._add(at)
 
@@ -113,13 +113,14 @@ class Order:
         op = self.ops[at]
         tid, kind, obj, _ = op
         clock = self._before(at, tid)
+        alone = False
         cause = self.causes.get(at)
         if cause is not None:
             clock = _join(clock, self.clocks[cause])
         if kind == TIMER:
             for last in self._last.values():
                 clock = _join(clock, self.clocks[last])
-        elif self._on_one(at, op):
+        elif alone := self._alone(at):
             if obj in self._history:
                 clock = self._meet(at, op, obj, clock, clock)
         else:
@@ -130,25 +131,22 @@ class Order:
         clock[self.slot[tid]] = at
         self.clocks.append(clock)
         if at < self.n:  # of what was never executed nothing comes after
-            self._done(at)
+            self._done(at, alone)
 
-    def _done(self, at: int) -> None:
-        """Step *at* is there for later ones to meet."""
+    def _done(self, at: int, alone: bool) -> None:
+        """Step *at* is there for later ones to meet; *alone*: it concerns one object."""
         op = self.ops[at]
         self._last[op[0]] = at
         if op[1] == TIMER:
             self._barrier, self._barrier_at = self.clocks[at], at
             return
         history = self._history
-        if self._on_one(at, op):
-            known = history.get(op[2])
+        for target in (op[2],) if alone else self._targets(at, op):
+            known = history.get(target)
             if known is None:
-                history[op[2]] = [at]
+                history[target] = [at]
             else:
                 known.append(at)
-            return
-        for target in self._targets(at, op):
-            history.setdefault(target, []).append(at)
 
     def _before(self, at: int, tid: int) -> Clock:
         last = self._last.get(tid)
@@ -157,11 +155,11 @@ class Order:
             clock = _join(clock, self._barrier)
         return clock
 
-    def _on_one(self, at: int, op: Op) -> bool:
+    def _alone(self, at: int) -> bool:
         """Does the step concern one object only, as most do?"""
-        kind = op[1]
+        _, kind, obj, _ = self.ops[at]
         return (
-            kind != AWAIT and kind != YIELD and type(op[2]) is not Several and at not in self.extras
+            kind != AWAIT and kind != YIELD and type(obj) is not Several and at not in self.extras
         )
 
     def _targets(self, at: int, op: Op) -> list[Any]:
@@ -173,12 +171,13 @@ class Order:
         """Order step *at* after the earlier steps on *target* that it conflicts with."""
         if at in self.gated:
             return self._meet_gate(at, target, clock, program)
+        ops, slot, tid = self.ops, self.slot, op[0]
         reads = op[1] == READ and type(op[2]) is not Several
         for prev in reversed(self._history.get(target, ())):
-            before = self.ops[prev]
+            before = ops[prev]
             if reads and before == op:
                 break  # what it conflicts with, that read has met already
-            if before[0] != op[0] and clock[self.slot[before[0]]] < prev:
+            if before[0] != tid and clock[slot[before[0]]] < prev:
                 if not self._depends_on(prev, at, target):
                     continue
                 self.races.append(Race(prev, at))
@@ -403,7 +402,12 @@ def _join(a: Clock, b: Clock) -> Clock:
 
 def covers(op: Op, obj: Any) -> bool:
     """Is the write of *obj* in the step of *op* what *op* says already?"""
-    return op[1] != AWAIT and op[1] != READ and any(same(part[2], obj) for part in parts(op))
+    _, kind, one, _ = op
+    if kind in (AWAIT, READ):
+        return False
+    if type(one) is Several:
+        return any(same(part[2], obj) for part in parts(op))
+    return same(one, obj)
 
 
 def _hides(before: Op, op: Op) -> bool:

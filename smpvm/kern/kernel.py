@@ -106,7 +106,13 @@ class Kernel:
             observer.attach(self)
 
     def forget(self) -> None:
-        """The machine has run, and nobody will ask it any more: its parts let go of each other."""
+        """The machine has run, and nobody will ask it any more: its parts let go of each other.
+
+        May be called again.
+        """
+        hook: Hook | None = vars(self).get("_hook")
+        if hook is not None:
+            hook.forget()
         vars(self).clear()
 
     # -- threads

@@ -25,8 +25,16 @@ class Hook:
         self.read = read
         self.write = write
 
+    def forget(self) -> None:
+        """Let go of whom it asks: nobody will access anything any more."""
+        self.read = self.write = _nobody
 
-SILENT = Hook(lambda obj, field: None, lambda obj, field, new: None)
+
+def _nobody(obj: Any, field: str, new: object = None) -> None:
+    """Nobody is asked."""
+
+
+SILENT = Hook(_nobody, _nobody)
 """The hook of an object still under construction: nobody else can see it yet."""
 
 
