@@ -9,8 +9,10 @@ nobody can run, so a timer step comes after everything before it, and before eve
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from smpvm.explore.dependence import (
@@ -283,27 +285,26 @@ class Order:
         awaits = [at for at in self.causes if self.ops[at][1] == AWAIT]
         if not awaits:
             return []
-        written: dict[int, list[Any]] = {}
-        for at, obj in self._touches:
-            written.setdefault(at, []).append(obj)
-        for at in range(self.n):
-            if self.ops[at][1] == WRITE:
-                written.setdefault(at, []).append(self.ops[at][2])
-        found = []
-        for at in awaits:
-            op, cause = self.ops[at], self.causes[at]
-            for w, objs in written.items():
-                if (
-                    w != cause
-                    and self.ops[w][0] != op[0]
-                    and w > cause
-                    and not self.before(cause, w)
-                    and not self.before(at, w)
-                    and any(_wakes(self.ops[w], obj, op) for obj in objs)
-                ):
-                    found.append(Race(cause, at))
-                    break
-        return found
+        written = [(at, obj) for at, obj in self._touches if at >= 0]
+        written += [(at, op[2]) for at, op in enumerate(self.ops[: self.n]) if op[1] == WRITE]
+        by_thread: dict[int, list[tuple[int, Any]]] = {}
+        for at, obj in sorted(written, key=itemgetter(0)):
+            by_thread.setdefault(self.ops[at][0], []).append((at, obj))
+        return [Race(self.causes[at], at) for at in awaits if self._another(at, by_thread)]
+
+    def _another(self, at: int, by_thread: dict[int, list[tuple[int, Any]]]) -> bool:
+        """Could another write than its cause have ended the await *at*?"""
+        op, cause = self.ops[at], self.causes[at]
+        for tid, written in by_thread.items():
+            if tid == op[0]:
+                continue
+            for i in range(bisect_right(written, cause, key=itemgetter(0)), len(written)):
+                w, obj = written[i]
+                if self.before(cause, w) or self.before(at, w):
+                    break  # and so is all that the thread does later
+                if _wakes(self.ops[w], obj, op):
+                    return True
+        return False
 
     def signature(self) -> tuple[Any, ...]:
         """What all executions of one class have in common, and no other class has."""
