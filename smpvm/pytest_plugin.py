@@ -9,7 +9,8 @@
 ``smpvm`` is the fixture.  A failure shows the interleaving and the command that reproduces it:
 ``pytest TEST --smpvm-schedule s1/...`` runs that one schedule; the marker takes it, too
 (``schedule="s1/..."``).  Failing schedules are kept in pytest's cache, by test and scenario, and
-replayed first by the next run.
+replayed first by the next run.  Exhaustive strategies go on to the end, where nothing else is said,
+and warn if they do not come to it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import pytest
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text, parse_checks
 from smpvm.config import ConfigError
-from smpvm.explore.campaign import Campaign, Plan, Report
+from smpvm.explore.campaign import EXHAUSTIVE, PROVING, Campaign, Plan, Report
 from smpvm.explore.engine import Settings
-from smpvm.explore.find import ScenarioError, find
+from smpvm.explore.find import ScenarioError, find, see_sizes
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.schedule import Schedule, ScheduleError
 from smpvm.report.explore import PACKAGE, Shown, run_schedule
@@ -60,16 +61,37 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line(
         "markers",
-        "smpvm(strategy='portfolio', schedules=200, seconds=None, granularity='access', "
-        "depth=None, bound=None, seed=0, checks='all', repairs=(), schedule=None): how the smpvm "
-        "fixture explores",
+        "smpvm(strategy='portfolio', schedules=200 (exhaustive strategies: None), seconds=None, "
+        "granularity='access', depth=None, bound=None, seed=0, checks='all', repairs=(), "
+        "schedule=None): how the smpvm fixture explores",
     )
+
+
+class Inconclusive(pytest.PytestWarning):
+    """An exhaustive search has been ended before it had proven anything."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A marked test without the fixture would pass, and nothing would be run."""
+    marked = any(mark.name == MARK for mark in getattr(item, "own_markers", ()))
+    if marked and MARK not in getattr(item, "fixturenames", ()):
+        wrong("the marker says how the fixture smpvm explores, and the test does not take it")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What takes the fixture must not pass for want of anything that was run."""
+    yield
+    explorer = getattr(item, "funcargs", {}).get(MARK)
+    if isinstance(explorer, Explorer):
+        explorer.see_that_it_ran()
 
 
 class Explorer:
     """The fixture's value."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
         self._config = request.config
         self._node = request.node.nodeid
         mark = request.node.get_closest_marker(MARK)
@@ -99,10 +121,12 @@ class Explorer:
         except (ScenarioError, ScheduleError, ConfigError) as why:
             wrong(str(why))
 
-    def close(self) -> None:
+    def see_that_it_ran(self) -> None:
         """The test is over: it must not pass for want of anything that was run."""
-        if not self._other or self._ran:
+        if self._ran:
             return
+        if not self._other:
+            wrong("the test takes the fixture smpvm and explores nothing")
         blob = self._config.getoption("--smpvm-schedule")
         given = Schedule.parse(self._options.get("schedule") or blob).scenario
         why = f"the schedule is of {given}, and the test explores {', '.join(self._other)}"
@@ -117,6 +141,7 @@ class Explorer:
             repairs = options.get("repairs", ())
             repairs = (repairs,) if isinstance(repairs, str) else tuple(repairs)
             choose(repairs)
+            exhaustive = options.get("strategy") in EXHAUSTIVE
             settings = Settings(
                 granularity=options.get("granularity", "access"),
                 checks=parse_checks(options.get("checks", "all")),
@@ -124,7 +149,7 @@ class Explorer:
             )
             plan = Plan(
                 strategy=options.get("strategy", "portfolio"),
-                schedules=options.get("schedules", 200),
+                schedules=options.get("schedules", None if exhaustive else 200),
                 seconds=options.get("seconds"),
                 seed=options.get("seed", self._config.getoption("--smpvm-seed")),
                 depth=options.get("depth"),
@@ -173,6 +198,8 @@ class Explorer:
             self._moody(finding, shown)
         elif known is not None:
             self._remember(key, None)
+        if plan.strategy in PROVING and report.verdict == "inconclusive":
+            self._request.node.warn(Inconclusive("\n".join(report.lines())))
         return report
 
     # -- failing
@@ -224,6 +251,7 @@ def _scenario(what: Any) -> Any:
         return find(what, importlib.import_module(PACKAGE))
     if not (isinstance(what, type) and hasattr(what, "wrong") and hasattr(what, "name")):
         raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
+    see_sizes(what, what.name)
     return what
 
 
@@ -265,8 +293,6 @@ def wrong(why: str) -> NoReturn:
 
 
 @pytest.fixture
-def smpvm(request: pytest.FixtureRequest) -> Iterator[Explorer]:
+def smpvm(request: pytest.FixtureRequest) -> Explorer:
     """Explores scenarios: see the module."""
-    explorer = Explorer(request)
-    yield explorer
-    explorer.close()
+    return Explorer(request)

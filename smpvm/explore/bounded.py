@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strand
+from smpvm.explore.scheduler import Deed, Plain, Scheduler, SerialCarrier, Strand, deed
+from smpvm.explore.words import plural
 from smpvm.host.carrier import YIELD
 
 
 class _Choice:
-    __slots__ = ("index", "n")
+    __slots__ = ("did", "index", "n")
 
     def __init__(self, n: int) -> None:
         self.n = n
         self.index = 0
+        self.did: Deed | None = None
+        """What the chosen thread did; None where it has not been seen yet."""
 
 
 class Bounded(Plain):
     """A strategy and its own scheduler: the stack of choices is the state of the search."""
 
-    name = "bounded"
     fair_after = False
 
     def __init__(self, bound: int | None = 2) -> None:
+        self.name = "all" if bound is None else "bounded"
         self.every = False
         self.bound = bound
         self.executions = 0
@@ -44,6 +47,7 @@ class Bounded(Plain):
                 self._exhausted = True
                 return None
             self._stack[-1].index += 1
+            self._stack[-1].did = None
         self._depth = self._used = 0
         self.executions += 1
         return self
@@ -59,11 +63,14 @@ class Bounded(Plain):
         choice = stack[self._depth]
         if choice.n != len(runnable):
             return None  # ``done`` sees that it did not come to the end of the stack
+        nxt = runnable[choice.index]
+        if current is not None:
+            nxt = [current, *(s for s in runnable if s is not current)][choice.index]
+        if choice.did is None:
+            choice.did = deed(nxt)
+        elif choice.did != deed(nxt):
+            return None
         self._depth += 1
-        if current is None:
-            return runnable[choice.index]
-        order = [current, *(s for s in runnable if s is not current)]
-        nxt = order[choice.index]
         if nxt is not current and goes_on:
             self._used += 1
         return nxt
@@ -76,12 +83,12 @@ class Bounded(Plain):
     def notes(self) -> list[str]:
         if not self.diverged:
             return []
-        return [f"{self.name}: {self.diverged} executions could not be repeated"]
+        return [f"{self.name}: {plural(self.diverged, 'execution')} could not be repeated"]
 
     def claim(self) -> str:
         if not self._exhausted or self.diverged:
             return ""
         if self.bound is None:
-            return f"every interleaving was run ({self.executions} executions)"
-        most = f"at most {self.bound} preemption" + "s" * (self.bound != 1)
-        return f"every schedule of {most} was run ({self.executions} executions)"
+            return f"every interleaving was run ({plural(self.executions, 'execution')})"
+        most = f"at most {plural(self.bound, 'preemption')}"
+        return f"every schedule of {most} was run ({plural(self.executions, 'execution')})"

@@ -12,13 +12,14 @@ from typing import Any
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
-from smpvm.explore.find import resized
 from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
-from smpvm.explore.schedule import Schedule
+from smpvm.explore.schedule import Run, Schedule, runs_of
 from smpvm.explore.scheduler import Strategy
-from smpvm.explore.shrink import Shrinker
+from smpvm.explore.shrink import Budget, Shrinker
+from smpvm.explore.words import plural
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,13 @@ class Report:
         points = self.points / self.seconds if self.seconds else 0.0
         out = [
             f"{self.scenario}: {self.strategy}, {self.granularity}: "
-            f"{self.executions:,} executions, {self.points:,} points, "
-            f"{len(self.traces):,} distinct traces, "
+            f"{plural(self.executions, 'execution')}, {plural(self.points, 'point')}, "
+            f"{plural(len(self.traces), 'distinct trace')}, "
             f"{self.seconds:.1f} s ({rate:,.0f} executions/s, {points:,.0f} points/s)"
         ]
         out += [f"  {note}" for note in self.notes]
         if self.limited:
-            out.append(f"  {self.limited:,} executions were given up as too long")
+            out.append(f"  given up as too long: {plural(self.limited, 'execution')}")
         if self.interrupted:
             out.append("  interrupted")
         if self.findings:
@@ -174,12 +175,14 @@ class Campaign:
         began = told = time.perf_counter()
         n = plan.first + mine
         end = None if plan.schedules is None else plan.first + plan.schedules
+        first: Record | None = None
         with collected() as collector:
             while end is None or n < end:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
                     break
+                first = first or _record(outcome)
                 n += of
                 hasher.update(outcome.digest)
                 if not self._count(report, outcome):
@@ -199,12 +202,24 @@ class Campaign:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+            if report.proven and first is not None and not self._repeats(first):
+                report.proven = ""
+                report.notes.append(
+                    "the first execution, run again, is another: something else decides, too "
+                    "(what earlier executions left behind, chance, time)"
+                )
             report.seconds = time.perf_counter() - began
             report.notes[:0] = strategy.notes()
             if report.limited:
                 report.proven = ""
             report.digest = hasher.hexdigest()
-            report.findings = [self._finish(f, o) for f, o in self._by_mark.values()]
+            until = None if plan.seconds is None else time.perf_counter() + plan.seconds
+
+            def over() -> bool:
+                return self.stop() or (until is not None and time.perf_counter() > until)
+
+            report.findings = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+        report.interrupted |= self.stop()
         return report
 
     def _claim(self, strategy: Strategy, report: Report) -> str:
@@ -223,6 +238,17 @@ class Campaign:
             return ""
         return f"{claim}; nothing races, so the order of plain accesses makes no difference"
 
+    def _repeats(self, first: Record) -> bool:
+        """Does the first execution come out as it did, each time that it is run again?"""
+        spec = getattr(self.scenario, "spec", "") or self.scenario.name
+        for _ in range(REPEATS):
+            again = Replay(Schedule(spec, runs=first[0]))
+            outcome = execute(self.scenario, again, self.plan.settings)
+            if outcome is None or again.diverged or _record(outcome) != first:
+                return False
+            outcome.forget()
+        return True
+
     def _count(self, report: Report, outcome: Outcome) -> bool:
         """Take the figures of an execution; returns whether it is kept, for a finding."""
         kept = False
@@ -233,7 +259,7 @@ class Campaign:
             report.cut += 1
         else:
             report.executions += 1
-        if self.plan.traces:
+        if self.plan.traces and outcome.stuck != "cut":
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
@@ -255,40 +281,29 @@ class Campaign:
             schedule = schedule_of(self.scenario, self.plan.settings, outcome)
             self.on_first(_scheduled(replace(finding), schedule, self.plan.settings))
 
-    def _finish(self, finding: Finding, outcome: Outcome) -> Finding:
+    def _finish(self, finding: Finding, outcome: Outcome, stop: Callable[[], bool]) -> Finding:
         """The finding with its schedule, shrunk, and the command that shows it again."""
         settings, scenario = self.plan.settings, self.scenario
-        schedule = schedule_of(scenario, settings, outcome)
-        if self.plan.shrink and not self.stop():
-            mark, count = finding.fingerprint, finding.count
-            scenario, outcome = self._smaller(mark, outcome)
-            shrunk = Shrinker(scenario, settings, mark).shrink(outcome)
+        if self.plan.shrink and not stop():
+            shrinker = Shrinker(scenario, settings, finding.fingerprint, Budget(stop))
+            shrunk = shrinker.shrink(outcome)
             if shrunk is not None:
-                finding = shrunk.finding
-                finding.count = count
-                schedule = schedule_of(scenario, settings, shrunk.outcome)
-                finding.evidence.append(
-                    f"schedule shrunk from {shrunk.before} switches to {shrunk.after}, of them "
-                    f"{shrunk.preemptions} preemptions ({shrunk.runs} executions)"
-                )
-        return _scheduled(finding, schedule, settings)
+                shrunk.finding.count = finding.count
+                finding, scenario, outcome = shrunk.finding, shrinker.scenario, shrunk.outcome
+                finding.evidence.append(shrunk.text())
+        return _scheduled(finding, schedule_of(scenario, settings, outcome), settings)
 
-    def _smaller(self, mark: str, outcome: Outcome) -> tuple[ScenarioClass, Outcome]:
-        """The smallest sizes of the scenario in which a short search still finds it."""
-        scenario = self.scenario
-        sizes: dict[str, int] = {}
-        settings = replace(self.plan.settings, digest=False)
-        for name, least in scenario.sizes.items():
-            while (value := getattr(scenario, name)) > least:
-                spec = getattr(self.scenario, "spec", "") or self.scenario.name
-                trial = {**sizes, name: value - 1}
-                query = "&".join(f"{k}={v}" for k, v in trial.items())
-                smaller = resized(self.scenario, f"{spec.partition('?')[0]}?{query}", trial)
-                found = _search(smaller, settings, mark)
-                if found is None:
-                    break
-                scenario, sizes, outcome = smaller, trial, found
-        return scenario, outcome
+
+Record = tuple[list[Run], list[str]]
+"""What an execution did, and the fingerprints of what was found in it."""
+
+REPEATS = 3
+"""How often the first execution is run again before anything is proven."""
+
+
+def _record(outcome: Outcome) -> Record:
+    runs = outcome.runs or runs_of(outcome.carrier.log)
+    return runs, sorted(f.fingerprint for f in outcome.findings)
 
 
 def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:
@@ -302,14 +317,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
     return finding
 
 
-def _search(scenario: ScenarioClass, settings: Settings, mark: str) -> Outcome | None:
-    strategy = make_strategy("portfolio", seed=1)
-    for n in range(120):
-        outcome = execute(scenario, strategy, settings, n)
-        if outcome is not None and outcome.find(mark) is not None:
-            return outcome
-    return None
-
-
-EXHAUSTIVE = ("bounded", "all", "dpor", "roundrobin")
+PROVING = ("bounded", "all", "dpor")
+"""Strategies that come to an end with something proven."""
+EXHAUSTIVE = (*PROVING, "roundrobin")
 """Strategies that one worker must run alone: each execution follows from the one before."""

@@ -65,11 +65,14 @@ def meet(a: Op, b: Op) -> bool:
         return False
     if kind in IDENTITY or kind2 in IDENTITY:
         return True
-    if kind == kind2 and (
-        kind == READ or (kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr")
-    ):
+    if kind == kind2 and (kind == READ or shares(kind, obj)):
         return False
     return field == field2 or not field or not field2
+
+
+def shares(kind: str, obj: Any) -> bool:
+    """Is it an acquire that commutes with its like?"""
+    return kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr"
 
 
 def parts(op: Op) -> tuple[Op, ...]:

@@ -4,7 +4,7 @@ Runs, of every class of executions that differ only in the order of independent 
 each execution its races are reversed: for a race (e, e') the sequence ``notdep(e).e'`` is put into
 the wakeup tree of the state before e, unless what has been explored there covers it (the sleep
 set contains one of its weak initials).  An execution with the sleep set in its way ends early and
-is counted apart (``blocked``); for programs without await loops there should be none.
+is counted apart (``blocked``); programs of plain accesses, locks and atomics have none.
 
 Acquires race with the acquire that kept them out, not with the release that let them in.  An
 await is enabled by the first write to what was looked at; that another write could have enabled it
@@ -18,7 +18,8 @@ from typing import Any
 
 from smpvm.explore.dependence import gives_up, meet, same, writes
 from smpvm.explore.hb import Order, Prefix, Race, carrier_gates, covers, touches
-from smpvm.explore.scheduler import Op, Plain, Scheduler, SerialCarrier, Strand
+from smpvm.explore.scheduler import Deed, Op, Plain, Scheduler, SerialCarrier, Strand, deed
+from smpvm.explore.words import plural
 from smpvm.host.strand import AWAIT, RESUME, START
 
 _GATES = (AWAIT, RESUME, START)
@@ -82,7 +83,7 @@ class Names:
 class Frame:
     """One state of the current execution: who could run, who sleeps, what is still to be tried."""
 
-    __slots__ = ("at", "chosen", "enabled", "sleep", "todo")
+    __slots__ = ("at", "chosen", "did", "enabled", "sleep", "todo")
 
     def __init__(self, at: int, enabled: list[int], sleep: set[int], todo: Branch) -> None:
         self.at = at
@@ -91,6 +92,8 @@ class Frame:
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
+        self.did: Deed | None = None
+        """What the chosen thread did; None where it has not been seen yet."""
 
 
 class Dpor(Plain):
@@ -116,6 +119,8 @@ class Dpor(Plain):
         self._order: Order
         self._stopped = False
         self._exhausted = False
+        self._subtree: Branch | None = None
+        """What is to be tried in the state after the step chosen last."""
 
     # -- one execution
 
@@ -134,13 +139,10 @@ class Dpor(Plain):
         depth = self._depth
         self._depth = depth + 1
         if depth < self._fixed:
-            frame = self._frames[depth]
-            if frame.at == len(self._carrier.log):
-                for strand in runnable:
-                    if strand.tid == frame.chosen:
-                        return strand
-            self._diverge(depth)
-            return None
+            strand = self._same(self._frames[depth], runnable)
+            if strand is None:
+                self._diverge(depth)
+            return strand
         frame = self._push(runnable)
         chosen = self._new_choice(frame, runnable, current)
         if chosen is None:
@@ -148,7 +150,17 @@ class Dpor(Plain):
             self._stopped = True
             return None
         frame.chosen = chosen.tid
+        frame.did = deed(chosen)
         return chosen
+
+    def _same(self, frame: Frame, runnable: Sequence[Strand]) -> Strand | None:
+        """The thread chosen in *frame*; None if this is not the state that it was chosen in."""
+        if frame.at != len(self._carrier.log) or frame.enabled != [s.tid for s in runnable]:
+            return None
+        strand = next(s for s in runnable if s.tid == frame.chosen)
+        if frame.did is None:
+            frame.did = deed(strand)
+        return strand if frame.did == deed(strand) else None
 
     def _diverge(self, depth: int) -> None:
         """The scenario does not do again what it did: end this execution, and forget what came
@@ -188,9 +200,6 @@ class Dpor(Plain):
             if not _drops(s, doer, done, extra)
             if not any(writes(s.op, obj, field) for obj, field in ended)
         }
-
-    _subtree: Branch | None = None
-    """What is to be tried in the state after the step chosen last."""
 
     def _new_choice(
         self, frame: Frame, runnable: Sequence[Strand], current: Strand | None
@@ -296,7 +305,7 @@ class Dpor(Plain):
             while frame.todo.children:
                 tid, subtree = frame.todo.children.pop(0)
                 if tid in frame.enabled and tid not in frame.sleep:
-                    frame.chosen = tid
+                    frame.chosen, frame.did = tid, None
                     self._subtree = subtree
                     self._fixed = len(frames)
                     if not self.diverged:
@@ -310,16 +319,17 @@ class Dpor(Plain):
     def claim(self) -> str:
         if not self._exhausted or self.diverged or self.failed:
             return ""
-        return f"every class of executions was run ({self.executions} executions)"
+        return f"every class of executions was run ({plural(self.executions, 'execution')})"
 
     def notes(self) -> list[str]:
-        lines = [f"dpor: {self.executions} complete executions, {self.blocked} cut by sleep sets"]
+        complete = plural(self.executions, "complete execution")
+        lines = [f"dpor: {complete}, {self.blocked} cut by sleep sets"]
         if self.diverged:
-            lines.append(f"dpor: {self.diverged} executions could not be repeated")
+            lines.append(f"dpor: {plural(self.diverged, 'execution')} could not be repeated")
         if self.failed:
             lines.append(
-                f"dpor: {self.failed} executions were ended by a failure: nothing is claimed, "
-                "there may be more to find behind it"
+                f"dpor: {plural(self.failed, 'execution')} ended with a failure: nothing is "
+                "claimed, there may be more to find behind it"
             )
         return lines
 

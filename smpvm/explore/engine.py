@@ -19,7 +19,7 @@ from smpvm.explore.roundrobin import Fair
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Namer, Schedule, runs_of
 from smpvm.explore.scheduler import SerialCarrier, Strategy
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.probe import Probe
 from smpvm.host.strand import AWAIT
 from smpvm.kern.kernel import Kernel
@@ -135,17 +135,19 @@ class Execution:
             return self.scenario(k, self.settings.repairs)
         except ConfigError:
             raise
-        except Exception as why:
-            raise ScenarioError(self._blame("set-up", why)) from why
+        except (Exception, SystemExit, Stopped) as why:
+            spec = getattr(self.scenario, "spec", "") or self.scenario.name
+            raise ScenarioError(f"scenario {spec!r}: {self._blame('set-up', why)}") from why
 
-    def _blame(self, what: str, why: Exception) -> str:
-        """One line: which scenario, and where in it."""
+    def _blame(self, what: str, why: BaseException) -> str:
+        """One line: what went wrong, and where in the scenario."""
         frames = list(traceback.walk_tb(why.__traceback__))
         own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
         frame, line = (own or frames)[-1]
-        spec = getattr(self.scenario, "spec", "") or self.scenario.name
         told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
-        return f"scenario {spec!r}: {what}: {told} ({frame.f_code.co_filename}:{line})"
+        if isinstance(why, Stopped):
+            told = "it waits for what nobody will do"
+        return f"{what}: {told} ({frame.f_code.co_filename}:{line})"
 
     # -- judging
 
@@ -154,32 +156,26 @@ class Execution:
         for td, error in [*k.errors, *carrier.errors]:
             kind = type(error).__name__
             failed = kind == "AssertionError"
-            text = first_line(error) or "assertion failed"
+            text = first_line(error) or ("assertion failed" if failed else "")
             self._add(
                 "assertion",
-                text if failed else f"{kind}: {text}",
+                text if failed else f"{kind}: {text}".rstrip(": "),
                 [site_of(td, "fails", raised_at(error))],
             )
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
-            wrong = self._wrong(body)
             kind = getattr(body, "wrong_kind", "assertion")
-            for text in wrong:
-                self._add(kind, text)
+            try:
+                for text in body.wrong():
+                    self._add(kind, text)
+            except (Exception, SystemExit) as why:
+                # It may be so in this interleaving only: a finding, as it is in a thread.
+                self._add("assertion", self._blame("check", why), [], type(why).__name__)
 
-    def _wrong(self, body: Any) -> list[str]:
-        try:
-            return list(body.wrong())
-        except Exception as why:
-            raise ScenarioError(self._blame("check", why)) from why
-
-    def _add(self, kind: str, text: str, sites: Sequence[Any] = ()) -> None:
-        name = self.scenario.name
-        self.log.add(
-            Finding(
-                kind, text, sites=list(sites), fingerprint=fingerprint(kind, name, nameless(text))
-            )
-        )
+    def _add(self, kind: str, text: str, sites: Sequence[Any] = (), mark: str = "") -> None:
+        """A finding; *mark* is what it always has, if not the text."""
+        print_ = fingerprint(kind, self.scenario.name, mark or nameless(text))
+        self.log.add(Finding(kind, text, sites=list(sites), fingerprint=print_))
 
     def _stuck(self) -> None:
         """Nobody can run, or nobody ends."""
@@ -234,7 +230,10 @@ class Execution:
 
 
 def _noticer(found_at: dict[str, int], carrier: SerialCarrier) -> Callable[[Finding], None]:
-    """Notes in *found_at* how far the execution had come at each finding."""
+    """Notes in *found_at* how far the execution had come at each finding.
+
+    No method of the execution: that would be a ring, and need the garbage collector.
+    """
 
     def noticed(finding: Finding) -> None:
         found_at[finding.fingerprint] = len(carrier.log) - 1

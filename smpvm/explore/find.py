@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,14 +46,30 @@ def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
         if where not in known:
             raise ScenarioError(f"scenario {where!r}: unknown; known are {', '.join(known)}")
         cls = known[where]
-    return resized(cls, spec, _sizes(cls, spec, sizes))
+    found = resized(cls, spec, _sizes(cls, spec, sizes))
+    see_sizes(found, spec)
+    return found
 
 
 def sized(cls: Any, spec: str) -> ScenarioClass:
     """*cls*, which *spec* names in some way, with the sizes that *spec* asks for.  Raises
     ScenarioError."""
     sizes = _sizes(cls, spec, spec.partition("?")[2])
-    return resized(cls, spec, sizes) if sizes else cls
+    found: ScenarioClass = resized(cls, spec, sizes) if sizes else cls
+    see_sizes(found, spec)
+    return found
+
+
+def see_sizes(cls: Any, spec: str) -> None:
+    """Raises ScenarioError where *cls* has sizes that are none, or are less than it says."""
+    if not isinstance(cls.sizes, Mapping):
+        raise ScenarioError(f"scenario {spec!r}: sizes: {cls.sizes!r}: a mapping is wanted")
+    for name, least in cls.sizes.items():
+        value = getattr(cls, name, None)
+        if type(value) is not int or value < least:
+            raise ScenarioError(
+                f"scenario {spec!r}: sizes: {name}={value!r}: a number, {least} or more, is wanted"
+            )
 
 
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:

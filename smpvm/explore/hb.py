@@ -23,6 +23,7 @@ from smpvm.explore.dependence import (
     named,
     parts,
     same,
+    shares,
 )
 from smpvm.host.carrier import (
     ACQUIRE,
@@ -389,8 +390,15 @@ def trace_hash(carrier: SerialCarrier) -> int:
             place = places.get(one)
             if place is None:
                 place = places[one] = _Place()
-            name = "as identity" if kind in IDENTITY else name
-            total += place.part((tid, n), name, kind == READ) if name else place.whole((tid, n))
+            if kind in IDENTITY:
+                name = "as identity"
+            elif name == HOLDING:
+                name = ""
+            reads = kind == READ or shares(kind, one)
+            if name or reads:
+                total += place.part((tid, n), name, reads)
+            else:
+                total += place.whole((tid, n))
         if at in extra:
             for other in extra[at]:
                 total += places.setdefault(other, _Place()).whole((tid, n))

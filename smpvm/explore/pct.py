@@ -52,7 +52,11 @@ class _Priorities:
 
 
 class Pct(Plain):
-    """*depth* is d; k is the longest execution so far (the first one measures it)."""
+    """*depth* is d; k is the longest execution so far (the first one measures it).
+
+    Those that end in the fair suffix do not count where others end by themselves: the drops would
+    all come long after them.
+    """
 
     name = "pct"
 
@@ -61,23 +65,30 @@ class Pct(Plain):
         self.depth = depth
         self.length = length
         self.threads = 1
+        self._endless = 0
 
     def start(self, n: int) -> Scheduler:
         rnd = random.Random(f"{self.seed}/{n}")
-        return _Priorities(rnd, self.depth, max(self.length, 1))
+        return _Priorities(rnd, self.depth, self._k())
 
     def done(self, carrier: SerialCarrier) -> None:
-        self.length = max(self.length, len(carrier.log))
+        if carrier.steps_before_fair is None:
+            self.length = max(self.length, len(carrier.log))
+        else:
+            self._endless = max(self._endless, carrier.steps_before_fair)
         self.threads = max(self.threads, len(carrier.strands))
+
+    def _k(self) -> int:
+        return max(self.length or self._endless, 1)
 
     def bound(self) -> float:
         """The probability of one execution to hit a bug of this depth, at least."""
-        return float(1 / (self.threads * max(self.length, 1) ** (self.depth - 1)))
+        return float(1 / (self.threads * self._k() ** (self.depth - 1)))
 
     def notes(self) -> list[str]:
-        if not self.length:
+        if not self.length and not self._endless:
             return []  # nothing has been run
         return [
-            f"pct: n = {self.threads} threads, k = {self.length} steps, d = {self.depth}: "
+            f"pct: n = {self.threads} threads, k = {self._k()} steps, d = {self.depth}: "
             f"each execution hits a bug of depth d with p >= {self.bound():.3g}"
         ]

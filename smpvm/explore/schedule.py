@@ -22,8 +22,12 @@ PLAIN, FOLDED = "s1", "s2"
 """The versions: with each run, and with repetitions folded."""
 MOST_STEPS = 10_000_000
 """No execution is longer, by far."""
+LONGEST = 64
+"""Runs that are looked at as one repetition."""
+WORTH = 8
+"""Runs that a repetition must save: short schedules are easier to read and to change unfolded."""
 _RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
-_PART = re.compile(r"(?:([^.()]+)|\(([^()]*)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
+_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
 """A run, or some in parentheses and how often."""
 
 Run = tuple[int, int, str]
@@ -87,27 +91,23 @@ def _runs(text: str) -> list[Run]:
 def _unfold(text: str) -> list[Run]:
     """The runs of a text that may have repetitions.  Raises ScheduleError."""
     runs: list[Run] = []
-    at = 0
+    at = steps = 0
     while at < len(text):
         match = _PART.match(text, at)
         if match is None:
             raise ScheduleError(f"schedule: damaged: {text[at : at + 20]!r} is not a run of steps")
         part, times = _runs(match[1] or match[2]), int(match[3] or 1)
-        _few(sum(n for _, n, _ in (*runs, *part)) + sum(n for _, n, _ in part) * (times - 1))
+        steps += sum(n for _, n, _ in part) * times
+        _few(steps)
         runs += part * times
         at = match.end()
     return runs
 
 
 def _few(steps: int) -> None:
+    """Raises ScheduleError for more steps than any execution has."""
     if steps > MOST_STEPS:
         raise ScheduleError(f"schedule: damaged: more than {MOST_STEPS:,} steps")
-
-
-LONGEST = 64
-"""Runs that are looked at as one repetition."""
-WORTH = 8
-"""Runs that a repetition must save: short schedules are easier to read and to change unfolded."""
 
 
 def fold(runs: Sequence[str]) -> list[str]:

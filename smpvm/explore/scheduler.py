@@ -11,7 +11,16 @@ from typing import Protocol
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.strand import Op, Scheduler, Strand
 
-__all__ = ["Op", "Scheduler", "SerialCarrier", "Strand", "Strategy"]
+__all__ = ["Deed", "Op", "Scheduler", "SerialCarrier", "Strand", "Strategy", "deed"]
+
+Deed = tuple[str, str, str]
+
+
+def deed(strand: Strand) -> Deed:
+    """What *strand* is about to do, in terms that outlive the execution: a search that goes back to
+    a state of the execution before must find it as it was."""
+    _, kind, obj, field = strand.op
+    return (kind, type(obj).__name__, field)
 
 
 class Strategy(Protocol):

@@ -11,10 +11,40 @@ from dataclasses import dataclass, replace
 
 from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, execute
+from smpvm.explore.find import resized
+from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.replay import Guided, switches_of
 from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.words import plural
 
 Item = tuple[tuple[int, int], int]
+
+STEPS = 3_000_000
+"""What shrinking one finding may take, in steps of executions: half a minute of a toy's."""
+TRIES = 120
+"""Schedules in which a smaller scenario must show the finding."""
+
+
+class Budget:
+    """What shrinking one finding may take: a number of steps, and as long as nobody says *stop*."""
+
+    def __init__(self, stop: Callable[[], bool] = lambda: False, steps: int = STEPS) -> None:
+        self._stop = stop
+        self._left = steps
+        self.ended = ""
+        """Why it was over before the search for less was; "" if it was not."""
+
+    def over(self) -> bool:
+        """Is there nothing left?"""
+        if not self.ended and self._stop():
+            self.ended = "there was no time left"
+        if not self.ended and self._left <= 0:
+            self.ended = "it would have taken too long"
+        return bool(self.ended)
+
+    def spend(self, outcome: Outcome) -> None:
+        """One more execution."""
+        self._left -= outcome.steps
 
 
 @dataclass
@@ -30,53 +60,96 @@ class Shrunk:
     preemptions: int
     """Of these, those away from a thread that could have gone on."""
     runs: int
+    ended: str
+    """Why it may not be the least; "" if no single switch can go."""
+
+    def text(self) -> str:
+        """For the finding's evidence."""
+        short = f"; not to the end: {self.ended}" if self.ended else ""
+        return (
+            f"schedule shrunk from {self.before} switches to {self.after}, of them "
+            f"{plural(self.preemptions, 'preemption')} ({plural(self.runs, 'execution')}{short})"
+        )
 
 
 class Shrinker:
     """Shrinks one execution of *scenario* that has the finding with fingerprint *mark*."""
 
     def __init__(
-        self, scenario: ScenarioClass, settings: Settings, mark: str, max_runs: int = 600
+        self, scenario: ScenarioClass, settings: Settings, mark: str, budget: Budget | None = None
     ) -> None:
         self.scenario = scenario
         self.settings = replace(settings, digest=False)
         self.mark = mark
+        self.budget = budget or Budget()
         self.runs = 0
-        self.max_runs = max_runs
         self._best: Outcome | None = None
         self._preemptions = 0
 
     def shrink(self, outcome: Outcome) -> Shrunk | None:
-        """None if not even all its switches show it again."""
+        """The scenario's sizes, then the switches; None if not even all its switches show it
+        again."""
+        outcome = self._smaller(outcome)
         items: list[Item] = list(switches_of(outcome.carrier.log).items())
         before = len(items) - 1
         if not self._shows(items):
             return None
-        items = self._minimise(items, self._shows)
+        self._minimise(items, self._shows)
         assert self._best is not None
         best = self._best
         # What the execution does without being told counts too.
         finding = best.find(self.mark)
         assert finding is not None
         after = len(switches_of(best.carrier.log)) - 1
-        return Shrunk(best, finding, before, after, self._preemptions, self.runs)
+        ended = self.budget.ended
+        return Shrunk(best, finding, before, after, self._preemptions, self.runs, ended)
+
+    def _smaller(self, outcome: Outcome) -> Outcome:
+        """Take the smallest sizes of the scenario in which a short search still finds it."""
+        original = self.scenario
+        spec = getattr(original, "spec", "") or original.name
+        sizes: dict[str, int] = {}
+        for name, least in original.sizes.items():
+            while (value := getattr(self.scenario, name)) > least:
+                trial = {**sizes, name: value - 1}
+                query = "&".join(f"{k}={v}" for k, v in trial.items())
+                smaller = resized(original, f"{spec.partition('?')[0]}?{query}", trial)
+                found = self._search(smaller)
+                if found is None:
+                    break
+                self.scenario, sizes, outcome = smaller, trial, found
+        return outcome
+
+    def _search(self, scenario: ScenarioClass) -> Outcome | None:
+        strategy = make_strategy("portfolio", seed=1)
+        for n in range(TRIES):
+            if self.budget.over():
+                return None
+            outcome = execute(scenario, strategy, self.settings, n)
+            assert outcome is not None
+            self.budget.spend(outcome)
+            if outcome.find(self.mark) is not None:
+                return outcome
+        return None
 
     def _shows(self, items: list[Item]) -> bool:
-        if self.runs >= self.max_runs:
+        if self._best is not None and self.budget.over():
             return False
         self.runs += 1
         guided = Guided(dict(items))
         outcome = execute(self.scenario, guided, self.settings)
-        if outcome is None or outcome.find(self.mark) is None:
+        assert outcome is not None
+        self.budget.spend(outcome)
+        if outcome.find(self.mark) is None:
             return False
         self._best, self._preemptions = outcome, guided.preemptions
         return True
 
     def _minimise(self, items: list[Item], shows: Callable[[list[Item]], bool]) -> list[Item]:
         size = max(len(items) // 2, 1)
-        while items:
+        while items and not self.budget.ended:
             start, removed = 0, False
-            while start < len(items):
+            while start < len(items) and not self.budget.ended:
                 fewer = items[:start] + items[start + size :]
                 if shows(fewer):
                     items, removed = fewer, True

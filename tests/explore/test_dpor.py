@@ -151,7 +151,7 @@ class Fails(Scenario):
 def test_nothing_is_claimed_behind_a_failure(explored):
     found = explored(Fails, "dpor")
     assert found.claim == ""
-    assert "ended by a failure" in found.strategy.notes()[-1]
+    assert "ended with a failure" in found.strategy.notes()[-1]
     assert explored(Fails, "all").kinds["assertion"] > explored(Fails, "dpor").kinds["assertion"]
 
 

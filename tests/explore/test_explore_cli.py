@@ -68,7 +68,7 @@ def test_a_merged_report_tells_of_every_worker():
     whole = merge([first, second])
     assert (whole.executions, whole.limited, whole.notes) == (3, 3, ["a", "b", "c"])
     assert whole.to_json()["given_up"] == 3
-    assert "  3 executions were given up as too long" in whole.lines()
+    assert "  given up as too long: 3 executions" in whole.lines()
 
 
 def test_pieces_of_a_campaign_are_the_whole(toys):
@@ -323,6 +323,27 @@ class Check(Scenario):
     def check(self):
         return 1 + "1"
 
+class SetUpExits(Scenario):
+    "Set-up ends the program."
+    def setup(self):
+        raise SystemExit(7)
+
+class SetUpSleeps(Scenario):
+    "Set-up waits for nobody."
+    def setup(self):
+        self.tsleep("x")
+
+class NoSize(Scenario):
+    "There is no such size."
+    sizes = {"n": 1}
+    def setup(self):
+        self.thread("a", int)
+
+class SmallSize(NoSize):
+    "It is below what it may be reduced to."
+    sizes = {"n": 2}
+    n = 1
+
 class Body(Scenario):
     "A thread has a mistake."
     def setup(self):
@@ -344,7 +365,10 @@ def bad(tmp_path):
     ("name", "says"),
     [
         ("SetUp", "set-up: RuntimeError: no good ({}:7)"),
-        ("Check", "check: TypeError: unsupported operand"),
+        ("SetUpExits", "set-up: SystemExit: 7 ({}:"),
+        ("SetUpSleeps", "set-up: it waits for what nobody will do ({}:"),
+        ("NoSize", "sizes: n=None: a number, 1 or more, is wanted"),
+        ("SmallSize", "sizes: n=1: a number, 2 or more, is wanted"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, says, jobs):
@@ -353,6 +377,16 @@ def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, s
     assert says.format(bad) in err
     assert f"{bad}:" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_mistake_in_a_check_is_a_finding_with_its_place(capsys, bad):
+    """It may be one in some interleavings only."""
+    code, out, _ = run(capsys, "explore", f"{bad}:Check", "--schedules", "2", "--json")
+    (finding,) = json.loads(out)["scenarios"][0]["findings"]
+    assert code == 1
+    assert finding["title"].startswith("check: TypeError: unsupported operand")
+    assert f"({bad}:" in finding["title"]
+    assert finding["schedule"].startswith("s1/access/")
 
 
 def test_a_mistake_in_a_thread_is_a_finding_with_its_place(capsys, bad):

@@ -206,7 +206,7 @@ def test_what_does_not_repeat_is_a_failure_too(project, failure, why):
 
 def test_a_schedule_for_another_scenario_runs_nothing(project):
     result = run(project, "-k", "counter", "--smpvm-schedule", "s1/access/0.1.0/-/1x1~00/Other")
-    result.assert_outcomes(passed=1, skipped=1)
+    result.assert_outcomes(skipped=1)
     assert (
         "the schedule is of Other"
         in run(
@@ -322,3 +322,52 @@ def test_the_example_of_the_readme(pytester):
     result = run(pytester)
     result.assert_outcomes(failed=1)
     assert "--smpvm-schedule 's1/access/" in result.stdout.str()
+
+
+def test_what_explores_nothing_does_not_pass(project):
+    project.makepyfile(
+        test_nothing="""
+        import pytest
+
+        @pytest.mark.smpvm(strategy="dpor")
+        def test_no_fixture():
+            pass
+
+        def test_no_call(smpvm):
+            pass
+
+        def test_fails_before(smpvm):
+            assert not "its own reason"
+
+        @pytest.mark.smpvm(strategy="dpor")
+        class TestTogether:
+            def test_other(self):
+                pass
+        """
+    )
+    result = run(project, "test_nothing.py")
+    result.assert_outcomes(passed=1, failed=2, errors=1)
+    text = result.stdout.str()
+    assert "the marker says how the fixture smpvm explores, and the test does not take it" in text
+    assert "the test takes the fixture smpvm and explores nothing" in text
+    assert "its own reason" in text
+
+
+def test_exhaustive_strategies_go_on_to_the_end_or_warn(project):
+    project.makepyfile(
+        test_end="""
+        import pytest
+        from toys import Locked
+
+        @pytest.mark.smpvm(strategy="dpor", checks="none")
+        def test_to_the_end(smpvm):
+            assert smpvm.explore(Locked).executions == 90
+
+        @pytest.mark.smpvm(strategy="dpor", checks="none", schedules=9)
+        def test_not_to_the_end(smpvm):
+            smpvm.explore(Locked)
+        """
+    )
+    result = run(project, "test_end.py")
+    result.assert_outcomes(passed=2, warnings=1)
+    assert "inconclusive: the space was not exhausted" in result.stdout.str()

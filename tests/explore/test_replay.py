@@ -55,6 +55,7 @@ DAMAGED = [
     "s1/access/0/-/(1x1~00)*2/x",
     "s2/access/0/-/(1x1~00)*0/x",
     "s2/access/0/-/(1x1~00/x",
+    "s2/access/0/-/()*5/x",
     "s2/access/0/-/1x1~00..1x1~00/x",
     "s2/access/0/-/1x1~00./x",
     "s2/access/0/-/((1x1~00)*2)*2/x",

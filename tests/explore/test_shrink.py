@@ -43,7 +43,7 @@ def test_a_campaign_shrinks_what_it_finds(toys):
     assert report.verdict == "findings"
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule is not None
-    assert any("of them 1 preemptions" in line for line in found.evidence)
+    assert any("of them 1 preemption " in line for line in found.evidence)
 
 
 def test_the_scenario_itself_shrinks(toys):
@@ -64,4 +64,4 @@ def test_the_scenario_itself_shrinks(toys):
     report = Campaign(Many, Plan(strategy="pos", schedules=100)).run()
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule.endswith("Many?n=2")
-    assert any("of them 1 preemptions" in line for line in found.evidence)
+    assert any("of them 1 preemption " in line for line in found.evidence)
