@@ -368,6 +368,6 @@ def test_exhaustive_strategies_go_on_to_the_end_or_warn(project):
             smpvm.explore(Locked)
         """
     )
-    result = run(project, "test_end.py")
+    result = run(project, "-W", "default", "test_end.py")
     result.assert_outcomes(passed=2, warnings=1)
     assert "inconclusive: the space was not exhausted" in result.stdout.str()
