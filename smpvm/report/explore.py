@@ -25,6 +25,7 @@ from smpvm.explore.scheduler import SerialCarrier, Strand
 from smpvm.host.carrier import Access
 from smpvm.host.exits import CLEAN, FOUND, INCONCLUSIVE
 from smpvm.host.interrupt import interrupts
+from smpvm.host.strand import CLOCK
 from smpvm.host.switcher import have_greenlet
 from smpvm.report.lanes import Recorder, excerpt, lanes
 from smpvm.report.options import checks_of, make_dir
@@ -194,7 +195,9 @@ class Debugger(pdb.Pdb):
     """
 
     def __init__(self, carrier: SerialCarrier) -> None:
-        super().__init__()
+        super().__init__(
+            skip=["smpvm.host.*", "smpvm.check.*", "smpvm.explore.*", "smpvm.report.*"]
+        )
         self._carrier = carrier
 
     def interaction(self, frame: Any, traceback: Any) -> None:
@@ -220,7 +223,7 @@ class Debugger(pdb.Pdb):
             self.botframe = at
             at = at.f_back
         self.interaction(frame, None)
-        if self.stoplineno != -1:  # it is to go on step by step
+        if self.stoplineno != -1 or self.breaks:  # it is to go on step by step, or to stop again
             sys.settrace(self.trace_dispatch)
 
 
@@ -258,7 +261,9 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     expected: Finding | None = None
     if options["file"] is not None:
         expected = load(Path(options["file"]))
-    text = options["schedule"] or (expected.schedule if expected is not None else None)
+    text = options["schedule"]
+    if text is None and expected is not None:
+        text = expected.schedule
     if text is None:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
@@ -295,6 +300,8 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         echo(f"{schedule.scenario}: {shown.outcome.steps} steps; {diverged or 'as recorded'}")
         if step is not None and step >= shown.outcome.steps:
             echo(f"step {step} was not reached")
+        elif step is not None and shown.outcome.carrier.log[step][0] == CLOCK:
+            echo(f"step {step} is no thread's: time moves on")
         for finding in found:
             echo("")
             for line in finding.lines():

@@ -454,3 +454,34 @@ def test_break_shows_the_access_and_says_what_was_not_reached(capsys, monkeypatc
     assert "an update is lost" in out  # q went on to the end
     _, out, _ = run(capsys, "replay", "--schedule", text, "--break", "500")
     assert "step 500 was not reached" in out
+
+
+def test_breakpoints_set_at_a_break_are_heard(capsys, monkeypatch):
+    text = f"s1/access/0.1.0/-/1x2~84.2x4~00.1x2~83/{TOYS}:Counter"
+    lines = Path(TOYS).read_text().splitlines()
+    line = next(n for n, code in enumerate(lines, 1) if "self.c.n + 1" in code)
+    asked = f"b {TOYS}:{line}\nc\nw\nq\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(asked))
+    _, out, _ = run(capsys, "replay", "--schedule", text, "--break", "0")
+    assert f"Breakpoint 1 at {TOYS}:{line}" in out
+    assert f"> {TOYS}({line})count()" in out.split("Breakpoint 1")[1]
+
+
+def test_a_break_where_time_moves_on_says_so(capsys, tmp_path):
+    path = tmp_path / "timed.py"
+    path.write_text(
+        "from smpvm import Scenario\n"
+        "class Timed(Scenario):\n"
+        "    def setup(self):\n"
+        "        self.thread('a', self.tsleep, 'x', 1)\n"
+        "    def check(self):\n"
+        "        assert False\n"
+    )
+    out = run(capsys, "explore", str(path), "--schedules", "1", "--json")[1]
+    schedule = json.loads(out)["scenarios"][0]["findings"][0]["schedule"]
+    steps = [
+        run(capsys, "replay", "--schedule", schedule, "--break", str(step))[1]
+        for step in range(4)
+        if step != 0
+    ]
+    assert any("time moves on" in text and "(Pdb)" not in text for text in steps)

@@ -2,10 +2,11 @@
 
 import pytest
 
+from smpvm import Scenario
 from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings, execute
 from smpvm.explore.random_walk import RandomWalk
-from smpvm.explore.shrink import Shrinker
+from smpvm.explore.shrink import Budget, Shrinker
 
 
 def first(scenario, kind):
@@ -65,3 +66,58 @@ def test_the_scenario_itself_shrinks(toys):
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule.endswith("Many?n=2")
     assert any("of them 1 preemption " in line for line in found.evidence)
+
+
+class Long(Scenario):
+    """Fails when the writer has changed often: much to shrink."""
+
+    rounds = 60
+
+    def setup(self):
+        self.m = self.shared(benign={"last": "the point of it"}, last="")
+        self.changes = 0
+        for name in "ab":
+            self.thread(name, self.write, name)
+
+    def write(self, name):
+        for _ in range(self.rounds):
+            self.changes += self.m.last != name
+            self.m.last = name
+
+    def check(self):
+        assert self.changes < 30, "many changes"
+
+
+def test_shrinking_ends_when_it_is_told_to_and_says_so():
+    outcome, finding = first(Long, "assertion")
+    asked = []
+    shrinker = Shrinker(Long, Settings(), finding.fingerprint, Budget(lambda: len(asked) > 20))
+    shrinker.budget.spend = asked.append
+    shrunk = shrinker.shrink(outcome)
+    assert len(asked) < 25
+    assert "not to the end: there was no time left" in shrunk.text()
+    assert shrunk.finding.fingerprint == finding.fingerprint
+
+
+def test_shrinking_that_would_take_too_long_says_so():
+    outcome, finding = first(Long, "assertion")
+    budget = Budget(steps=10 * outcome.steps)
+    shrunk = Shrinker(Long, Settings(), finding.fingerprint, budget).shrink(outcome)
+    assert shrunk.runs < 20
+    assert "not to the end: it would have taken too long" in shrunk.text()
+    whole = Shrinker(Long, Settings(), finding.fingerprint).shrink(outcome)
+    assert whole.ended == ""
+    assert "not to the end" not in whole.text()
+    assert whole.after < shrunk.after
+
+
+def test_seconds_bound_shrinking_too():
+    class Longer(Long):
+        rounds = 400
+
+        def check(self):
+            assert self.changes < 90, "many changes"
+
+    plan = Plan(strategy="random", schedules=None, seconds=0.2, stop_on_first=True)
+    (found,) = [f for f in Campaign(Longer, plan).run().findings if f.kind == "assertion"]
+    assert "not to the end" in found.evidence[-1]

@@ -166,3 +166,76 @@ def test_a_scenario_that_does_not_repeat_is_told_and_proves_nothing(strategy):
         assert report.proven == ""
         told += any("could not be repeated" in note for note in report.notes)
     assert told > 20
+
+
+class Remembers(Scenario):
+    """The third execution, and only that kind, is another program: the class counts them."""
+
+    ran = 0
+
+    def setup(self):
+        type(self).ran += 1
+        self.c = self.shared(benign={"n": "the point of it"}, n=0)
+        self.plain = self.ran % 3 == 0
+        for name in "ab":
+            self.thread(name, self.count)
+
+    def count(self):
+        if self.plain:
+            self.c.n = self.c.n + 1
+        else:
+            self.atomic.add_int(self.c, "n", 1)
+
+    def check(self):
+        assert self.c.n == 2, "lost"
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "bounded", "all"])
+@pytest.mark.parametrize("ran", [0, 1, 2])
+def test_what_earlier_executions_leave_behind_proves_nothing(strategy, ran):
+    class Again(Remembers):
+        pass
+
+    Again.ran = ran
+    report = Campaign(Again, Plan(strategy=strategy, schedules=200, shrink=False)).run()
+    assert report.proven == ""
+    assert report.findings or any("again" in n or "repeated" in n for n in report.notes)
+
+
+class Endless(Scenario):
+    """A lost update; with a polite pair beside it that may spin for ever."""
+
+    spin = True
+
+    def setup(self):
+        self.m = self.shared(benign={"a": "", "b": "", "n": ""}, a=0, b=0, n=0)
+        if self.spin:
+            self.thread("x", self.polite, "a", "b")
+            self.thread("y", self.polite, "b", "a")
+        for name in "pq":
+            self.thread(name, self.count)
+
+    def count(self):
+        self.m.n = self.m.n + 1
+
+    def polite(self, me, other):
+        while True:
+            setattr(self.m, me, 1)
+            if not getattr(self.m, other):
+                break
+            setattr(self.m, me, 0)
+        setattr(self.m, me, 0)
+
+    def check(self):
+        assert self.m.n == 2, "lost"
+
+
+def test_endless_executions_do_not_make_pct_blind():
+    settings = Settings(limit=2000, digest=False)
+    plan = Plan("pct", 400, depth=2, seed=1, shrink=False, settings=settings)
+    report = Campaign(Endless, plan).run()
+    found = {f.kind: f.count for f in report.findings}
+    assert found["livelock"] > 3
+    assert found["assertion"] > 10  # of 400; it was 0 or 1
+    (note,) = report.notes
+    assert "k = 18 steps" in note
