@@ -180,10 +180,18 @@ check_option = click.option(
     help="random, pct, pos, bounded, all, dpor, roundrobin, portfolio (the random ones in turn).",
 )
 @click.option("--schedules", type=click.IntRange(1), help="Executions, at most.")
-@click.option("--seconds", type=click.FloatRange(0.01), help="Host seconds, at most.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01),
+    help="Host seconds, at most; shrinking may take as long again.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")
-@click.option("--depth", type=int, help="PCT: the depth of the bugs sought.")
-@click.option("--bound", type=int, help="bounded: preemptions, at most.")
+@click.option(
+    "--depth",
+    type=int,
+    help="PCT: the depth of the bugs sought, 1 to 10 (3; in the portfolio 2 and 3).",
+)
+@click.option("--bound", type=int, help="bounded: preemptions, at most, 0 to 100 (2).")
 @click.option(
     "--granularity",
     type=click.Choice(["access", "sync"]),

@@ -104,15 +104,19 @@ class Finding:
                 f"format version {doc.get('version')!r}; this smpvm reads version {VERSION}"
             )
         fields = {k: v for k, v in doc.items() if k not in ("format", "version")}
+        part = ""
         try:
+            part = "sites: "
             fields["sites"] = [
                 Site(s["thread"], s["role"], s["what"], frames_from_json(s["stack"]))
                 for s in fields["sites"]
             ]
+            part = "threads: "
             fields["threads"] = [(str(name), str(role)) for name, role in fields["threads"]]
+            part = ""
             found = cls(**fields)
         except (KeyError, TypeError, ValueError) as why:
-            raise FindingError(f"damaged finding: {why}") from None
+            raise FindingError(f"damaged finding: {part}{why}") from None
         if (wrong := found._mistyped()) is not None:
             raise FindingError(f"damaged finding: {wrong} has the wrong type")
         if found.kind not in KINDS:
@@ -128,8 +132,9 @@ class Finding:
         texts["schedule"] = [] if self.schedule is None else [self.schedule]
         texts["sites"] = [t for s in self.sites for t in (s.thread, s.role, s.what)]
         for name in ("objects", "evidence"):
-            value = getattr(self, name)
-            texts[name] = value if isinstance(value, list) else [None]
+            if not isinstance(getattr(self, name), list):
+                return name
+            texts[name] = getattr(self, name)
         if type(self.count) is not int or self.count < 1:
             return "count"
         return next((n for n, ts in texts.items() if not all(isinstance(t, str) for t in ts)), None)
@@ -191,7 +196,7 @@ def load(path: Path) -> Finding:
         doc = json.loads(path.read_text(encoding="utf-8"))
     except OSError as why:
         raise FindingError(f"{path}: {why.strerror or why}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError):
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise FindingError(f"{path}: damaged: not JSON") from None
     try:
         return Finding.from_json(doc)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from smpvm.host.carrier import ATOMIC, READ, WRITE
+from smpvm.host.carrier import ATOMIC, READ, WAKEUP, WRITE
 from smpvm.host.probe import Probe
 from smpvm.host.strand import CLOCK, TIMER, Op
 from smpvm.kern.shared import peek
@@ -75,7 +75,7 @@ class Recorder(Probe):
 def step_line(op: Op, notes: Sequence[str]) -> str:
     """One step in words."""
     _, kind, obj, field = op
-    if notes and kind in (READ, WRITE, ATOMIC):
+    if notes and kind in (READ, WRITE, ATOMIC, WAKEUP):
         return "; ".join(notes)
     match kind:
         case "start":

@@ -139,7 +139,10 @@ class TestBadFiles:
             ("[1]", "not a finding of smpvm"),
             ('{"format": "other"}', "not a finding of smpvm"),
             (json.dumps({**example().to_json(), "version": 99}), "format version 99"),
-            (json.dumps({**example().to_json(), "sites": [{"a": 1}]}), "damaged finding"),
+            (json.dumps({**example().to_json(), "sites": [{"a": 1}]}), "damaged finding: sites"),
+            (json.dumps({**example().to_json(), "sites": None}), "damaged finding: sites"),
+            (json.dumps({**example().to_json(), "threads": [1]}), "damaged finding: threads"),
+            ("[" * 100_000, "damaged: not JSON"),
             (json.dumps({**example().to_json(), "extra": 1}), "damaged finding"),
             *(
                 (json.dumps({**example().to_json(), name: value}), f"{name} has the wrong type")
