@@ -5,8 +5,11 @@ import weakref
 import pytest
 
 from smpvm import Scenario
+from smpvm.explore.bounded import Bounded
+from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.dpor import Dpor
 from smpvm.explore.engine import Settings, collected, execute
+from smpvm.explore.hb import order_of, trace_hash
 from smpvm.kern.errno import EINTR
 from smpvm.kern.tsleep import PCATCH
 
@@ -213,3 +216,56 @@ def test_a_forgotten_execution_is_gone_without_the_garbage_collector(toys):
         del outcome
         assert alive == [True]
         assert [ref() for ref in bodies] == [None]
+
+
+class Readers(Scenario):
+    """Two readers of a spinlock, and tokens in hand where one of them blocks."""
+
+    def setup(self):
+        self.l, self.t, self.u = self.spinlock("l"), self.token("t"), self.token("u")
+        for name in "ab":
+            self.thread(name, self.read)
+
+    def read(self):
+        self.l.lock_shared()
+        self.l.unlock_shared()
+
+
+class Tokens(Readers):
+    """Each takes the second token with the first in hand."""
+
+    def read(self):
+        self.t.get_shared()
+        self.u.get()
+        self.u.release()
+        self.t.release()
+
+
+def outcomes(scenario, limit=1500):
+    """Of every interleaving: the class, and the number that counts classes."""
+    strategy, bare = Bounded(None), Settings(checks=frozenset(), digest=False)
+    for n in range(limit):
+        outcome = execute(scenario, strategy, bare, n)
+        if outcome is None:
+            return
+        if not outcome.carrier.left or outcome.stuck:
+            yield order_of(outcome.carrier).signature(), trace_hash(outcome.carrier)
+
+
+@pytest.mark.parametrize(
+    "name", ["Counter", "Locked", "Message", "Philosophers", "MarkerScan", "MissedWakeup"]
+)
+def test_distinct_traces_are_classes(toys, name):
+    pairs = set(outcomes(getattr(toys, name)))
+    assert len(pairs) == len({c for c, _ in pairs}) == len({t for _, t in pairs}) > 1
+
+
+@pytest.mark.parametrize("scenario", [Readers, Tokens])
+def test_distinct_traces_are_classes_where_locks_are_shared(scenario):
+    pairs = set(outcomes(scenario))
+    assert len(pairs) == len({c for c, _ in pairs}) == len({t for _, t in pairs}) > 1
+
+
+def test_what_is_cut_is_no_trace(toys):
+    report = Campaign(toys.Livelock, Plan(strategy="dpor", schedules=None)).run()
+    assert len(report.traces) <= report.executions
