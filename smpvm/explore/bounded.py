@@ -67,8 +67,8 @@ class Bounded(Plain):
         if current is not None:
             nxt = [current, *(s for s in runnable if s is not current)][choice.index]
         if choice.did is None:
-            choice.did = deed(nxt)
-        elif choice.did != deed(nxt):
+            choice.did = deed(nxt.op)
+        elif choice.did != deed(nxt.op):
             return None
         self._depth += 1
         if nxt is not current and goes_on:

@@ -14,6 +14,7 @@ is tried like a race.  Complete for the granularity: what is no schedule point i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from smpvm.explore.dependence import gives_up, meet, same, writes
@@ -83,7 +84,7 @@ class Names:
 class Frame:
     """One state of the current execution: who could run, who sleeps, what is still to be tried."""
 
-    __slots__ = ("at", "chosen", "did", "enabled", "sleep", "todo")
+    __slots__ = ("at", "chosen", "enabled", "sleep", "todo")
 
     def __init__(self, at: int, enabled: list[int], sleep: set[int], todo: Branch) -> None:
         self.at = at
@@ -92,8 +93,6 @@ class Frame:
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
-        self.did: Deed | None = None
-        """What the chosen thread did; None where it has not been seen yet."""
 
 
 class Dpor(Plain):
@@ -119,6 +118,8 @@ class Dpor(Plain):
         self._order: Order
         self._stopped = False
         self._exhausted = False
+        self._deeds: list[Deed] = []
+        """What the execution before did."""
         self._subtree: Branch | None = None
         """What is to be tried in the state after the step chosen last."""
 
@@ -139,10 +140,13 @@ class Dpor(Plain):
         depth = self._depth
         self._depth = depth + 1
         if depth < self._fixed:
-            strand = self._same(self._frames[depth], runnable)
-            if strand is None:
-                self._diverge(depth)
-            return strand
+            frame = self._frames[depth]
+            if frame.at == len(self._carrier.log):
+                for strand in runnable:
+                    if strand.tid == frame.chosen:
+                        return strand
+            self._diverge(depth)
+            return None
         frame = self._push(runnable)
         chosen = self._new_choice(frame, runnable, current)
         if chosen is None:
@@ -150,17 +154,7 @@ class Dpor(Plain):
             self._stopped = True
             return None
         frame.chosen = chosen.tid
-        frame.did = deed(chosen)
         return chosen
-
-    def _same(self, frame: Frame, runnable: Sequence[Strand]) -> Strand | None:
-        """The thread chosen in *frame*; None if this is not the state that it was chosen in."""
-        if frame.at != len(self._carrier.log) or frame.enabled != [s.tid for s in runnable]:
-            return None
-        strand = next(s for s in runnable if s.tid == frame.chosen)
-        if frame.did is None:
-            frame.did = deed(strand)
-        return strand if frame.did == deed(strand) else None
 
     def _diverge(self, depth: int) -> None:
         """The scenario does not do again what it did: end this execution, and forget what came
@@ -236,6 +230,7 @@ class Dpor(Plain):
             self.blocked += 1
         elif carrier.stuck != "cut":
             self.executions += 1
+        self._compare(carrier)
         self.failed += carrier.failed
         # Where the execution was cut short, what the others were about to do counts too.
         left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
@@ -250,6 +245,18 @@ class Dpor(Plain):
         frames = {f.at: i for i, f in enumerate(self._frames)}
         for race in (*order.races, *order.other_causes()):
             self._reverse(order, race, frames)
+
+    def _compare(self, carrier: SerialCarrier) -> None:
+        """The steps up to the new choice must be those of the execution before."""
+        before, deeds = self._deeds, list(map(deed, carrier.log))
+        self._deeds = deeds
+        if self._fixed == 0 or (carrier.stuck == "cut" and not self._stopped):
+            return  # the first; or ``choose`` has seen it
+        end = self._frames[self._fixed - 1].at
+        if deeds[:end] != before[:end]:
+            pairs = enumerate(zip_longest(deeds[:end], before[:end]))
+            other = next(at for at, (mine, its) in pairs if mine != its)
+            self._diverge(sum(frame.at < other for frame in self._frames))
 
     def _reverse(self, order: Order, race: Race, frames: dict[int, int]) -> None:
         """Put the other order of *race* into the wakeup tree of the state before it."""
@@ -305,7 +312,7 @@ class Dpor(Plain):
             while frame.todo.children:
                 tid, subtree = frame.todo.children.pop(0)
                 if tid in frame.enabled and tid not in frame.sleep:
-                    frame.chosen, frame.did = tid, None
+                    frame.chosen = tid
                     self._subtree = subtree
                     self._fixed = len(frames)
                     if not self.diverged:

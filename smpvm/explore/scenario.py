@@ -22,6 +22,10 @@ A scenario is a class; an object of it is made for every execution.  Ten lines a
 tokens, lockmgr locks, tsleep and wakeup, atomics and declared shared fields, and ``k``, the kernel
 itself.  Plain Python data of the scenario may be used too, but accesses to it are no schedule
 points: what threads race for must be declared with ``shared``.
+
+The same schedule must do the same in every execution: nothing may be left to chance, to time, or to
+what an earlier execution has left on the class.  A thread is ended by an exception that is no
+``Exception``: it must not catch that and go on.
 """
 
 from __future__ import annotations

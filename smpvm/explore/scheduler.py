@@ -13,14 +13,14 @@ from smpvm.host.strand import Op, Scheduler, Strand
 
 __all__ = ["Deed", "Op", "Scheduler", "SerialCarrier", "Strand", "Strategy", "deed"]
 
-Deed = tuple[str, str, str]
+Deed = tuple[int, str, str, str]
 
 
-def deed(strand: Strand) -> Deed:
-    """What *strand* is about to do, in terms that outlive the execution: a search that goes back to
-    a state of the execution before must find it as it was."""
-    _, kind, obj, field = strand.op
-    return (kind, type(obj).__name__, field)
+def deed(op: Op) -> Deed:
+    """A step in terms that outlive the execution: a search that goes back to a state of the
+    execution before must find what led there as it was."""
+    tid, kind, obj, field = op
+    return (tid, kind, type(obj).__name__, field)
 
 
 class Strategy(Protocol):
