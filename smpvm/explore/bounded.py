@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from smpvm.explore.scheduler import Deed, Plain, Scheduler, SerialCarrier, Strand, deed
+from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strand
 from smpvm.explore.words import plural
 from smpvm.host.carrier import YIELD
 
@@ -19,7 +19,7 @@ class _Choice:
     def __init__(self, n: int) -> None:
         self.n = n
         self.index = 0
-        self.did: Deed | None = None
+        self.did: tuple[str, str, str] | None = None
         """What the chosen thread did; None where it has not been seen yet."""
 
 
@@ -67,8 +67,8 @@ class Bounded(Plain):
         if current is not None:
             nxt = [current, *(s for s in runnable if s is not current)][choice.index]
         if choice.did is None:
-            choice.did = deed(nxt.op)
-        elif choice.did != deed(nxt.op):
+            choice.did = _deed(nxt)
+        elif choice.did != _deed(nxt):
             return None
         self._depth += 1
         if nxt is not current and goes_on:
@@ -92,3 +92,9 @@ class Bounded(Plain):
             return f"every interleaving was run ({plural(self.executions, 'execution')})"
         most = f"at most {plural(self.bound, 'preemption')}"
         return f"every schedule of {most} was run ({plural(self.executions, 'execution')})"
+
+
+def _deed(strand: Strand) -> tuple[str, str, str]:
+    """What *strand* is about to do, in terms that outlive the execution."""
+    _, kind, obj, field = strand.op
+    return (kind, type(obj).__name__, field)

@@ -17,7 +17,7 @@ from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.replay import Replay
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Run, Schedule, runs_of
-from smpvm.explore.scheduler import Strategy
+from smpvm.explore.scheduler import Deed, Strategy, deeds
 from smpvm.explore.shrink import Budget, Shrinker
 from smpvm.explore.words import plural
 
@@ -294,16 +294,16 @@ class Campaign:
         return _scheduled(finding, schedule_of(scenario, settings, outcome), settings)
 
 
-Record = tuple[list[Run], list[str]]
-"""What an execution did, and the fingerprints of what was found in it."""
+Record = tuple[list[Run], list[Deed], list[str]]
+"""The schedule of an execution, what it did, and the fingerprints of what was found in it."""
 
-REPEATS = 3
+REPEATS = 8
 """How often the first execution is run again before anything is proven."""
 
 
 def _record(outcome: Outcome) -> Record:
-    runs = outcome.runs or runs_of(outcome.carrier.log)
-    return runs, sorted(f.fingerprint for f in outcome.findings)
+    log = outcome.carrier.log
+    return runs_of(log), deeds(log), sorted(f.fingerprint for f in outcome.findings)
 
 
 def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:

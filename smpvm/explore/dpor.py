@@ -19,7 +19,7 @@ from typing import Any
 
 from smpvm.explore.dependence import gives_up, meet, same, writes
 from smpvm.explore.hb import Order, Prefix, Race, carrier_gates, covers, touches
-from smpvm.explore.scheduler import Deed, Op, Plain, Scheduler, SerialCarrier, Strand, deed
+from smpvm.explore.scheduler import Deed, Op, Plain, Scheduler, SerialCarrier, Strand, deeds
 from smpvm.explore.words import plural
 from smpvm.host.strand import AWAIT, RESUME, START
 
@@ -248,13 +248,13 @@ class Dpor(Plain):
 
     def _compare(self, carrier: SerialCarrier) -> None:
         """The steps up to the new choice must be those of the execution before."""
-        before, deeds = self._deeds, list(map(deed, carrier.log))
-        self._deeds = deeds
+        before, now = self._deeds, deeds(carrier.log)
+        self._deeds = now
         if self._fixed == 0 or (carrier.stuck == "cut" and not self._stopped):
             return  # the first; or ``choose`` has seen it
         end = self._frames[self._fixed - 1].at
-        if deeds[:end] != before[:end]:
-            pairs = enumerate(zip_longest(deeds[:end], before[:end]))
+        if now[:end] != before[:end]:
+            pairs = enumerate(zip_longest(now[:end], before[:end]))
             other = next(at for at, (mine, its) in pairs if mine != its)
             self._diverge(sum(frame.at < other for frame in self._frames))
 

@@ -6,21 +6,24 @@ what the next execution shall try, and learns from the one before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.strand import Op, Scheduler, Strand
 
-__all__ = ["Deed", "Op", "Scheduler", "SerialCarrier", "Strand", "Strategy", "deed"]
+__all__ = ["Deed", "Op", "Scheduler", "SerialCarrier", "Strand", "Strategy", "deeds"]
 
-Deed = tuple[int, str, str, str]
+Deed = tuple[int, str, int, str]
+"""A step in terms that outlive the execution: thread, kind, number of the object, field."""
 
 
-def deed(op: Op) -> Deed:
-    """A step in terms that outlive the execution: a search that goes back to a state of the
-    execution before must find what led there as it was."""
-    tid, kind, obj, field = op
-    return (tid, kind, type(obj).__name__, field)
+def deeds(log: Sequence[Op]) -> list[Deed]:
+    """What an execution did, its objects numbered as they come: a search that goes back to a state
+    of the execution before must find what led there as it was."""
+    numbers: dict[object, int] = {}
+    number = numbers.setdefault
+    return [(tid, kind, number(obj, len(numbers)), field) for tid, kind, obj, field in log]
 
 
 class Strategy(Protocol):

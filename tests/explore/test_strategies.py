@@ -239,3 +239,25 @@ def test_endless_executions_do_not_make_pct_blind():
     assert found["assertion"] > 10  # of 400; it was 0 or 1
     (note,) = report.notes
     assert "k = 18 steps" in note
+
+
+class Drawn(Scenario):
+    """Which of two locks comes first is drawn: the steps are alike, the objects are not."""
+
+    def setup(self):
+        self.locks = [self.spinlock(name) for name in "pq"]
+        for name in "ab":
+            self.thread(name, self.body)
+
+    def body(self):
+        for lock in RND.sample(self.locks, 2):
+            lock.lock()
+            lock.unlock()
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "bounded", "all"])
+def test_a_scenario_that_takes_other_objects_proves_nothing(strategy):
+    for seed in range(20):
+        RND.seed(seed)
+        report = Campaign(Drawn, Plan(strategy=strategy, schedules=None, shrink=False)).run()
+        assert report.proven == ""
