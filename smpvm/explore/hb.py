@@ -10,6 +10,7 @@ nobody can run, so a timer step comes after everything before it, and before eve
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -39,6 +40,9 @@ from smpvm.host.serial import SerialCarrier
 from smpvm.host.strand import AWAIT, TIMER, Op
 
 Clock = list[int]
+
+_MANY = frozenset((AWAIT, YIELD))
+"""Kinds of steps that concern several objects, or none."""
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Order:
                 self.extras.setdefault(at, []).append(obj)
         self.clocks: list[Clock] = []
         self.races: list[Race] = []
-        self._history: dict[Any, list[int]] = {}
+        self._history: defaultdict[Any, list[int]] = defaultdict(list)
         self._last: dict[int, int] = {}
         self._barrier: Clock | None = None
         self._barrier_at = -1
@@ -143,13 +147,11 @@ class Order:
         if op[1] == TIMER:
             self._barrier, self._barrier_at = self.clocks[at], at
             return
-        history = self._history
-        for target in (op[2],) if alone else self._targets(at, op):
-            known = history.get(target)
-            if known is None:
-                history[target] = [at]
-            else:
-                known.append(at)
+        if alone:
+            self._history[op[2]].append(at)
+        else:
+            for target in self._targets(at, op):
+                self._history[target].append(at)
 
     def _before(self, at: int, tid: int) -> Clock:
         last = self._last.get(tid)
@@ -161,9 +163,7 @@ class Order:
     def _alone(self, at: int) -> bool:
         """Does the step concern one object only, as most do?"""
         _, kind, obj, _ = self.ops[at]
-        return (
-            kind != AWAIT and kind != YIELD and type(obj) is not Several and at not in self.extras
-        )
+        return not (kind in _MANY or type(obj) is Several or at in self.extras)
 
     def _targets(self, at: int, op: Op) -> list[Any]:
         own = named(op)
