@@ -96,7 +96,7 @@ class Report:
 
     def progress(self) -> str:
         """How far it is, and what was found, in a line."""
-        found = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
+        found = ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
         return f"{self.lines()[0]}; {found or 'nothing found'}"
 
     def lines(self) -> list[str]:
@@ -115,7 +115,7 @@ class Report:
         if self.interrupted:
             out.append("  interrupted")
         if self.findings:
-            kinds = ", ".join(f"{f.kind} ({f.count} times)" for f in self.findings)
+            kinds = ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
             out.append(f"  findings: {kinds}")
         elif self.proven:
             by = "" if self.checks == "all" else f" of the checks {self.checks}"
