@@ -104,9 +104,8 @@ class Finding:
                 f"format version {doc.get('version')!r}; this smpvm reads version {VERSION}"
             )
         fields = {k: v for k, v in doc.items() if k not in ("format", "version")}
-        part = ""
+        part = "sites: "
         try:
-            part = "sites: "
             fields["sites"] = [
                 Site(s["thread"], s["role"], s["what"], frames_from_json(s["stack"]))
                 for s in fields["sites"]

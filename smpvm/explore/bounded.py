@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from smpvm.explore.schedule import step_text
 from smpvm.explore.scheduler import Plain, Scheduler, SerialCarrier, Strand
 from smpvm.explore.words import plural
 from smpvm.host.carrier import YIELD
@@ -19,7 +20,7 @@ class _Choice:
     def __init__(self, n: int) -> None:
         self.n = n
         self.index = 0
-        self.did: tuple[str, str, str] | None = None
+        self.did: str | None = None
         """What the chosen thread did; None where it has not been seen yet."""
 
 
@@ -66,10 +67,10 @@ class Bounded(Plain):
         nxt = runnable[choice.index]
         if current is not None:
             nxt = [current, *(s for s in runnable if s is not current)][choice.index]
-        if choice.did is None:
-            choice.did = _deed(nxt)
-        elif choice.did != _deed(nxt):
+        does = step_text(nxt.op)
+        if choice.did not in (None, does):
             return None
+        choice.did = does
         self._depth += 1
         if nxt is not current and goes_on:
             self._used += 1
@@ -92,9 +93,3 @@ class Bounded(Plain):
             return f"every interleaving was run ({plural(self.executions, 'execution')})"
         most = f"at most {plural(self.bound, 'preemption')}"
         return f"every schedule of {most} was run ({plural(self.executions, 'execution')})"
-
-
-def _deed(strand: Strand) -> tuple[str, str, str]:
-    """What *strand* is about to do, in terms that outlive the execution."""
-    _, kind, obj, field = strand.op
-    return (kind, type(obj).__name__, field)

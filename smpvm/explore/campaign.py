@@ -12,6 +12,7 @@ from typing import Any
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
+from smpvm.explore.find import spec_of
 from smpvm.explore.hb import trace_hash
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.replay import Replay
@@ -96,8 +97,11 @@ class Report:
 
     def progress(self) -> str:
         """How far it is, and what was found, in a line."""
-        found = ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
-        return f"{self.lines()[0]}; {found or 'nothing found'}"
+        return f"{self.lines()[0]}; {self._kinds() or 'nothing found'}"
+
+    def _kinds(self) -> str:
+        """What was found, and how often."""
+        return ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
 
     def lines(self) -> list[str]:
         """A few lines for people."""
@@ -115,8 +119,7 @@ class Report:
         if self.interrupted:
             out.append("  interrupted")
         if self.findings:
-            kinds = ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
-            out.append(f"  findings: {kinds}")
+            out.append(f"  findings: {self._kinds()}")
         elif self.proven:
             by = "" if self.checks == "all" else f" of the checks {self.checks}"
             out.append(f"  proven at granularity {self.granularity}: no finding{by}; {self.proven}")
@@ -166,7 +169,7 @@ class Campaign:
         strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         settings = plan.settings
         report = Report(
-            getattr(self.scenario, "spec", self.scenario.name),
+            spec_of(self.scenario),
             plan.strategy,
             settings.granularity,
             checks=checks_text(settings.checks),
@@ -240,9 +243,8 @@ class Campaign:
 
     def _repeats(self, first: Record) -> bool:
         """Does the first execution come out as it did, each time that it is run again?"""
-        spec = getattr(self.scenario, "spec", "") or self.scenario.name
         for _ in range(REPEATS):
-            again = Replay(Schedule(spec, runs=first[0]))
+            again = Replay(Schedule(spec_of(self.scenario), runs=first[0]))
             outcome = execute(self.scenario, again, self.plan.settings)
             if outcome is None or again.diverged or _record(outcome) != first:
                 return False

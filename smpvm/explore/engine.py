@@ -14,7 +14,7 @@ from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site
 from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.config import ConfigError
-from smpvm.explore.find import ScenarioError
+from smpvm.explore.find import ScenarioError, spec_of
 from smpvm.explore.roundrobin import Fair
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.schedule import Namer, Schedule, runs_of
@@ -136,7 +136,7 @@ class Execution:
         except ConfigError:
             raise
         except (Exception, SystemExit, Stopped) as why:
-            spec = getattr(self.scenario, "spec", "") or self.scenario.name
+            spec = spec_of(self.scenario)
             raise ScenarioError(f"scenario {spec!r}: {self._blame('set-up', why)}") from why
 
     def _blame(self, what: str, why: BaseException) -> str:
@@ -266,7 +266,7 @@ def first_line(why: BaseException) -> str:
 def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -> Schedule:
     """The schedule that an execution took."""
     return Schedule(
-        getattr(scenario, "spec", "") or scenario.name,
+        spec_of(scenario),
         settings.granularity,
         settings.repairs,
         runs=outcome.runs or runs_of(outcome.carrier.log),

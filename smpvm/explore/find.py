@@ -60,6 +60,11 @@ def sized(cls: Any, spec: str) -> ScenarioClass:
     return found
 
 
+def spec_of(scenario: ScenarioClass) -> str:
+    """How *scenario* was asked for, or its name."""
+    return getattr(scenario, "spec", "") or scenario.name
+
+
 def see_sizes(cls: Any, spec: str) -> None:
     """Raises ScenarioError where *cls* has sizes that are none, or are less than it says."""
     if not isinstance(cls.sizes, Mapping):

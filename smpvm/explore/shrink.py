@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.find import resized
+from smpvm.explore.find import resized, spec_of
 from smpvm.explore.portfolio import make_strategy
 from smpvm.explore.replay import Guided, switches_of
 from smpvm.explore.scenario import ScenarioClass
@@ -94,7 +94,7 @@ class Shrinker:
         before = len(items) - 1
         if not self._shows(items):
             return None
-        self._minimise(items, self._shows)
+        self._minimise(items)
         assert self._best is not None
         best = self._best
         # What the execution does without being told counts too.
@@ -107,7 +107,7 @@ class Shrinker:
     def _smaller(self, outcome: Outcome) -> Outcome:
         """Take the smallest sizes of the scenario in which a short search still finds it."""
         original = self.scenario
-        spec = getattr(original, "spec", "") or original.name
+        spec = spec_of(original)
         sizes: dict[str, int] = {}
         for name, least in original.sizes.items():
             while (value := getattr(self.scenario, name)) > least:
@@ -145,17 +145,17 @@ class Shrinker:
         self._best, self._preemptions = outcome, guided.preemptions
         return True
 
-    def _minimise(self, items: list[Item], shows: Callable[[list[Item]], bool]) -> list[Item]:
+    def _minimise(self, items: list[Item]) -> None:
+        """Take out switches, many at a time and then one by one, until none can go."""
         size = max(len(items) // 2, 1)
         while items and not self.budget.ended:
             start, removed = 0, False
             while start < len(items) and not self.budget.ended:
                 fewer = items[:start] + items[start + size :]
-                if shows(fewer):
+                if self._shows(fewer):
                     items, removed = fewer, True
                 else:
                     start += size
             if size == 1 and not removed:
                 break
             size = max(size // 2, 1)
-        return items

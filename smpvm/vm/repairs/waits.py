@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.page import Pages
-from smpvm.vm.page_struct import PG_BUSY, PG_SBUSY, PG_WANTED, Page
+from smpvm.vm.page_struct import PG_WANTED, Page
 from smpvm.vm.pageout import Pageout
 
 
@@ -50,7 +50,7 @@ class UnholdWakeup(Pages):
 class AllocWanted(Pages):
     """A fresh page is still wanted by who waits for it."""
 
-    alloc_keeps = PG_BUSY | PG_SBUSY | PG_WANTED
+    alloc_keeps = Pages.alloc_keeps | PG_WANTED
 
 
 class DaemonWait(Pageout):
