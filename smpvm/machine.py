@@ -78,6 +78,8 @@ class Machine:
         self.stall_after = stall_after
         self.on_stall = on_stall
         self.started = time.monotonic()
+        self._syncing = False
+        """The boot thread writes what is dirty, and may sleep in it."""
         self._mutex = threading.Lock()
         self._monitor: threading.Thread | None = None
 
@@ -180,6 +182,7 @@ class Machine:
         """
         for disk in self.vm.pager.disks():
             disk.config.error_rate = 0.0
+        self._syncing = True
         try:
             self.vm.syncer.sync_all()
         except Stopped:
@@ -187,6 +190,8 @@ class Machine:
         except Panic as panic:
             self.k.panicked(self.k.boot, panic)
             return
+        finally:
+            self._syncing = False
         quiet = 0
         before = -1
         while quiet < 3 and not self.failed and time.monotonic() < end:
@@ -226,7 +231,7 @@ class Machine:
         moved = time.monotonic()
         while not self._halted.wait(0.25):
             now = self._progress()
-            if now != before or not self._processes():
+            if now != before or not (self._syncing or self._processes()):
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > self.stall_after:
                 seconds = time.monotonic() - moved

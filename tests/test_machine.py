@@ -115,3 +115,16 @@ def test_a_machine_without_progress_says_who_waits_for_what() -> None:
     text = "\n".join(machine.stall)
     assert "no fault, no I/O, no scan" in text
     assert "held by boot" in text
+
+
+@pytest.mark.timeout(60)
+def test_a_last_sync_that_nobody_wakes_is_a_stall_too(monkeypatch):
+    """No process is left to get on, but who ends the machine waits for what nobody will do."""
+    machine = Machine(Config(pages=256), stall_after=0.6)
+    machine.boot()
+    sync = lambda: machine.k.sleep.tsleep("page", 0, "vpcwai", 0)  # noqa: E731
+    monkeypatch.setattr(machine.vm.syncer, "sync_all", sync)
+    machine.stop(patience=5.0)
+    assert machine.failed
+    assert "no fault, no I/O, no scan" in machine.stall[0]
+    assert any("vpcwai" in line for line in machine.stall)

@@ -48,7 +48,9 @@ def _line(k: Kernel, td: Thread) -> str:
 def who_waits(k: Kernel) -> list[str]:
     """One line for each live thread: what it waits for, who owns that, what it holds itself.
 
-    A look from outside while the threads run: each line is true of an instant only.
+    The boot thread is told of where it waits; else it is the host's.  A look from outside while the
+    threads run: each line is true of an instant only.
     """
     with k.quietly():
-        return [_line(k, td) for td in k.live_threads() if td is not k.boot]
+        live = k.live_threads()
+        return [_line(k, td) for td in live if td is not k.boot or waits_for(td) is not None]
