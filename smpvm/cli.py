@@ -12,7 +12,7 @@ import click
 
 from smpvm import __version__
 from smpvm.config import ConfigError
-from smpvm.host.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
+from smpvm.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,7 +43,7 @@ def cli() -> None:
 @click.option("--snapshot", type=click.Path(path_type=Path), help="Keep the memory at the end.")
 def stress(**options: Any) -> int:
     """Run processes on a machine that pages, on real threads, and check that nothing is lost."""
-    from smpvm.report.stress import command
+    from smpvm.commands.stress import command
 
     return command(options)
 
@@ -75,7 +75,7 @@ def record(output: Path, window: int, limit: int, command: tuple[str, ...]) -> i
 @cli.command()
 def repairs() -> int:
     """List the repairs of the kernel's own defects."""
-    from smpvm.vm.repairs import REPAIRS
+    from smpvm.repairs.catalogue import REPAIRS
 
     for repair in REPAIRS.values():
         click.echo(f"{repair.name:<24} {repair.where:<44} {repair.title}")
@@ -111,7 +111,7 @@ def snapshot(files: tuple[Path, ...]) -> int:
 )
 def conform(files: tuple[Path, ...], functions: tuple[str, ...], as_json: bool) -> int:
     """Compare the model with vectors recorded from the kernel's own C, call by call."""
-    from smpvm.conform.command import command
+    from smpvm.commands.conform import command
 
     return command(files, functions=functions, as_json=as_json, echo=click.echo)
 
@@ -227,8 +227,8 @@ check_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def explore(**options: Any) -> int:
     """Run SCENARIO (a name, path/file.py:Name, or all) under many schedules."""
-    from smpvm.explore.portfolio import make_strategy
-    from smpvm.report.explore import explore as run
+    from smpvm.commands.explore import explore as run
+    from smpvm.explore.strategy.portfolio import make_strategy
 
     try:
         make_strategy(options["strategy"], depth=options["depth"], bound=options["bound"])
@@ -252,7 +252,7 @@ def explore(**options: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def replay(**options: Any) -> int:
     """Run the schedule of a finding again, step for step."""
-    from smpvm.report.explore import replay as run
+    from smpvm.commands.explore import replay as run
 
     if (options["file"] is None) == (options["schedule"] is None):
         raise click.UsageError("replay: give a finding's FILE or --schedule")

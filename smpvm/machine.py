@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from smpvm.config import Config
 from smpvm.host.carrier import Carrier, Stopped
 from smpvm.host.native import NativeCarrier
-from smpvm.host.probe import Probe
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
 from smpvm.kern.thread import Panic, Thread
-from smpvm.vm.vm import Vm, compose
+from smpvm.vm.build import build_vm
 
 HOST_ROLES = ("boot", "monitor")
 DAEMONS = ("pagedaemon", "vmdaemon", "syncer", "swapper")
@@ -41,7 +41,7 @@ PROGRESS = (
 class Machine:
     """A running machine.
 
-    *overrides* are mixins for the VM's subsystems (repairs, tests).  *on_stall* may add lines to
+    *changes* are changes for the VM's subsystems (repairs, tests).  *on_stall* may add lines to
     the report on a machine that no longer gets on.  The calling host thread carries the boot thread
     and must be the one that calls ``stop``.
     """
@@ -51,7 +51,7 @@ class Machine:
         config: Config,
         carrier: Carrier | None = None,
         observers: Sequence[Probe] = (),
-        overrides: Iterable[type] = (),
+        changes: Iterable[type] = (),
         *,
         stall_after: float = 10.0,
         on_stall: Callable[[], list[str]] = list,
@@ -67,7 +67,7 @@ class Machine:
         )
         self._halted = threading.Event()
         self.k.on_panic = self.k.on_error = lambda td, why: self._halted.set()
-        self.vm = Vm(self.k, config, compose(overrides))
+        self.vm = build_vm(self.k, config, changes)
         self.daemons: dict[str, Thread] = {}
         self.closing = threading.Event()
         """Set when processes should exit at their next return to user mode."""

@@ -24,14 +24,14 @@ import pytest
 
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text, parse_checks
+from smpvm.commands.explore import PACKAGE, Shown, run_schedule
 from smpvm.config import ConfigError
-from smpvm.explore.campaign import EXHAUSTIVE, PROVING, Campaign, Plan, Report
 from smpvm.explore.engine import Settings
-from smpvm.explore.find import ScenarioError, find, see_sizes
-from smpvm.explore.portfolio import make_strategy
-from smpvm.explore.schedule import Schedule, ScheduleError
-from smpvm.report.explore import PACKAGE, Shown, run_schedule
-from smpvm.vm.repairs import choose
+from smpvm.explore.registry import ScenarioError, check_sizes, find
+from smpvm.explore.search import EXHAUSTIVE, PROVING, Search, SearchPlan, SearchReport
+from smpvm.explore.strategy.portfolio import make_strategy
+from smpvm.explore.trace.schedule import Schedule, ScheduleError
+from smpvm.repairs.catalogue import choose
 
 MARK = "smpvm"
 NONE = type(None)
@@ -75,7 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A marked test without the fixture would pass, and nothing would be run."""
     marked = any(mark.name == MARK for mark in getattr(item, "own_markers", ()))
     if marked and MARK not in getattr(item, "fixturenames", ()):
-        wrong("the marker says how the fixture smpvm explores, and the test does not take it")
+        fail("the marker says how the fixture smpvm explores, and the test does not take it")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -101,9 +101,9 @@ class Explorer:
         self._other: list[str] = []
         """The scenarios that have not, because the schedule that was given is another's."""
         if mark is not None and mark.args:
-            wrong(f"options have names, got {mark.args!r}")
+            fail(f"options have names, got {mark.args!r}")
 
-    def explore(self, scenario: Any, **options: Any) -> Report | None:
+    def explore(self, scenario: Any, **options: Any) -> SearchReport | None:
         """Run *scenario*, a class or a name as for ``smpvm explore``, as the marker says; the test
         fails with the first finding.
 
@@ -119,22 +119,22 @@ class Explorer:
             self._one(scenario, plan, blob)
             return None
         except (ScenarioError, ScheduleError, ConfigError) as why:
-            wrong(str(why))
+            fail(str(why))
 
     def see_that_it_ran(self) -> None:
         """The test is over: it must not pass for want of anything that was run."""
         if self._ran:
             return
         if not self._other:
-            wrong("the test takes the fixture smpvm and explores nothing")
+            fail("the test takes the fixture smpvm and explores nothing")
         blob = self._config.getoption("--smpvm-schedule")
         given = Schedule.parse(self._options.get("schedule") or blob).scenario
         why = f"the schedule is of {given}, and the test explores {', '.join(self._other)}"
         if self._options.get("schedule"):
-            wrong(why)
+            fail(why)
         pytest.skip(f"smpvm: {why}")
 
-    def _plan(self, options: dict[str, Any], scenario: Any) -> Plan:
+    def _plan(self, options: dict[str, Any], scenario: Any) -> SearchPlan:
         """The campaign that a marker asks for; the test fails with one line if it cannot be."""
         try:
             _see(options)
@@ -147,7 +147,7 @@ class Explorer:
                 checks=parse_checks(options.get("checks", "all")),
                 repairs=tuple(scenario.repairs) if "all" in repairs else repairs,
             )
-            plan = Plan(
+            plan = SearchPlan(
                 strategy=options.get("strategy", "portfolio"),
                 schedules=options.get("schedules", None if exhaustive else 200),
                 seconds=options.get("seconds"),
@@ -159,12 +159,12 @@ class Explorer:
             )
             make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         except ValueError as why:
-            wrong(str(why))
+            fail(str(why))
         return plan
 
     # -- what is run
 
-    def _one(self, scenario: Any, plan: Plan, blob: str) -> None:
+    def _one(self, scenario: Any, plan: SearchPlan, blob: str) -> None:
         """The one schedule that was given, if it is of *scenario*: a test may explore several."""
         path, _, name = Schedule.parse(blob).scenario.partition("?")[0].rpartition(":")
         if name not in (scenario.name, scenario.__name__) and (path or not name.endswith(".py")):
@@ -175,9 +175,9 @@ class Explorer:
         if shown.outcome.findings:
             self._fail(shown, plan, blob)
         if shown.replay.diverged:
-            wrong(f"the schedule no longer fits: {shown.replay.diverged}")
+            fail(f"the schedule no longer fits: {shown.replay.diverged}")
 
-    def _campaign(self, scenario: Any, plan: Plan) -> Report:
+    def _campaign(self, scenario: Any, plan: SearchPlan) -> SearchReport:
         """The schedule that failed last time, then all of *plan*."""
         self._ran.append(scenario.name)
         key = f"{self._node} {scenario.name}"
@@ -186,7 +186,7 @@ class Explorer:
             shown = _again(scenario, plan, known)
             if shown is not None and shown.outcome.findings:
                 self._fail(shown, plan, known)
-        report = Campaign(scenario, plan).run()
+        report = Search(scenario, plan).run()
         if report.findings:
             finding = _worst(report.findings)
             blob = finding.schedule
@@ -204,7 +204,7 @@ class Explorer:
 
     # -- failing
 
-    def _fail(self, shown: Shown, plan: Plan, blob: str) -> NoReturn:
+    def _fail(self, shown: Shown, plan: SearchPlan, blob: str) -> NoReturn:
         """Findings, the interleaving, and how to run it again."""
         lines = []
         for finding in shown.outcome.findings:
@@ -249,9 +249,9 @@ def _scenario(what: Any) -> Any:
     """The scenario class.  Raises ScenarioError."""
     if isinstance(what, str):
         return find(what, importlib.import_module(PACKAGE))
-    if not (isinstance(what, type) and hasattr(what, "wrong") and hasattr(what, "name")):
+    if not (isinstance(what, type) and hasattr(what, "failures") and hasattr(what, "name")):
         raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
-    see_sizes(what, what.name)
+    check_sizes(what, what.name)
     return what
 
 
@@ -270,11 +270,11 @@ def _see(options: dict[str, Any]) -> None:
             raise ValueError(f"{amount}={value}: more than 0 is wanted, or nothing would be run")
 
 
-def _run(scenario: Any, plan: Plan, blob: str) -> Shown:
+def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
     return run_schedule(Schedule.parse(blob), scenario=scenario, checks=plan.settings.checks)
 
 
-def _again(scenario: Any, plan: Plan, blob: str) -> Shown | None:
+def _again(scenario: Any, plan: SearchPlan, blob: str) -> Shown | None:
     """A schedule of an earlier version of the test; None if it cannot be run any more."""
     try:
         return _run(scenario, plan, blob)
@@ -287,7 +287,7 @@ def _worst(findings: Sequence[Finding]) -> Finding:
     return min(findings, key=lambda f: f.kind in ("race", "lock-order"))
 
 
-def wrong(why: str) -> NoReturn:
+def fail(why: str) -> NoReturn:
     """A marker or an option that cannot be: the test fails with one line."""
     raise pytest.fail.Exception(f"smpvm: {why}", pytrace=False) from None
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import smpvm.scenarios
 from smpvm.check.suite import CHECKS, CheckSuite
-from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings
-from smpvm.explore.find import find
-from smpvm.explore.random_walk import RandomWalk
+from smpvm.explore.registry import find
+from smpvm.explore.search import Search, SearchPlan
+from smpvm.explore.strategy.random_walk import RandomWalk
 from smpvm.host.serial import SerialCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.shared import shared
@@ -135,14 +135,14 @@ def toys() -> Any:
 def campaign(scenario: Any, strategy: str, schedules: int | None, checks: str = "") -> Any:
     """One campaign; its report."""
     settings = Settings(checks=frozenset(CHECKS if checks else ()))
-    plan = Plan(strategy=strategy, schedules=schedules, settings=settings, shrink=False)
-    return Campaign(scenario, plan).run()
+    plan = SearchPlan(strategy=strategy, schedules=schedules, settings=settings, shrink=False)
+    return Search(scenario, plan).run()
 
 
 def first_bug(scenario: Any, strategy: str) -> int:
     """Executions until the first finding; 0 if there is none."""
-    plan = Plan(strategy=strategy, schedules=2000, stop_on_first=True, shrink=False)
-    report = Campaign(scenario, plan).run()
+    plan = SearchPlan(strategy=strategy, schedules=2000, stop_on_first=True, shrink=False)
+    report = Search(scenario, plan).run()
     return report.executions if report.findings else 0
 
 

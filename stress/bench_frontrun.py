@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from smpvm import Scenario
-from smpvm.explore.dpor import Dpor
 from smpvm.explore.engine import Settings, collected, execute
+from smpvm.explore.strategy.dpor import Dpor
 
 ENOUGH = 0.6
 """Seconds of CPU for which a search is repeated."""

@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from smpvm.config import Config
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
-from smpvm.vm.page_struct import PG_REFERENCED, PG_WINATCFLS, Page
+from smpvm.vm.build import build_vm
+from smpvm.vm.page.struct import PG_REFERENCED, PG_WINATCFLS, Page
+from smpvm.vm.pageout.marker import Tally
 from smpvm.vm.param import OBJT_DEFAULT
-from smpvm.vm.scan import Tally
 from smpvm.vm.vm import Vm
 
 C_MILLIONS = {
@@ -46,7 +47,7 @@ def machine(pages: int) -> Vm:
     """A bare machine: nothing runs in it but the thread that scans."""
     carrier = NativeCarrier()
     k = Kernel(carrier)
-    return Vm(k, Config(pages=pages))
+    return build_vm(k, Config(pages=pages))
 
 
 def fill(vm: Vm, scan: str, mix: str, order: str) -> None:

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from smpvm.explore.bounded import Bounded
-from smpvm.explore.dpor import Dpor
 from smpvm.explore.engine import Settings, collected, execute
-from smpvm.explore.hb import order_of
+from smpvm.explore.strategy.bounded import Bounded
+from smpvm.explore.strategy.dpor import Dpor
+from smpvm.explore.trace.happens_before import order_of
 
 TESTS = Path(__file__).parents[1] / "tests" / "explore"
 BARE = Settings(checks=frozenset(), digest=False)

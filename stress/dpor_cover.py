@@ -16,9 +16,9 @@ from dataclasses import replace
 from dpor_brute import BARE, classes
 
 import smpvm.scenarios
-from smpvm.explore.dpor import Dpor
-from smpvm.explore.find import builtin
-from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.registry import builtin
+from smpvm.explore.strategy.dpor import Dpor
+from smpvm.explore.strategy.portfolio import make_strategy
 
 PROVEN = (
     "protect-kill",

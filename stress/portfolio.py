@@ -27,23 +27,25 @@ from pathlib import Path
 from typing import Any
 
 import smpvm.scenarios
-from smpvm.explore.campaign import Campaign, Plan, Report
 from smpvm.explore.engine import Settings
-from smpvm.explore.find import builtin
+from smpvm.explore.registry import builtin
+from smpvm.explore.search import Search, SearchPlan, SearchReport
 
 SCENARIOS = builtin(smpvm.scenarios)
 
 
 def run_piece(
     name: str, repaired: bool, first: int, schedules: int, granularity: str, traces: bool
-) -> Report:
+) -> SearchReport:
     """In a worker: schedules *first* to *first* + *schedules* of one scenario; *traces*: count
     the distinct ones."""
     scenario = SCENARIOS[name]
     repairs = tuple(scenario.repairs) if repaired else ()
     settings = Settings(granularity, repairs=repairs, digest=False)
-    plan = Plan(first=first, schedules=schedules, shrink=False, settings=settings, traces=traces)
-    return Campaign(scenario, plan).run()
+    plan = SearchPlan(
+        first=first, schedules=schedules, shrink=False, settings=settings, traces=traces
+    )
+    return Search(scenario, plan).run()
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Row:
             numbers.frombytes(seen.read_bytes())
             self.traces.update(numbers)
 
-    def take(self, first: int, report: Report) -> None:
+    def take(self, first: int, report: SearchReport) -> None:
         """A piece has been run."""
         doc = {
             "first": first,
@@ -164,7 +166,7 @@ def left(rows: list[Row], args: argparse.Namespace) -> list[Row]:
 def work(rows: list[Row], args: argparse.Namespace) -> None:
     """Run pieces until all is done, or time is up."""
     end = time.monotonic() + args.minutes * 60
-    running: dict[Future[Report], tuple[Row, int]] = {}
+    running: dict[Future[SearchReport], tuple[Row, int]] = {}
     # Ctrl-C is for the parent: a worker brings its piece to an end, which nobody takes.
     quiet = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(args.jobs, initializer=signal.signal, initargs=quiet) as pool:

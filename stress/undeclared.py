@@ -22,8 +22,8 @@ import smpvm.kern
 import smpvm.scenarios
 import smpvm.vm
 from smpvm.explore.engine import Execution, Settings
-from smpvm.explore.find import builtin
-from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.registry import builtin
+from smpvm.explore.strategy.portfolio import make_strategy
 
 KNOWN = {
     "PvEntry.m": "the hardware's access names entry and page, and looks again when its turn comes",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpvm.host.probe import EVENTS, Probe
+from smpvm.kern.probe import EVENTS, Probe
 
 
 class Recorder(Probe):

@@ -3,12 +3,12 @@
 import pytest
 
 from smpvm.check.suite import parse_checks
-from smpvm.vm.fault import Fault
-from smpvm.vm.page import Pages
-from smpvm.vm.pmap import Pmaps
-from smpvm.vm.pte import PTE_M
+from smpvm.vm.fault.fault import Fault
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.pmap.pmaps import Pmaps
+from smpvm.vm.pmap.pte import PTE_M
 from smpvm.workload.profiles import Profile, task
-from smpvm.workload.stress import Plan, Result, run
+from smpvm.workload.stress import StressPlan, StressResult, run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -16,12 +16,12 @@ THRASH = Profile("thrash", "", (task("hog", 2, share=0.8),), config={"pages": 25
 FORKS = Profile("forks", "", (task("fork_tree", 2, share=0.1),), config={"pages": 256})
 
 
-def broken(profile: Profile, *overrides: type, seconds: float = 4.0) -> Result:
-    plan = Plan(
+def broken(profile: Profile, *changes: type, seconds: float = 4.0) -> StressResult:
+    plan = StressPlan(
         profile,
         profile.machine(seed=1),
         seconds=seconds,
-        overrides=overrides,
+        changes=changes,
         checks=parse_checks("none"),
         stall_after=3.0,
         patience=30.0,

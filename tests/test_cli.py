@@ -185,7 +185,7 @@ def test_an_error_of_smpvm_itself_is_exit_code_4(
     def boom(*args: object) -> int:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("smpvm.report.stress.command", boom)
+    monkeypatch.setattr("smpvm.commands.stress.command", boom)
     assert main(["stress"]) == 4
     err = capsys.readouterr().err
     assert "internal error: RuntimeError: boom" in err

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from smpvm.conform import VectorError, conform, read_vectors, run_vector
-from smpvm.vm.coverage import missed
 from smpvm.vm.meter import Meter
-from smpvm.vm.page import Pages
-from smpvm.vm.pageout import Pageout
-from smpvm.vm.pmap import Pmaps
-from smpvm.vm.vmdaemon import VmDaemon
+from smpvm.vm.page import move
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.pageout import clean, deactivate, page_stats, scan_active, scan_cache, scan_inactive
+from smpvm.vm.pageout.coverage import missed
+from smpvm.vm.pageout.daemon import Pageout
+from smpvm.vm.pageout.vmdaemon import VmDaemon
+from smpvm.vm.pmap.pmaps import Pmaps
 
 PART = Path(__file__).parent / "data" / "vectors.jsonl.gz"
 ALL = Path(__file__).parents[2] / "shared" / "conformance" / "vectors.jsonl.gz"
@@ -326,20 +328,20 @@ def test_a_swapped_branch_is_caught(mutant):
 @pytest.mark.parametrize(
     ("module", "constant", "value", "function"),
     [
-        ("scan_inactive", "ACT_ADVANCE", 2, "vm_pageout_scan_inactive"),
-        ("scan_active", "ACT_ADVANCE", 4, "vm_pageout_scan_active"),
-        ("scan_active", "ACT_MAX", 63, "vm_pageout_scan_active"),
-        ("deactivate", "ACT_ADVANCE", 2, "vm_pageout_object_deactivate_pages"),
-        ("deactivate", "ACT_DECLINE", 2, "vm_pageout_object_deactivate_pages"),
-        ("page_stats", "ACT_DECLINE", 2, "vm_pageout_page_stats"),
-        ("page_move", "ACT_INIT", 6, "vm_page_activate"),
-        ("clean", "BLIST_MAX_ALLOC", 16, "vm_pageout_clean"),
-        ("scan_cache", "PQ_PRIME2", 31, "vm_pageout_scan_cache"),
-        ("scan_cache", "PRIO_MIN", -19, "vm_pageout_scan_cache"),
+        (scan_inactive, "ACT_ADVANCE", 2, "vm_pageout_scan_inactive"),
+        (scan_active, "ACT_ADVANCE", 4, "vm_pageout_scan_active"),
+        (scan_active, "ACT_MAX", 63, "vm_pageout_scan_active"),
+        (deactivate, "ACT_ADVANCE", 2, "vm_pageout_object_deactivate_pages"),
+        (deactivate, "ACT_DECLINE", 2, "vm_pageout_object_deactivate_pages"),
+        (page_stats, "ACT_DECLINE", 2, "vm_pageout_page_stats"),
+        (move, "ACT_INIT", 6, "vm_page_activate"),
+        (clean, "BLIST_MAX_ALLOC", 16, "vm_pageout_clean"),
+        (scan_cache, "PQ_PRIME2", 31, "vm_pageout_scan_cache"),
+        (scan_cache, "PRIO_MIN", -19, "vm_pageout_scan_cache"),
     ],
 )
 def test_a_changed_constant_is_caught(monkeypatch, module, constant, value, function):
-    monkeypatch.setattr(f"smpvm.vm.{module}.{constant}", value)
+    monkeypatch.setattr(module, constant, value)
     assert conform([PART], functions=[function], stop_after=1).failed
 
 

@@ -18,15 +18,19 @@ LEVELS = [
     ["workload"],
     ["scenarios"],
     ["report"],
-    ["museum"],
+    ["commands"],
     ["cli", "pytest_plugin"],
 ]
-"""Bottom to top.  design.md puts workload with scenarios, and report with museum: here the one that
-may use the other stands above it."""
+"""Bottom to top.  Parts on one level may use each other, but for check and machine."""
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
-EVERYWHERE = {"config"}
+EVERYWHERE = {"config", "exits", "interrupt", "text"}
 STRANGERS = {("check", "machine"), ("machine", "check")}
+ROOMS = ["page", "pmap", "object", "map", "pager", "fault", "pageout", "proc"]
+"""Of vm/, bottom to top.  Above them stands ``build``; below, what all of them use."""
+VM_GROUND = {"vm", "param", "vmstats", "console", "meter"}
 MODULES = sorted(p.relative_to(ROOT) for p in ROOT.rglob("*.py"))
+
+NAMES = {".".join(("smpvm", *p.with_suffix("").parts)).removesuffix(".__init__") for p in MODULES}
 
 
 def part_of(path):
@@ -57,7 +61,7 @@ def imported_parts(tree):
 def allowed(source, target):
     if source == target or target in EVERYWHERE or source == "__init__":
         return True
-    if source in EVERYWHERE or (source, target) in STRANGERS:
+    if source in EVERYWHERE or target not in LEVEL or (source, target) in STRANGERS:
         return False
     return LEVEL[target] < LEVEL[source]
 
@@ -75,6 +79,80 @@ def test_imports_point_downwards(path):
         if not allowed(source, target)
     ]
     assert bad == []
+
+
+def runtime_imports(tree):
+    """(line, module) of every import that is not for type checking only."""
+    typing = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in typing:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole if whole in NAMES else node.module
+
+
+def room_of(module):
+    """The room of vm/ that a dotted module is in; the module's own name on the ground floor."""
+    return module.split(".")[2] if module.startswith("smpvm.vm.") else ""
+
+
+def may_enter(source, target):
+    if source in VM_GROUND:
+        return target in VM_GROUND
+    return target in VM_GROUND or ROOMS.index(target) <= ROOMS.index(source)
+
+
+VM_MODULES = [p for p in MODULES if p.parts[0] == "vm" and p.stem not in ("__init__", "build")]
+
+
+@pytest.mark.parametrize("path", VM_MODULES, ids=str)
+def test_the_rooms_of_vm_are_in_order(path):
+    source = room_of("smpvm." + ".".join(path.with_suffix("").parts))
+    bad = [
+        f"{path}:{line} imports {module}"
+        for line, module in runtime_imports(ast.parse((ROOT / path).read_text()))
+        if (target := room_of(module)) and not may_enter(source, target)
+    ]
+    assert bad == []
+
+
+def test_every_room_is_known():
+    rooms = {p.parts[1] for p in VM_MODULES if len(p.parts) > 2}
+    assert rooms == set(ROOMS)
+    assert not may_enter("page", "object")
+    assert not may_enter("param", "page")
+    assert may_enter("proc", "page")
+
+
+PARTS = {
+    ".".join(p.with_suffix("").parts).removesuffix(".__init__"): ast.parse((ROOT / p).read_text())
+    for p in MODULES
+}
+
+
+def test_no_module_imports_itself_in_a_circle():
+    arrows = {}
+    for name, tree in PARTS.items():
+        wanted = {m.removeprefix("smpvm.") for _, m in runtime_imports(tree) if m}
+        arrows[name] = {m for m in wanted if m in PARTS and m != name}
+    done, path = set(), []
+
+    def walk(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            path.append(name)
+            for target in sorted(arrows[name]):
+                walk(target)
+            path.pop()
+            done.add(name)
+
+    for name in arrows:
+        walk(name)
 
 
 def test_the_rule_itself():

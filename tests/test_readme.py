@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from smpvm.cli import cli, main
-from smpvm.vm.repairs import REPAIRS
+from smpvm.repairs.catalogue import REPAIRS
 from smpvm.workload.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]

@@ -11,9 +11,9 @@ from smpvm.conform.carrier import ScriptCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.state import StateError
 from smpvm.state.snapshot import VERSION, parse, read, restore, take
-from smpvm.vm.vm import Vm
+from smpvm.vm.build import build_vm
 from smpvm.workload.profiles import find
-from smpvm.workload.stress import Plan, run
+from smpvm.workload.stress import StressPlan, run
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +21,14 @@ def taken(tmp_path_factory):
     """A snapshot of a machine that really paged."""
     path = tmp_path_factory.mktemp("snapshot") / "memory.json.gz"
     profile = find("default")
-    result = run(Plan(profile, profile.machine(pages=256), seconds=2.0, snapshot=path))
+    result = run(StressPlan(profile, profile.machine(pages=256), seconds=2.0, snapshot=path))
     assert result.snapshot.startswith(f"snapshot: {path}"), result.snapshot
     assert result.queues["free"] > 0
     return path
 
 
 def fresh(config):
-    return Vm(Kernel(ScriptCarrier(), hz=config.hz, ncpus=config.ncpus), config)
+    return build_vm(Kernel(ScriptCarrier(), hz=config.hz, ncpus=config.ncpus), config)
 
 
 def test_a_restored_machine_has_the_same_memory(taken):
@@ -60,7 +60,7 @@ def test_a_process_that_nobody_has_waited_for_is_reaped():
     config = Config(pages=64, pq_l2_size=4)
     vm = fresh(config)
     p = vm.process.create()
-    vm.map.vmspace_relexit(p.p_vmspace)
+    vm.vmspace.relexit(p.p_vmspace)
     vm.k.proc.move_allproc_zombie(p)
     snapshot = take(vm)
     assert [q["stat"] for q in snapshot.state["procs"]] == ["SZOMB"]

@@ -23,7 +23,7 @@ from smpvm.state.names import (
     VMSTATS,
 )
 from smpvm.state.rules import GLOBAL_NAMES
-from smpvm.vm.vm import Vm
+from smpvm.vm.build import build_vm
 
 L2 = 4
 FREE_FLAGS = sorted(set(PAGE_FLAGS) - {"MARKER", "SBUSY", "MAPPED", "WRITEABLE", "BUSY"})
@@ -234,7 +234,7 @@ def variables(draw):
 
 
 def machine():
-    return Vm(Kernel(ScriptCarrier()), Config(pages=64, swap_pages=0, pq_l2_size=L2))
+    return build_vm(Kernel(ScriptCarrier()), Config(pages=64, swap_pages=0, pq_l2_size=L2))
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))

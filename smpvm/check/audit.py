@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.check.finding import Finding, fingerprint
 from smpvm.kern.shared import peek
-from smpvm.vm.page_struct import (
+from smpvm.vm.page.struct import (
     PG_BUSY,
     PG_FICTITIOUS,
     PG_MAPPED,
@@ -25,7 +25,7 @@ from smpvm.vm.page_struct import (
 )
 
 if TYPE_CHECKING:
-    from smpvm.vm.page_struct import Page
+    from smpvm.vm.page.struct import Page
     from smpvm.vm.vm import Vm
 
 SHOWN = 12

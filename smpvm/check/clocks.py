@@ -11,7 +11,7 @@ Release = tuple[int, dict[int, int]]
 """What a release hands over: the releaser's epoch, and what it knew of the others."""
 
 
-class Known:
+class VectorClock:
     """A thread's vector clock: its own epoch, and what it knows of the others' (never itself).
 
     *tid* is a slot, taken over from a thread that has ended where there is one: clocks stay as

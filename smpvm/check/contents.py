@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 
 COUNTER_BITS = 40
 FILE_BIT = 1 << 120

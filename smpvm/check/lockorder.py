@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from smpvm.check.base import (
+from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.held import (
     BUSY,
     PAGE,
     TOKEN,
@@ -28,13 +29,12 @@ from smpvm.check.base import (
     ThreadState,
     describe_held,
 )
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
-from smpvm.check.rules import FORBIDDEN, NESTING, Forbidden, matches
+from smpvm.check.lockrules import FORBIDDEN, NESTING, Forbidden, matches
 from smpvm.check.stacks import RawStack, capture, exact, functions, resolve
 
 
 @dataclass
-class Edge:
+class LockEdge:
     """*then* was taken while *first* was held, for the first time by *td*."""
 
     first: str
@@ -53,7 +53,7 @@ class OrderGraph:
     """Edges between classes.  Not thread-safe: its owner serialises."""
 
     def __init__(self) -> None:
-        self.edges: dict[tuple[str, str], Edge] = {}
+        self.edges: dict[tuple[str, str], LockEdge] = {}
         self._after: dict[str, list[str]] = {}
 
     def knows(self, first: str, then: str, binding: bool) -> bool:
@@ -61,7 +61,7 @@ class OrderGraph:
         known = self.edges.get((first, then))
         return known is not None and (known.binding or not binding)
 
-    def add(self, edge: Edge) -> list[Edge]:
+    def add(self, edge: LockEdge) -> list[LockEdge]:
         """Add an edge; returns the cycle that it closes (it first), or nothing."""
         if self.knows(edge.first, edge.then, edge.binding):
             return []
@@ -74,7 +74,7 @@ class OrderGraph:
         self._after.setdefault(edge.first, []).append(edge.then)
         return [edge, *cycle] if cycle else []
 
-    def _path(self, start: str, goal: str) -> list[Edge]:
+    def _path(self, start: str, goal: str) -> list[LockEdge]:
         """A shortest chain of edges from one class to another."""
         came: dict[str, str] = {start: ""}
         level = [start]
@@ -88,7 +88,7 @@ class OrderGraph:
             if goal in came:
                 break
             level = following
-        path: list[Edge] = []
+        path: list[LockEdge] = []
         at = goal
         while came.get(at):
             path.append(self.edges[came[at], at])
@@ -104,7 +104,7 @@ class LockOrder:
         self.log = log
         self.graph = OrderGraph()
         self._mutex = threading.Lock()
-        self.on_edge: list[Callable[[Edge], None]] = []
+        self.on_edge: list[Callable[[LockEdge], None]] = []
         """Told of each new edge: the event log."""
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
@@ -133,9 +133,9 @@ class LockOrder:
                 live = capture(3)
             first = exact(held.node.stack, live)
             told = describe_held(st)
-            self._learn(Edge(held.cls, node.cls, first, live, st.td, binding, told))
+            self._learn(LockEdge(held.cls, node.cls, first, live, st.td, binding, told))
 
-    def _learn(self, edge: Edge) -> None:
+    def _learn(self, edge: LockEdge) -> None:
         with self._mutex:
             fresh = (edge.first, edge.then) not in self.graph.edges
             cycle = self.graph.add(edge)
@@ -255,7 +255,7 @@ def _resource(cls: str, res: Any) -> str:
     return f"busy {res}" if cls == BUSY else str(res)
 
 
-def cycle_finding(cycle: list[Edge]) -> Finding:
+def cycle_finding(cycle: list[LockEdge]) -> Finding:
     """The report: who holds and who wants what, side by side; the stacks; all that was held."""
     classes = [edge.first for edge in cycle]
     start = classes.index(min(classes))
@@ -275,7 +275,7 @@ def cycle_finding(cycle: list[Edge]) -> Finding:
     )
 
 
-def two_columns(cycle: list[Edge]) -> list[str]:
+def two_columns(cycle: list[LockEdge]) -> list[str]:
     """The scenario that deadlocks: one column for each edge of the cycle."""
     heads, holds, wants = [], [], []
     for n, edge in enumerate(cycle):
@@ -289,7 +289,7 @@ def two_columns(cycle: list[Edge]) -> list[str]:
     return ["".join(cell.ljust(width) for cell in row).rstrip() for row in rows]
 
 
-def edge_sites(edge: Edge) -> tuple[Site, Site]:
+def edge_sites(edge: LockEdge) -> tuple[Site, Site]:
     """Both ends of an edge, for the graph's printer."""
     return (
         Site(str(edge.td), "", f"took {edge.first}", resolve(edge.first_stack)),
@@ -297,4 +297,12 @@ def edge_sites(edge: Edge) -> tuple[Site, Site]:
     )
 
 
-__all__ = ["PAGE", "Edge", "LockOrder", "OrderGraph", "cycle_finding", "edge_sites", "two_columns"]
+__all__ = [
+    "PAGE",
+    "LockEdge",
+    "LockOrder",
+    "OrderGraph",
+    "cycle_finding",
+    "edge_sites",
+    "two_columns",
+]

@@ -14,14 +14,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from smpvm.check.base import HeldTracker
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.held import HeldTracker
 from smpvm.check.stacks import RawStack, capture, functions
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
 
 
-class Scan:
+class ScanRecord:
     """One scan under way."""
 
     __slots__ = ("following", "left", "marker", "met", "q", "stack", "start", "steps", "td")
@@ -51,14 +51,14 @@ class Markers(Probe):
         self._count = itertools.count(1)
         self._joined: dict[Any, int] = {}
         """Page → when it last joined a queue or moved within one."""
-        self._scans: dict[Any, list[Scan]] = {}
+        self._scans: dict[Any, list[ScanRecord]] = {}
         """Queue → the scans under way on it."""
-        self._markers: dict[Any, Scan] = {}
+        self._markers: dict[Any, ScanRecord] = {}
 
     # -- scans
 
     def scan_begin(self, td: Any, q: Any, marker: Any, maxscan: int) -> None:
-        scan = Scan(td, q, marker, next(self._count), capture(2))
+        scan = ScanRecord(td, q, marker, next(self._count), capture(2))
         for other in self._scans.setdefault(q, []):
             if other.td is td:
                 self._stale(other, "begins another scan of it")
@@ -94,7 +94,7 @@ class Markers(Probe):
         del self._markers[marker]
 
     @staticmethod
-    def _on_queue(scan: Scan) -> bool:
+    def _on_queue(scan: ScanRecord) -> bool:
         """Is its marker still linked into the queue?"""
         marker = scan.marker
         return (
@@ -130,7 +130,7 @@ class Markers(Probe):
             self._moved(scans, m)
         self._joined[m] = next(self._count)
 
-    def _moved(self, scans: list[Scan], m: Any) -> None:
+    def _moved(self, scans: list[ScanRecord], m: Any) -> None:
         joined = self._joined.get(m, 0)
         for scan in scans:
             if joined < scan.start and m not in scan.met:
@@ -170,7 +170,7 @@ class Markers(Probe):
 
     # -- reporting
 
-    def _hop_over(self, scan: Scan, m: Any) -> None:
+    def _hop_over(self, scan: ScanRecord, m: Any) -> None:
         passed: list[str] = []
         node = scan.following
         while node is not None and node is not m and len(passed) < 8:
@@ -186,7 +186,7 @@ class Markers(Probe):
             [str(scan.q), str(m), *passed],
         )
 
-    def _unvisited(self, scan: Scan) -> None:
+    def _unvisited(self, scan: ScanRecord) -> None:
         missed = [
             str(m)
             for m in scan.q.pages()
@@ -201,7 +201,7 @@ class Markers(Probe):
             [str(scan.q), *missed[:8]],
         )
 
-    def _stale(self, scan: Scan, when: str) -> None:
+    def _stale(self, scan: ScanRecord, when: str) -> None:
         self._add(
             scan,
             "stale",
@@ -223,7 +223,7 @@ class Markers(Probe):
             )
         )
 
-    def _add(self, scan: Scan, what: str, title: str, why: str, objects: list[str]) -> None:
+    def _add(self, scan: ScanRecord, what: str, title: str, why: str, objects: list[str]) -> None:
         self.log.add(
             Finding(
                 "marker",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from smpvm.check.base import HeldTracker, describe_held
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.held import HeldTracker, describe_held
 from smpvm.check.stacks import capture, exact, functions
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 
 KIND: Final = {
     "spin-recursion": "recursion",

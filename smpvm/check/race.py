@@ -7,7 +7,7 @@ to block), atomic operations on the same field, wakeup → resume, thread start 
 
 The usual case must be cheap.  An *epoch* is one int (clock and thread), and an access by the
 thread that touched the field last is one comparison.  A release costs no copying: what a thread
-knows of the others is copied only after it has learned something new (``clocks.Known.frozen``).
+knows of the others is copied only after it has learned something new (``VectorClock.frozen``).
 """
 
 from __future__ import annotations
@@ -19,11 +19,21 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
-from smpvm.check.base import HeldTracker, ThreadState, describe_held
-from smpvm.check.clocks import ONE, TID_MASK, Benign, Clash, Known, Named, Release, Shared, Var
+from smpvm.check.clocks import (
+    ONE,
+    TID_MASK,
+    Benign,
+    Clash,
+    Named,
+    Release,
+    Shared,
+    Var,
+    VectorClock,
+)
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.held import HeldTracker, ThreadState, describe_held
 from smpvm.check.stacks import KEEP, PLACES, capture, functions, kind_of, shown
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
 KEPT: Final = 64
@@ -48,27 +58,27 @@ class Races(Probe):
         threads it may miss a few: a mutex would cost more than the rest of the check."""
         self._names: dict[int, list[tuple[int, Named]]] = {}
         """Slot → since which epoch it was whose; the last few."""
-        self._free: deque[Known] = deque()
+        self._free: deque[VectorClock] = deque()
         """The clocks of ended threads, whose slots can be taken over, the oldest first."""
         self._mutex = threading.Lock()
         self._hook = self.access_hook(lambda: None)
 
-    def _known(self, td: Any) -> Known:
+    def _known(self, td: Any) -> VectorClock:
         st: ThreadState = td.observed or self.tracker.state(td)
-        known: Known | None = st.vc
+        known: VectorClock | None = st.vc
         if known is None:
             known = st.vc = self._new(td)
         return known
 
-    def _new(self, td: Any) -> Known:
+    def _new(self, td: Any) -> VectorClock:
         """A clock for *td*.  With the slot of an ended thread it is ordered after that thread."""
         with self._mutex:
             if len(self._free) > KEPT:
                 old = self._free.popleft()
-                known = Known(old.tid, old.epoch + ONE)
+                known = VectorClock(old.tid, old.epoch + ONE)
                 known.others, known.frozen = old.others, True
             else:
-                known = Known(len(self._names) + 1)
+                known = VectorClock(len(self._names) + 1)
             names = self._names.setdefault(known.tid, [])
             names.append((known.epoch, Named(td.name, td.role)))
             del names[:-8]

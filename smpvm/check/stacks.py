@@ -23,15 +23,16 @@ import smpvm
 RawStack = tuple[tuple[CodeType, int], ...]
 
 HOME = str(Path(smpvm.__file__).parent) + "/"
-_KEPT = ("vm/", "kern/", "scenarios/", "workload/", "museum/")
+_KEPT = ("vm/", "kern/", "repairs/", "scenarios/", "workload/", "museum/")
 _PLUMBING = (
     "kern/kernel.py",
     "kern/shared.py",
     "kern/access.py",
     "kern/thread.py",
     "kern/atomic.py",
+    "kern/probe.py",
 )
-_PRIMITIVES = ("kern/", "vm/page_busy.py")
+_PRIMITIVES = ("kern/", "vm/page/busy.py")
 _HELPERS = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_busy")
 """Methods that only take or give back a lock for their caller, by qualified name."""
 _FLOOR = "explore/engine.py"

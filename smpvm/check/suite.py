@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from smpvm.check.base import HeldTracker
 from smpvm.check.finding import FindingLog
+from smpvm.check.held import HeldTracker
+from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
 from smpvm.check.panics import Panics
 from smpvm.check.race import Races
-from smpvm.check.trace import LockTrace
 from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 
 CHECKS: Final = ("order", "waitfor", "wakeup", "race", "marker")
 DEFAULT: Final = frozenset(CHECKS) - {"race"}

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from smpvm.check.base import BUSY, HeldTracker, ThreadState, describe_held
 from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.held import BUSY, HeldTracker, ThreadState, describe_held
 from smpvm.check.stacks import RawStack, capture, exact, functions
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 
 
 class Wait:

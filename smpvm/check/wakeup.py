@@ -17,16 +17,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from smpvm.check.base import HeldTracker, ThreadState
 from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.held import HeldTracker, ThreadState
 from smpvm.check.stacks import RawStack, capture, functions
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 
 LOOK = 0.002
 """Host seconds between two looks at the conditions of those who sleep with a timer."""
 
 
-class Sleep:
+class SleepRecord:
     """One sleep of one thread."""
 
     __slots__ = (
@@ -74,9 +74,9 @@ class LostWakeups(Probe):
         self.spurious: Counter[str] = Counter()
         """Wakeups that found the condition false, by wmesg."""
         self._mutex = threading.Lock()
-        self._late: list[tuple[float, ThreadState, Sleep]] = []
+        self._late: list[tuple[float, ThreadState, SleepRecord]] = []
         """Sleeps that a timer ended although their condition holds, and until when to wait."""
-        self._timed: dict[Any, list[Sleep]] = {}
+        self._timed: dict[Any, list[SleepRecord]] = {}
         """Sleeps with a timer that have not returned, by identity."""
         self._next_look = 0.0
 
@@ -85,7 +85,7 @@ class LostWakeups(Probe):
     ) -> None:
         st = td.observed or self.tracker.state(td)
         start = self._ticks()
-        st.sleeping = sleep = Sleep(ident, wmesg, timo, cond, start, capture(2))
+        st.sleeping = sleep = SleepRecord(ident, wmesg, timo, cond, start, capture(2))
         if self._timed and not self._serial():
             self._look(st)
         if timo and cond is not None:
@@ -169,7 +169,7 @@ class LostWakeups(Probe):
         k = self.tracker.k
         return k is None or bool(k.carrier.serial)
 
-    def holds(self, sleep: Sleep) -> bool | None:
+    def holds(self, sleep: SleepRecord) -> bool | None:
         """Is the condition true now?  None when it cannot be told (half-changed state)."""
         assert sleep.cond is not None
         k = self.tracker.k
@@ -181,7 +181,7 @@ class LostWakeups(Probe):
         except (AttributeError, KeyError, IndexError, TypeError, RuntimeError):
             return None
 
-    def _timer_saved(self, st: ThreadState, sleep: Sleep) -> None:
+    def _timer_saved(self, st: ThreadState, sleep: SleepRecord) -> None:
         """The wakeup may be on its way still: judged after the grace, or at the next idle."""
         wait = float("inf") if self._serial() else self.grace
         self._late.append((time.monotonic() + wait, st, sleep))
@@ -216,7 +216,7 @@ class LostWakeups(Probe):
         self.settle(now=float("inf"))
         return len(first)
 
-    def _ready_sleepers(self) -> list[tuple[ThreadState, Sleep]]:
+    def _ready_sleepers(self) -> list[tuple[ThreadState, SleepRecord]]:
         found = []
         for st in self.tracker.all_states():
             sleep = st.sleeping
@@ -224,7 +224,7 @@ class LostWakeups(Probe):
                 found.append((st, sleep))
         return found
 
-    def _report(self, kind: str, st: ThreadState, sleep: Sleep) -> None:
+    def _report(self, kind: str, st: ThreadState, sleep: SleepRecord) -> None:
         saved = "; only a timer ends it" if kind == "masked-lost-wakeup" else ""
         self.log.add(
             Finding(

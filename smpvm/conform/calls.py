@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smpvm.state import names
-from smpvm.vm.scan import Tally
-from smpvm.vm.scan_cache import BigProc
+from smpvm.vm.pageout.marker import Tally
+from smpvm.vm.pageout.scan_cache import BigProc
 
 if TYPE_CHECKING:
     from smpvm.conform.env import Env
-    from smpvm.vm.page_struct import Page
+    from smpvm.vm.page.struct import Page
 
 Args = dict[str, Any]
 Returns = dict[str, Any]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.conform.carrier import Stuck
 from smpvm.conform.ops import apply
-from smpvm.host.probe import Probe
 from smpvm.kern.errno import EWOULDBLOCK
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
+from smpvm.kern.probe import Probe
 from smpvm.kern.tsleep import Addr
-from smpvm.vm.object_base import VmObject
-from smpvm.vm.page_struct import PG_BUSY, PG_SBUSY, PG_WANTED, Page
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_BUSY, PG_SBUSY, PG_WANTED, Page
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smpvm.state import names
-from smpvm.vm.page_struct import PG_BUSY, Page
+from smpvm.vm.page.struct import PG_BUSY, Page
 from smpvm.vm.param import VM_PROT_NONE, u32
 
 if TYPE_CHECKING:

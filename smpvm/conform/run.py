@@ -20,12 +20,13 @@ from smpvm.conform.diff import (
 from smpvm.conform.env import Console, Env, StopRun
 from smpvm.conform.vectors import Vector, VectorError, read_vectors
 from smpvm.conform.world import HeldToken, LoggedLock, kernel_world, vm_world
-from smpvm.host.exits import CLEAN, FOUND
+from smpvm.exits import CLEAN, FOUND
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
 from smpvm.state import StateError, check, dump, load
-from smpvm.vm.coverage import COVERAGE
-from smpvm.vm.vm import Vm, compose
+from smpvm.vm.build import build_vm
+from smpvm.vm.pageout.coverage import COVERAGE
+from smpvm.vm.vm import Vm
 
 SEED_LINES = {row.function: row.lines for row in COVERAGE if not row.branch} | {
     "PQAVERAGE": "220-231"
@@ -73,7 +74,7 @@ def source_of(function: str) -> str:
 
 
 @dataclass
-class Result:
+class VectorResult:
     """One vector's outcome."""
 
     name: str
@@ -94,13 +95,13 @@ class Result:
 
 
 @dataclass
-class Report:
+class ConformReport:
     """A whole run."""
 
-    results: list[Result] = field(default_factory=list)
+    results: list[VectorResult] = field(default_factory=list)
 
     @property
-    def failed(self) -> list[Result]:
+    def failed(self) -> list[VectorResult]:
         """The vectors that do not agree."""
         return [r for r in self.results if not r.agrees]
 
@@ -152,23 +153,23 @@ class Report:
 
 def conform(
     files: Sequence[str | Path],
-    overrides: Iterable[type] = (),
+    changes: Iterable[type] = (),
     *,
     functions: Sequence[str] = (),
     stop_after: int = 0,
-) -> Report:
-    """Run every vector of *files*; *overrides* (repairs, mutations) are mixed into the model.
+) -> ConformReport:
+    """Run every vector of *files*; *changes* (repairs, mutations) are mixed into the model.
 
     With *functions* only their vectors are run; with *stop_after* the run ends when that many
     vectors disagree.  Raises VectorError for a file that cannot be used.
     """
-    report = Report()
+    report = ConformReport()
     for path in files:
         for vector in read_vectors(path):
             if functions and vector["function"] not in functions:
                 continue
             try:
-                result = run_vector(vector, overrides)
+                result = run_vector(vector, changes)
             except Damage as error:
                 raise VectorError(f"{path}: {vector['name']}: {error}") from None
             report.results.append(result)
@@ -181,7 +182,7 @@ class Damage(ValueError):
     """A vector that cannot be run; the text says why."""
 
 
-def build(env: Env, overrides: Iterable[type] = ()) -> Vm:
+def build(env: Env, changes: Iterable[type] = ()) -> Vm:
     """A machine for one vector: the model's own, but for what FORMAT.md calls the environment."""
     c = env.config
     config = Config(
@@ -199,22 +200,22 @@ def build(env: Env, overrides: Iterable[type] = ()) -> Vm:
         hz=config.hz,
         ncpus=config.ncpus,
         spin_pool=64,
-        classes=kernel_world(env),
+        parts=kernel_world(env),
     )
     k.boot.cpu = c["cpuid"]
-    vm = Vm(k, config, compose([*vm_world(env), *overrides]))
+    vm = build_vm(k, config, [*vm_world(env), *changes])
     env.k, env.vm = k, vm
     return vm
 
 
-def run_vector(vector: Vector, overrides: Iterable[type] = ()) -> Result:
+def run_vector(vector: Vector, changes: Iterable[type] = ()) -> VectorResult:
     """Load the state, make the call, and compare everything.  Raises Damage."""
     if vector["function"] not in CALLS:
         raise Damage(f"unknown function {vector['function']!r}")
     try:
         check(vector["before"], vector["config"]["pq_l2_size"], settled=False)
         env = Env(vector)
-        vm = build(env, overrides)
+        vm = build(env, changes)
         env.roster = load(vm, vector["before"], settled=None)
     except (StateError, ConfigError) as error:
         raise Damage(str(error)) from None
@@ -235,7 +236,7 @@ def run_vector(vector: Vector, overrides: Iterable[type] = ()) -> Result:
     if vm.k.boot.spins and "panic" not in returns:
         differences.append(Difference("spinlocks held", [], [str(s) for s in vm.k.boot.spins]))
     differences += compare_state(vector["after"], dump(env.roster))
-    return Result(vector["name"], vector["function"], differences)
+    return VectorResult(vector["name"], vector["function"], differences)
 
 
 def _log_lock(env: Env, map_: Any) -> None:

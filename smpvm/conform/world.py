@@ -1,4 +1,4 @@
-"""The classes that take the place of the model's where FORMAT.md says that the world answers.
+"""The changes that take the place of the model's where FORMAT.md says that the world answers.
 
 ``world`` builds them for one Env; each is a subclass of the model's own class and replaces no more
 than the functions that the recording replaced.
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from smpvm.conform.env import Env
 from smpvm.kern.clock import Clock
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK, Lock
+from smpvm.kern.lwkt import Sched
 from smpvm.kern.proc import SZOMB, Proc, Procs
-from smpvm.kern.sched import Sched
 from smpvm.kern.token import Token
-from smpvm.kern.tsleep import Sleep
+from smpvm.kern.tsleep import SleepQueue
 from smpvm.kern.vnode import Vnode, Vnodes
-from smpvm.vm.glue import Glue
-from smpvm.vm.object import Objects
-from smpvm.vm.page import Pages
-from smpvm.vm.page_struct import PG_SWAPINPROG, PG_SWAPPED, Page
-from smpvm.vm.pager import Pagers
+from smpvm.vm.object.objects import Objects
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.page.struct import PG_SWAPINPROG, PG_SWAPPED, Page
+from smpvm.vm.pager.pagers import Pagers
+from smpvm.vm.pager.swap import SwapPager
+from smpvm.vm.pager.syncer import Syncer
 from smpvm.vm.param import (
     OBJT_DEAD,
     OBJT_DEFAULT,
@@ -33,19 +34,18 @@ from smpvm.vm.param import (
     VM_PAGER_NAMES,
     VM_PAGER_PEND,
 )
-from smpvm.vm.pmap import Pmaps
-from smpvm.vm.swap_pager import SwapPager
-from smpvm.vm.syncer import Syncer
+from smpvm.vm.pmap.pmaps import Pmaps
+from smpvm.vm.proc.glue import Glue
 
 if TYPE_CHECKING:
-    from smpvm.vm.object_base import VmObject
-    from smpvm.vm.pmap import Pmap
+    from smpvm.vm.object.struct import VmObject
+    from smpvm.vm.pmap.pmaps import Pmap
 
 
 def kernel_world(env: Env) -> dict[str, type]:
-    """Replacements among the kernel's parts (``kern.kernel.default_classes``)."""
+    """Changed parts of the kernel (``kern.kernel.default_parts``)."""
 
-    class ScriptSleep(Sleep):
+    class ScriptSleep(SleepQueue):
         def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
             pass
 
@@ -147,7 +147,7 @@ class LoggedLock(Lock):
 
 
 def vm_world(env: Env) -> list[type]:
-    """Replacements among the VM's subsystems, for ``compose``."""
+    """Changes of the VM's subsystems."""
 
     class ScriptPages(Pages):
         def cpu_topology(self, cpuid: int) -> tuple[int, int, int, int]:

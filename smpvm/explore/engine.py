@@ -14,15 +14,15 @@ from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site
 from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.config import ConfigError
-from smpvm.explore.find import ScenarioError, spec_of
-from smpvm.explore.roundrobin import Fair
+from smpvm.explore.registry import ScenarioError, spec_of
 from smpvm.explore.scenario import ScenarioClass
-from smpvm.explore.schedule import Namer, Schedule, runs_of
-from smpvm.explore.scheduler import SerialCarrier, Strategy
+from smpvm.explore.strategy.base import SerialCarrier, Strategy
+from smpvm.explore.strategy.roundrobin import Fair
+from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
-from smpvm.host.probe import Probe
-from smpvm.host.strand import AWAIT
+from smpvm.host.serialthread import AWAIT
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
 
 
@@ -164,9 +164,9 @@ class Execution:
             )
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
-            kind = getattr(body, "wrong_kind", "assertion")
+            kind = getattr(body, "failure_kind", "assertion")
             try:
-                for text in body.wrong():
+                for text in body.failures():
                     self._add(kind, text)
             except (Exception, SystemExit) as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
@@ -184,7 +184,7 @@ class Execution:
         known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
         if known & set(self.log.kinds()):
             return
-        live = [s for s in carrier.strands if not s.done and not s.daemon]
+        live = [s for s in carrier.threads if not s.done and not s.daemon]
         lines = who_waits(self.k)
         if starved := self._starved():
             kind, what = "starvation", starved
@@ -212,7 +212,7 @@ class Execution:
         suffix = carrier.log[carrier.steps_before_fair :]
         ran = {tid for tid, *_ in suffix}
         taken = [obj for _, kind, obj, _ in suffix if kind in (ACQUIRE, ACQUIRE_SHARED)]
-        for s in carrier.strands:
+        for s in carrier.threads:
             if s.done or s.daemon or s.tid in ran or s.ready is None:
                 continue
             if any(obj is s.op[2] for obj in taken):

@@ -47,7 +47,7 @@ from smpvm.kern.tsleep import PINTERLOCKED
 class Body(Protocol):
     """What the engine asks of one execution's scenario object."""
 
-    def wrong(self) -> list[str]:
+    def failures(self) -> list[str]:
         """What is not as it must be, when all threads have ended."""
 
 
@@ -173,7 +173,7 @@ class Scenario:
 
     # -- what the engine asks
 
-    def wrong(self) -> list[str]:
+    def failures(self) -> list[str]:
         """The failed assertion of ``check``, if any."""
         with self.k.quietly():
             try:
@@ -198,7 +198,7 @@ def run_native(scenario: Any, times: int = 100, patience: float = 10.0) -> list[
         failed = [*k.errors, *k.panics]
         wrong += [f"run {n}: {td}: {type(why).__name__}: {why}" for td, why in failed]
         if not left and not failed:
-            wrong += [f"run {n}: {text}" for text in body.wrong()]
+            wrong += [f"run {n}: {text}" for text in body.failures()]
         carrier.stop()
     return wrong
 

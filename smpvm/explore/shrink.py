@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.find import resized, spec_of
-from smpvm.explore.portfolio import make_strategy
-from smpvm.explore.replay import Guided, switches_of
+from smpvm.explore.registry import resized, spec_of
 from smpvm.explore.scenario import ScenarioClass
-from smpvm.explore.words import plural
+from smpvm.explore.strategy.portfolio import make_strategy
+from smpvm.explore.strategy.replay import Guided, switches_of
+from smpvm.text import plural
 
 Item = tuple[tuple[int, int], int]
 

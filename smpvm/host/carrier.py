@@ -35,7 +35,7 @@ Access = Callable[..., None]
 and the thread where it is known."""
 
 
-class Several(NamedTuple):
+class Compound(NamedTuple):
     """The operand of one step on fields of several objects."""
 
     parts: tuple[tuple[Any, str], ...]

@@ -31,7 +31,7 @@ def _gil_enabled() -> bool:
     return True if asks is None else asks()
 
 
-class _Seat:
+class _ThreadSlot:
     """What the carrier knows of one thread: its permit, and how far its spin has come."""
 
     __slots__ = ("host", "last_turn", "permit", "slice_end", "turns")
@@ -71,7 +71,7 @@ class NativeCarrier:
 
     def adopt(self, td: Carried) -> None:
         """The calling host thread carries *td* from now on."""
-        td.carrier_data = _Seat()
+        td.carrier_data = _ThreadSlot()
         self._local.td = td
         with self._guard:
             self._adopted.append(td)
@@ -85,7 +85,7 @@ class NativeCarrier:
 
     def spawn(self, td: Carried) -> None:
         """A host thread of its own for *td*."""
-        seat = td.carrier_data = _Seat()
+        seat = td.carrier_data = _ThreadSlot()
         seat.host = threading.Thread(target=self._body, args=(td,), name=td.name)
         with self._guard:
             self._live[td.tid] = td
@@ -115,7 +115,7 @@ class NativeCarrier:
 
     def park(self, timeout: int | None) -> bool:
         """Wait for the permit, *timeout* ticks at most; False when the timer ended it."""
-        seat: _Seat = self._local.td.carrier_data
+        seat: _ThreadSlot = self._local.td.carrier_data
         if self.stopping:
             raise Stopped
         if timeout is None:
@@ -140,7 +140,7 @@ class NativeCarrier:
         """
         if self.stopping:
             raise Stopped
-        seat: _Seat = self._local.td.carrier_data
+        seat: _ThreadSlot = self._local.td.carrier_data
         if time.monotonic_ns() - seat.last_turn > _SAME_SPIN_NS:
             seat.turns = 0
         seat.turns += 1
@@ -160,14 +160,14 @@ class NativeCarrier:
             raise Stopped
         os.sched_yield()  # sleep(0) is a real sleep: its timer takes 70 microseconds
         # Waiting for the CPU (the GIL) is no part of the new slice.
-        seat: _Seat = self._local.td.carrier_data
+        seat: _ThreadSlot = self._local.td.carrier_data
         seat.slice_end = time.monotonic() + _SLICE
 
     def slice_over(self) -> bool:
         """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?"""
         if self.stopping:
             raise Stopped
-        seat: _Seat = self._local.td.carrier_data
+        seat: _ThreadSlot = self._local.td.carrier_data
         return time.monotonic() >= seat.slice_end
 
     # -- time and the end

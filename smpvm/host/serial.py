@@ -1,8 +1,8 @@
 """One thread at a time: every switch is a decision of the scheduler.
 
 The schedule point comes before the operation, so that at each decision the next operation of every
-thread is known (``Strand.op``).  What has been executed is the *log*: one ``Op`` for each step, in
-order.  Time is virtual: it moves only when nobody can run, to the earliest timer.
+thread is known (``SerialThread.op``).  What has been executed is the *log*: one ``Op`` for each
+step, in order.  Time is virtual: it moves only when nobody can run, to the earliest timer.
 
 A thread that spins is not runnable until something that it read has been written by another; a
 pending acquire is not runnable while its ``ready()`` is false.  So an execution ends when everybody
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from smpvm.host.carrier import ACQUIRE_SHARED, WRITE, YIELD, Access, Carried, Stopped
-from smpvm.host.strand import AWAIT, CLOCK, RESUME, TIMER, Op, Scheduler, Strand
+from smpvm.host.runnable import Watched
+from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, TIMER, Op, Scheduler, SerialThread
 from smpvm.host.switcher import make_switcher
-from smpvm.host.watched import Watched
 
 _IDLE_FIRES: Final = 200
 """Timers that may fire in a row without a step of a thread that must end."""
@@ -58,7 +58,7 @@ class SerialCarrier(Watched):
         """Called in the boot thread when all have ended (but for daemons), before they are."""
         self.on_stuck: Callable[[], None] | None = None
         """Called in the boot thread when the run is stuck, before the threads are ended."""
-        self.strands: list[Strand] = []
+        self.threads: list[SerialThread] = []
         self.left: list[tuple[Op, bool]] = []
         """What the threads that had not ended were about to do, and whether it had to wait until
         it was ready."""
@@ -75,15 +75,15 @@ class SerialCarrier(Watched):
         self._idle_fires = 0
         self._last_timer = 0
         self._daemons: set[int] = {CLOCK}
-        self.boot: Strand
+        self.boot: SerialThread
         """The thread that sets up, and waits."""
-        self._me: Strand
+        self._me: SerialThread
 
     # -- threads
 
     def adopt(self, td: Carried) -> None:
         """The boot thread: it sets up, then waits in ``join`` while the others run."""
-        boot = Strand(td)
+        boot = SerialThread(td)
         boot.started = True
         boot.go = self._switcher.here()
         td.carrier_data = boot
@@ -91,14 +91,14 @@ class SerialCarrier(Watched):
 
     def spawn(self, td: Carried) -> None:
         """*td* is runnable from now on; it starts when the scheduler chooses it."""
-        strand = Strand(td)
-        td.carrier_data = strand
-        strand.cause = len(self.log) - 1
-        strand.go = self._switcher.make(lambda: self._body(strand))
-        self.strands.append(strand)
-        self._enable(strand)
+        thread = SerialThread(td)
+        td.carrier_data = thread
+        thread.cause = len(self.log) - 1
+        thread.go = self._switcher.make(lambda: self._body(thread))
+        self.threads.append(thread)
+        self._enable(thread)
 
-    def _body(self, me: Strand) -> None:
+    def _body(self, me: SerialThread) -> None:
         me.started = True
         try:
             if not self.stopping:
@@ -116,8 +116,8 @@ class SerialCarrier(Watched):
 
     def set_daemon(self, td: Carried) -> None:
         """The execution does not wait for *td* to end."""
-        strand: Strand = td.carrier_data
-        strand.daemon = True
+        thread: SerialThread = td.carrier_data
+        thread.daemon = True
         self._daemons.add(td.tid)
 
     def current(self) -> Carried:
@@ -193,7 +193,7 @@ class SerialCarrier(Watched):
 
         return access
 
-    def _wait_ready(self, me: Strand, ready: Callable[[], bool]) -> None:
+    def _wait_ready(self, me: SerialThread, ready: Callable[[], bool]) -> None:
         """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
         me.ready = ready
         self._gated += 1
@@ -216,14 +216,14 @@ class SerialCarrier(Watched):
         self._slow -= 1
         self.gates.append(len(self.log))
 
-    def _inert_point(self, me: Strand, ready: Callable[[], bool] | None) -> None:
+    def _inert_point(self, me: SerialThread, ready: Callable[[], bool] | None) -> None:
         if me is not self.boot:
             if self.stopping:
                 raise Stopped
         elif ready is not None and not ready():
             raise RuntimeError("the boot thread waits for a lock that nobody will release")
 
-    def _step(self, me: Strand) -> None:
+    def _step(self, me: SerialThread) -> None:
         """Log the pending operation of *me* as done, with what made it possible."""
         if me.cause >= 0:
             self.causes[len(self.log)] = me.cause
@@ -232,21 +232,21 @@ class SerialCarrier(Watched):
         if len(self.log) >= self._limit:
             self._over(me)
 
-    def _switch(self, nxt: Strand | None) -> None:
+    def _switch(self, nxt: SerialThread | None) -> None:
         """Pass control to *nxt* (None: to the boot thread); returns when it is our turn again."""
         self._me = nxt = nxt or self.boot
         nxt.go()
         if self.stopping:
             raise Stopped
 
-    def _pick(self, current: Strand | None) -> Strand | None:
-        """The next strand to run; None when the execution is over."""
+    def _pick(self, current: SerialThread | None) -> SerialThread | None:
+        """The next thread to run; None when the execution is over."""
         while True:
             runnable = self._runnable
             if self._gated:
-                for strand in runnable if len(runnable) < 2 else tuple(runnable):
-                    if strand.ready is not None and not strand.ready():
-                        self._bar(strand)
+                for thread in runnable if len(runnable) < 2 else tuple(runnable):
+                    if thread.ready is not None and not thread.ready():
+                        self._bar(thread)
             if self._told:
                 self._slow -= 1
                 return self._told.pop(0)
@@ -267,7 +267,7 @@ class SerialCarrier(Watched):
 
     def _advance(self) -> bool:
         """Nobody can run: move time to the earliest timer.  False: the execution is over."""
-        waiting = [s for s in self.strands if not s.done]
+        waiting = [s for s in self.threads if not s.done]
         wanted = [s for s in waiting if not s.daemon]
         if not wanted and not self.boot.parked:
             return False
@@ -284,16 +284,16 @@ class SerialCarrier(Watched):
         self._last_timer = len(self.log) + 1
         self._ticks = now = max(self._ticks, min(timers))
         self.log.append((CLOCK, TIMER, None, ""))
-        for strand in (*waiting, self.boot):
-            if strand.deadline is not None and strand.deadline <= now:
-                strand.deadline = None
-                strand.cause = len(self.log) - 1
-                ident = getattr(strand.td, "wchan", None)
-                strand.op = (strand.tid, RESUME, strand.td if ident is None else ident, "")
-                self._enable(strand)
+        for thread in (*waiting, self.boot):
+            if thread.deadline is not None and thread.deadline <= now:
+                thread.deadline = None
+                thread.cause = len(self.log) - 1
+                ident = getattr(thread.td, "wchan", None)
+                thread.op = (thread.tid, RESUME, thread.td if ident is None else ident, "")
+                self._enable(thread)
         return True
 
-    def _over(self, me: Strand) -> None:
+    def _over(self, me: SerialThread) -> None:
         if self._fair is not None and self.steps_before_fair is None:
             self.steps_before_fair = len(self.log)
             self._choose = self._fair.choose
@@ -339,14 +339,14 @@ class SerialCarrier(Watched):
 
     def unpark(self, td: Carried) -> None:
         """Let *td* return from ``park``; one is remembered."""
-        strand: Strand = td.carrier_data
-        if strand.permit:
+        thread: SerialThread = td.carrier_data
+        if thread.permit:
             return
-        strand.permit = True
-        if strand.parked and not strand.runnable:
-            strand.deadline = None
-            strand.cause = len(self.log) - 1
-            self._enable(strand)
+        thread.permit = True
+        if thread.parked and not thread.runnable:
+            thread.deadline = None
+            thread.cause = len(self.log) - 1
+            self._enable(thread)
 
     def relax(self, *watched: object) -> None:
         """Not runnable until something that the thread read of *watched* is written by another."""
@@ -384,7 +384,7 @@ class SerialCarrier(Watched):
         self.stopping = True
         self.inert = True
 
-    _next: Strand | None = None
+    _next: SerialThread | None = None
 
     def _run(self) -> None:
         """In the boot thread: let the others run until the execution is over or boot may go on."""
@@ -406,7 +406,7 @@ class SerialCarrier(Watched):
         """
         if not self.stopping:
             self._run()
-        left = [s.td for s in self.strands if not s.done and not s.daemon]
+        left = [s.td for s in self.threads if not s.done and not s.daemon]
         ended = self.on_stuck if self.stuck else self.on_rest
         if ended is not None and not self.stopping and self.stuck not in ("cut", "limit"):
             ended()
@@ -416,18 +416,18 @@ class SerialCarrier(Watched):
     def forget(self) -> None:
         """Nobody will ask any more: break the rings, so that the garbage collector is not needed
         for what is used once.  The carrier is of no use afterwards."""
-        for strand in (*self.strands, self.boot):
-            strand.td.forget()
+        for thread in (*self.threads, self.boot):
+            thread.td.forget()
         vars(self).clear()
 
     def unwind(self) -> None:
         """Raise Stopped in every thread that has not ended, and give up the host's contexts."""
-        self.failed = self.stopping and any(not s.done for s in self.strands)
+        self.failed = self.stopping and any(not s.done for s in self.threads)
         self.stop()
-        self.left = [(s.op, s.ready is not None) for s in self.strands if not s.done]
-        for strand in self.strands:
-            if strand.started and not strand.done:
-                self._me = strand
-                strand.go()
+        self.left = [(s.op, s.ready is not None) for s in self.threads if not s.done]
+        for thread in self.threads:
+            if thread.started and not thread.done:
+                self._me = thread
+                thread.go()
         self._me = self.boot
         self._switcher.close()

@@ -1,6 +1,6 @@
 """How the serial carrier passes control from one thread to another: greenlets, or real threads.
 
-Either way exactly one strand runs at a time, and the strand that runs says who is next.
+Either way exactly one thread runs at a time, and the thread that runs says who is next.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def have_greenlet() -> bool:
 
 
 class Switcher(Protocol):
-    """Makes, for the boot strand and for each spawned one, the call that passes control to it."""
+    """Makes, for the boot thread and for each spawned one, the call that passes control to it."""
 
     name: str
 
@@ -81,7 +81,7 @@ _POOL = _Pool()
 
 
 class Greenlets:
-    """Each strand on a greenlet of the calling host thread."""
+    """Each thread on a greenlet of the calling host thread."""
 
     name = "greenlet"
 
@@ -119,7 +119,7 @@ class Greenlets:
         self._home = None
 
 
-class _Seat:
+class _Baton:
     """A host thread's place: it runs while it has the baton."""
 
     __slots__ = ("baton", "started", "thread")
@@ -132,12 +132,12 @@ class _Seat:
 
 
 class HostThreads:
-    """Each strand on a real thread, all pinned to one CPU: the hand-off is several times faster."""
+    """Each thread on a real thread, all pinned to one CPU: the hand-off is several times faster."""
 
     name = "thread"
 
     def __init__(self) -> None:
-        self._home = _Seat(None)
+        self._home = _Baton(None)
         self._at = self._home
         self._threads: list[threading.Thread] = []
         self._affinity: set[int] | None = None
@@ -155,10 +155,10 @@ class HostThreads:
             self._at = self._home
             self._home.baton.release()
 
-        seat = _Seat(threading.Thread(target=body, daemon=True))
+        seat = _Baton(threading.Thread(target=body, daemon=True))
         return lambda: self._pass(seat)
 
-    def _pass(self, to: _Seat) -> None:
+    def _pass(self, to: _Baton) -> None:
         mine = self._at
         self._at = to
         if not to.started:

@@ -13,29 +13,29 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 from smpvm.host.carrier import Carrier, Stopped
-from smpvm.host.probe import Probe, Probes
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
+from smpvm.kern.lwkt import Sched
+from smpvm.kern.probe import Probe, Probes
 from smpvm.kern.proc import Procs
 from smpvm.kern.refcount import Refcounts
-from smpvm.kern.sched import Sched
 from smpvm.kern.shared import SILENT, Hook, instrumented
 from smpvm.kern.spinlock import SpinPool
 from smpvm.kern.thread import Misuse, Panic, Thread
 from smpvm.kern.token import Tokens
-from smpvm.kern.tsleep import PINTERLOCKED, Sleep
+from smpvm.kern.tsleep import PINTERLOCKED, SleepQueue
 from smpvm.kern.vnode import Vnodes
 
 T = TypeVar("T")
 
 
-def default_classes() -> dict[str, type]:
+def default_parts() -> dict[str, type]:
     """Attribute of ``Kernel`` → the model's class for it, in the order of construction."""
     return {
         "clock": Clock,
         "sched": Sched,
-        "sleep": Sleep,
+        "sleep": SleepQueue,
         "token": Tokens,
         "refcount": Refcounts,
         "proc": Procs,
@@ -47,13 +47,13 @@ class Kernel:
     """One machine's kernel context.
 
     ``point`` is the carrier's schedule point, or None where there is none (native): sites write
-    ``if (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.  *classes* replaces the parts
-    named in ``default_classes`` (a conformance script, a test).
+    ``if (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.  *parts* replaces those
+    named in ``default_parts`` (a conformance script, a test).
     """
 
     clock: Clock
     sched: Sched
-    sleep: Sleep
+    sleep: SleepQueue
     token: Tokens
     refcount: Refcounts
     proc: Procs
@@ -67,7 +67,7 @@ class Kernel:
         hz: int = 100,
         ncpus: int = 1,
         spin_pool: int = 8192,
-        classes: Mapping[str, type] | None = None,
+        parts: Mapping[str, type] | None = None,
     ) -> None:
         self.carrier = carrier
         self.hz = hz
@@ -95,10 +95,10 @@ class Kernel:
         self.boot = self.make_thread("boot", lambda: None)
         carrier.adopt(self.boot)
         self.spin_pool = SpinPool(self, spin_pool)
-        parts = default_classes()
-        if unknown := (classes or {}).keys() - parts.keys():
+        known = default_parts()
+        if unknown := (parts or {}).keys() - known.keys():
             raise TypeError(f"the kernel has no part {', '.join(sorted(unknown))}")
-        for name, cls in {**parts, **(classes or {})}.items():
+        for name, cls in {**known, **(parts or {})}.items():
             setattr(self, name, cls(self))
         self.lwkt_yield = self.sched.lwkt_yield
         self.lwkt_user_yield = self.sched.lwkt_user_yield
@@ -140,7 +140,7 @@ class Kernel:
         self.carrier.spawn(td)
 
     def join(self, td: Thread) -> None:
-        """Sleep until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
+        """SleepQueue until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
         # Looked at behind the interlock only: that step and the wakeup of the end are of one
         # identity, so that an explorer knows that their order matters.
         self.sleep.tsleep_interlock(td)

@@ -62,7 +62,7 @@ class Sleeper:
         return f"{self.td} sleeps on {self.ident} ({self.wmesg}{timer})"
 
 
-class Sleep:
+class SleepQueue:
     """The sleep queues of one machine.  An identity is any object that is hashable by identity."""
 
     def __init__(self, k: Kernel) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from smpvm.host.carrier import ATOMIC, READ, WAKEUP, WRITE
-from smpvm.host.probe import Probe
-from smpvm.host.strand import CLOCK, TIMER, Op
+from smpvm.host.serialthread import CLOCK, TIMER, Op
+from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
 
 

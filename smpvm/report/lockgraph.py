@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from smpvm.check.rules import DOCUMENTED, FORBIDDEN, Edge, Forbidden
+from smpvm.check.lockrules import DOCUMENTED, FORBIDDEN, Forbidden, Order
 from smpvm.report.locklog import LockLog, Times
 
 Edges = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -24,9 +24,9 @@ COLOUR: Final = {
 class Comparison:
     """Observed edges against documented ones; each list in alphabetical order."""
 
-    agreeing: list[Edge]
+    agreeing: list[Order]
     undocumented: list[tuple[str, str]]
-    never_seen: list[Edge]
+    never_seen: list[Order]
     forbidden: list[tuple[tuple[str, str], Forbidden]]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smpvm.check.trace import LOG_NAME, VERSION, rotated
+from smpvm.check.lockevents import LOG_NAME, VERSION, rotated
 
 
 class LogError(ValueError):

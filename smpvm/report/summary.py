@@ -97,7 +97,7 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
-    """The whole summary of a ``workload.stress.Result``."""
+    """The whole summary of a ``workload.stress.StressResult``."""
     out = [
         f"{result.profile}: {result.pages:,} pages, {result.swap_pages:,} swap pages, "
         f"{result.ncpus} CPUs, {result.processes:,} processes, {result.seconds:.1f} s"

@@ -19,8 +19,8 @@ vm_page_select_free, vm_page_wakeup.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect
-from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+from smpvm.scenarios.base import Situation, expect
+from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
 class BusyReuse(Situation):

@@ -15,8 +15,8 @@ vm_page_activate, vm_object_hold_try, vm_page_free_toq.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect, fixed
-from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
 class CacheLookup(Situation):

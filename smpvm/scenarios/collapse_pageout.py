@@ -17,7 +17,7 @@ swap_pager_copy, vm_object_pip_wait, vm_pageout_clean, vm_pageout_flush, swp_pag
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.base import VA, Situation, expect
 
 
 class CollapsePageout(Situation):
@@ -34,7 +34,7 @@ class CollapsePageout(Situation):
         self.map(self.p, pages=2)
         self.write(self.p, VA, 1)
         self.write(self.p, VA + PAGE_SIZE, 2)
-        self.child = vm.map.vmspace_fork(self.p.p_vmspace)
+        self.child = vm.vmspace.fork(self.p.p_vmspace)
         self.write(self.p, VA, 3)
         for m in vm.page_array:
             if m.object is not None:
@@ -43,7 +43,7 @@ class CollapsePageout(Situation):
 
     def threads(self) -> None:
         """The child's end, the daemon, the parent."""
-        self.spawn("exit", lambda: self.vm.map.vmspace_rel(self.child))
+        self.spawn("exit", lambda: self.vm.vmspace.rel(self.child))
         self.pagedaemon(self.launder)
         self.spawn("owner", self.owner, self.p)
 

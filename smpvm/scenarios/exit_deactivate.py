@@ -28,8 +28,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
-from smpvm.vm.mmap import PROT_RW
+from smpvm.scenarios.base import VA, Situation, expect
+from smpvm.vm.map.mmap import PROT_RW
 from smpvm.vm.param import VM_PROT_READ
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ vm_page_sleep_busy, pmap_enter.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, Situation, expect, fixed
 
 
 class FaultPageout(Situation):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.scenarios.small import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, Situation, expect, fixed
 
 if TYPE_CHECKING:
     from smpvm.kern.proc import Proc

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from smpvm.scenarios.small import Situation, fixed
-from smpvm.vm.page_struct import VM_ALLOC_NORMAL
+from smpvm.scenarios.base import Situation, fixed
+from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
 class LowMemory(Situation):

@@ -19,7 +19,7 @@ vm_pageout_scan_inactive, vget, vnode_pager_putpages.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.base import VA, Situation, expect
 
 
 class MsyncPageout(Situation):

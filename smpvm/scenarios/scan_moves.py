@@ -15,7 +15,7 @@ vm_page_free_toq, vm_page_cache, _vm_page_rem_queue_spinlocked.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation
+from smpvm.scenarios.base import Situation
 
 
 class ScanMoves(Situation):

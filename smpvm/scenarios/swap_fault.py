@@ -25,7 +25,7 @@ from __future__ import annotations
 from functools import partial
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect
+from smpvm.scenarios.base import VA, Situation, expect
 
 
 class SwapFault(Situation):

@@ -18,7 +18,7 @@ allproc_scan.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect, fixed
+from smpvm.scenarios.base import Situation, expect, fixed
 
 
 class SwapoutRequest(Situation):

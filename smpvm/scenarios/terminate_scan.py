@@ -19,7 +19,7 @@ swp_pager_async_iodone.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect, fixed
+from smpvm.scenarios.base import Situation, expect, fixed
 
 
 class TerminateScan(Situation):

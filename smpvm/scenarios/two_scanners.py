@@ -16,8 +16,8 @@ vm_page_and_queue_spin_lock, vm_page_cache, vm_page_activate.
 
 from __future__ import annotations
 
-from smpvm.scenarios.small import Situation, expect, fixed
-from smpvm.vm.page_struct import PG_REFERENCED
+from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.vm.page.struct import PG_REFERENCED
 
 
 class TwoScanners(Situation):

@@ -25,7 +25,7 @@ from __future__ import annotations
 from smpvm.config import PAGE_SIZE
 from smpvm.kern.lockmgr import LK_EXCLUSIVE
 from smpvm.kern.thread import TDF_DEADLKTREAT
-from smpvm.scenarios.small import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, Situation, expect, fixed
 
 BUFFER = VA + 16 * PAGE_SIZE
 

@@ -20,7 +20,7 @@ vm_page_busy_try, vm_page_cache.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.small import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, Situation, expect, fixed
 
 
 class WireScan(Situation):

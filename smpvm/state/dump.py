@@ -13,9 +13,9 @@ from smpvm.state import names
 from smpvm.state.load import LOOSE_PMAP_BITS
 from smpvm.state.roster import Roster
 from smpvm.state.rules import GLOBAL_NAMES
-from smpvm.vm.map_entry import MAPTYPE_NAMES, OBJECT_MAPTYPES, VmMap
-from smpvm.vm.object_base import VmObject
-from smpvm.vm.page_struct import PG_FICTITIOUS, PG_MARKER, Page
+from smpvm.vm.map.entry import MAPTYPE_NAMES, OBJECT_MAPTYPES, VmMap
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_FICTITIOUS, PG_MARKER, Page
 
 PAGE_NUMBERS = ("act_count", "busy", "hold_count", "wire_count", "valid", "dirty")
 

@@ -11,12 +11,12 @@ from smpvm.kern.vnode import VOBJDIRTY, Vnode
 from smpvm.state import names
 from smpvm.state.roster import Roster
 from smpvm.state.rules import GLOBAL_NAMES, State, check
-from smpvm.vm.map_entry import VmMap, VmMapEntry
-from smpvm.vm.object_base import VmObject
-from smpvm.vm.page_struct import PG_BUSY, PG_MARKER, Page
+from smpvm.vm.map.entry import VmMap, VmMapEntry
+from smpvm.vm.map.vmspace import VMSPACE_EXIT1, VmSpace
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_BUSY, PG_MARKER, Page
 from smpvm.vm.param import VM_MAX_USER_ADDRESS, VM_MIN_USER_ADDRESS
-from smpvm.vm.pte import PTE_A, PTE_M, PTE_RW, PTE_V, PTE_W, PvEntry
-from smpvm.vm.vmspace import VMSPACE_EXIT1, VmSpace
+from smpvm.vm.pmap.pte import PTE_A, PTE_M, PTE_RW, PTE_V, PTE_W, PvEntry
 
 if TYPE_CHECKING:
     from smpvm.kern.thread import Thread
@@ -181,7 +181,7 @@ class _Loader:
 
     def _map(self, desc: State) -> VmMap:
         vm, k = self.vm, self.k
-        space: VmSpace = vm.map.vmspace_alloc(VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
+        space: VmSpace = vm.vmspace.alloc(VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
         map_ = space.vm_map
         map_.id = desc["id"]
         space.vm_holdcnt, space.vm_refcnt = desc["holdcnt"], desc["refcnt"]

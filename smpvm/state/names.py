@@ -11,8 +11,8 @@ from smpvm.kern.proc import (
     P_WEXIT,
     STAT_NAMES,
 )
-from smpvm.vm.map_entry import MAPTYPE_NAMES
-from smpvm.vm.page_struct import PG_NAMES
+from smpvm.vm.map.entry import MAPTYPE_NAMES
+from smpvm.vm.page.struct import PG_NAMES
 from smpvm.vm.param import (
     OBJ_ACTIVE,
     OBJ_CLEANING,

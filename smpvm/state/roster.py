@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from smpvm.kern.proc import Proc
 from smpvm.kern.vnode import Vnode
 from smpvm.state import names
-from smpvm.vm.map_entry import VmMap
-from smpvm.vm.object_base import VmObject
-from smpvm.vm.page_struct import PG_MARKER, Page
-from smpvm.vm.pmap_base import Pmap
-from smpvm.vm.pte import PTE_A, PTE_M, PTE_RW
+from smpvm.vm.map.entry import VmMap
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_MARKER, Page
+from smpvm.vm.pmap.pte import PTE_A, PTE_M, PTE_RW
+from smpvm.vm.pmap.struct import Pmap
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel

@@ -36,11 +36,11 @@ from smpvm.state.dump import dump
 from smpvm.state.load import load
 from smpvm.state.roster import Roster
 from smpvm.state.rules import StateError, check
-from smpvm.vm.page_struct import PG_SWAPPED
+from smpvm.vm.page.struct import PG_SWAPPED
+from smpvm.vm.pager.vnode_io import File
 from smpvm.vm.param import OBJT_VNODE
-from smpvm.vm.process import Family
+from smpvm.vm.proc.process import Family
 from smpvm.vm.vm import Vm
-from smpvm.vm.vnode_io import File
 
 FORMAT: Final = "smpvm-state"
 VERSION: Final = 1
@@ -284,7 +284,7 @@ def _reap(vm: Vm, p: Proc) -> None:
     """Nobody is left who would wait for this one."""
     p.p_token.get()
     vm.k.proc.remove_zombie(p)
-    vm.map.vmspace_exitfree(p)
+    vm.vmspace.exitfree(p)
     p.p_token.release()
     del vm.process.families[p]
 

@@ -130,6 +130,19 @@ MADV_WILLNEED: Final = 3
 MADV_DONTNEED: Final = 4
 MADV_FREE: Final = 5
 
+# -- vm_map.h: the *cow* argument of vm_map_insert, and what pmap_object_init_pt is told
+
+MAP_COPY_ON_WRITE: Final = 0x0002
+MAP_NOFAULT: Final = 0x0004
+MAP_PREFAULT: Final = 0x0008
+MAP_PREFAULT_PARTIAL: Final = 0x0010
+MAP_DISABLE_SYNCER: Final = 0x0020
+MAP_IS_STACK: Final = 0x0040
+MAP_IS_KSTACK: Final = 0x0080
+MAP_DISABLE_COREDUMP: Final = 0x0100
+MAP_PREFAULT_MADVISE: Final = 0x0200
+MAP_PREFAULT_RELOCK: Final = 0x0200
+
 # -- vm_pager.h
 
 VM_PAGER_OK: Final = 0

@@ -9,7 +9,7 @@ from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.kern.tsleep import PCATCH, Ident
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, restore, take
-from smpvm.vm.pageout import Pageout
+from smpvm.vm.pageout.daemon import Pageout
 
 if TYPE_CHECKING:
     from smpvm.machine import Machine

@@ -11,7 +11,7 @@ from smpvm.config import PAGE_SHIFT
 from smpvm.kern.proc import Proc
 from smpvm.kern.thread import Thread
 from smpvm.kern.vnode import Vnode
-from smpvm.vm.process import ProcessKilled, SegFault
+from smpvm.vm.proc.process import ProcessKilled, SegFault
 from smpvm.workload.kinds import KINDS, text_pages
 from smpvm.workload.profiles import Task
 from smpvm.workload.user import WORD_AT, WORDS, WORDS_IN_PAGE, User

@@ -18,18 +18,18 @@ from smpvm.check.audit import audit
 from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
 from smpvm.check.finding import Finding, FindingLog, fingerprint, write_atomic
+from smpvm.check.lockevents import LOG_NAME, LockTrace
 from smpvm.check.suite import DEFAULT, CheckSuite
-from smpvm.check.trace import LOG_NAME, LockTrace
 from smpvm.config import Config, ConfigError
 from smpvm.host.carrier import Stopped
-from smpvm.host.interrupt import Wish
-from smpvm.host.probe import Probe
+from smpvm.interrupt import StopRequest
+from smpvm.kern.probe import Probe
 from smpvm.kern.thread import Panic
 from smpvm.machine import Machine
+from smpvm.repairs.base import Repair
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, write
-from smpvm.vm.coverage import report as coverage_report
-from smpvm.vm.repairs import Repair
+from smpvm.vm.pageout.coverage import report as coverage_report
 from smpvm.workload.profiles import Profile, Task
 from smpvm.workload.resume import ResumedPageout, freeze_and_take, resume, start
 from smpvm.workload.runner import Runner
@@ -41,7 +41,7 @@ VERSION: Final = 1
 
 
 @dataclass
-class Plan:
+class StressPlan:
     """What to run."""
 
     profile: Profile
@@ -50,8 +50,8 @@ class Plan:
     traces: Sequence[Trace] = ()
     """Replayed instead of the profile's own."""
     repairs: Sequence[Repair] = ()
-    overrides: Sequence[type] = ()
-    """More mixins for the VM, inside of the repairs (tests that break something)."""
+    changes: Sequence[type] = ()
+    """More changes for the VM, inside of the repairs (tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
     history: bool = False
@@ -70,7 +70,7 @@ class Plan:
 
 
 @dataclass
-class Result:
+class StressResult:
     """What came of it; all plain data."""
 
     profile: str
@@ -110,7 +110,7 @@ def shipped_trace(name: str) -> Trace:
     return read(Path(str(files("smpvm.workload") / "traces" / f"{name}.trace.gz")))
 
 
-def tasks_of(plan: Plan) -> list[Task]:
+def tasks_of(plan: StressPlan) -> list[Task]:
     """The processes to start, one task for each, its trace loaded."""
     tasks: list[Task] = []
     for row in plan.profile.mix:
@@ -125,7 +125,7 @@ def tasks_of(plan: Plan) -> list[Task]:
     return tasks
 
 
-def check_plan(plan: Plan) -> None:
+def check_plan(plan: StressPlan) -> None:
     """Raises ConfigError for a mix that the machine cannot hold."""
     pages = plan.config.pages
     wired = sum(task.args["share"] * pages for task in tasks_of(plan) if task.kind == "locker")
@@ -136,15 +136,15 @@ def check_plan(plan: Plan) -> None:
 
 
 def run(
-    plan: Plan,
+    plan: StressPlan,
     on_sample: Callable[[Sample], None] | None = None,
-    interrupt: Wish | None = None,
+    interrupt: StopRequest | None = None,
     on_finding: Callable[[Finding], None] | None = None,
-) -> Result:
+) -> StressResult:
     """Run *plan* to its end.  *interrupt* ends it early, in order."""
     check_plan(plan)
     with quick_switches():
-        return _run(plan, on_sample, interrupt or Wish(), on_finding)
+        return _run(plan, on_sample, interrupt or StopRequest(), on_finding)
 
 
 @contextmanager
@@ -159,23 +159,23 @@ def quick_switches() -> Iterator[None]:
 
 
 def _run(
-    plan: Plan,
+    plan: StressPlan,
     on_sample: Callable[[Sample], None] | None,
-    interrupt: Wish,
+    interrupt: StopRequest,
     on_finding: Callable[[Finding], None] | None,
-) -> Result:
+) -> StressResult:
     findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
     suite = CheckSuite(plan.checks, findings, traces=_traces(plan))
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
-    overrides = [*(r.override for r in plan.repairs), *plan.overrides]
+    changes = [*(r.change for r in plan.repairs), *plan.changes]
     if plan.start is not None:
-        overrides.append(ResumedPageout)
+        changes.append(ResumedPageout)
     machine = Machine(
         plan.config,
         observers=observers,
-        overrides=overrides,
+        changes=changes,
         stall_after=plan.stall_after,
         on_stall=suite.stalled,
     )
@@ -200,7 +200,7 @@ def _run(
     return result
 
 
-def _snapshot(plan: Plan, machine: Machine) -> str:
+def _snapshot(plan: StressPlan, machine: Machine) -> str:
     """Write the snapshot that was asked for; returns what to say about it."""
     if plan.snapshot is None:
         return ""
@@ -218,7 +218,7 @@ def _let_run(
     runner: Runner,
     seconds: float,
     on_sample: Callable[[Sample], None] | None,
-    interrupt: Wish,
+    interrupt: StopRequest,
 ) -> bool:
     end = machine.started + seconds
     tick = machine.started + 1.0
@@ -240,13 +240,13 @@ def _let_run(
 
 
 def _judge(
-    plan: Plan,
+    plan: StressPlan,
     machine: Machine,
     runner: Runner,
     contents: Contents,
     findings: FindingLog,
     interrupted: bool,
-) -> Result:
+) -> StressResult:
     k = machine.k
     if machine.stall and not k.panics and not k.errors:
         findings.add(
@@ -267,7 +267,7 @@ def _judge(
     findings.finish()
     counters = k.counts()
     config = plan.config
-    result = Result(
+    result = StressResult(
         plan.profile.name,
         config.seed,
         config.pages,
@@ -293,7 +293,7 @@ def _judge(
     return result
 
 
-def _traces(plan: Plan) -> list[LockTrace]:
+def _traces(plan: StressPlan) -> list[LockTrace]:
     """The log of all lock events, and the run directory's log of the order alone."""
     traces = []
     if plan.log_file is not None:
@@ -303,7 +303,7 @@ def _traces(plan: Plan) -> list[LockTrace]:
     return traces
 
 
-def _write_run(plan: Plan, run_dir: Path) -> None:
+def _write_run(plan: StressPlan, run_dir: Path) -> None:
     doc = {
         "format": FORMAT,
         "version": VERSION,

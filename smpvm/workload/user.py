@@ -17,7 +17,7 @@ from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RETRY
 from smpvm.kern.proc import Proc
 from smpvm.kern.tsleep import PCATCH, Ident
 from smpvm.kern.vnode import Vnode
-from smpvm.vm.mmap import MAP_SHARED
+from smpvm.vm.map.mmap import MAP_SHARED
 from smpvm.vm.param import MADV_DONTNEED, MADV_FREE, MADV_WILLNEED, VM_PROT_READ, VM_PROT_WRITE
 
 if TYPE_CHECKING:

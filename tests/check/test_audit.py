@@ -7,7 +7,7 @@ import pytest
 from smpvm.check.audit import Breach, audit, breaches
 from smpvm.config import Config
 from smpvm.machine import Machine
-from smpvm.vm.page_struct import PG_BUSY, PG_SBUSY, PG_WANTED, PG_WRITEABLE, Page
+from smpvm.vm.page.struct import PG_BUSY, PG_SBUSY, PG_WANTED, PG_WRITEABLE, Page
 from smpvm.vm.param import OBJT_SWAP
 from smpvm.vm.vm import Vm
 

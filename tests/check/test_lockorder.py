@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpvm.check.lockorder import Edge, OrderGraph
+from smpvm.check.lockorder import LockEdge, OrderGraph
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
 from smpvm.kern.spinlock import Spinlock, SpinPool
 from smpvm.kern.token import Token
@@ -14,7 +14,7 @@ class Item:
 
 
 def edge(first, then, binding=True):
-    return Edge(first, then, (), (), None, binding)
+    return LockEdge(first, then, (), (), None, binding)
 
 
 class TestGraph:

@@ -3,10 +3,10 @@
 import pytest
 
 from smpvm.config import Config
-from smpvm.vm.page_struct import PG_BUSY, PG_FICTITIOUS, PG_MARKER, Page
-from smpvm.vm.pageq import PageQueue
+from smpvm.vm.page.queues import PageQueue
+from smpvm.vm.page.struct import PG_BUSY, PG_FICTITIOUS, PG_MARKER, Page
+from smpvm.vm.pageout.marker import ScanBase
 from smpvm.vm.param import QueueNumbers
-from smpvm.vm.scan import Scan
 
 
 class Pages:
@@ -43,7 +43,7 @@ def queue(watch):
             q.insert_tail(m)
             q.lcnt += 1
         q.spin.unlock()
-        return w, Scan(vm), q, pages
+        return w, ScanBase(vm), q, pages
 
     return make
 

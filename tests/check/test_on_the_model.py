@@ -8,12 +8,12 @@ import pytest
 
 from smpvm.check.finding import load_all
 from smpvm.check.suite import parse_checks
+from smpvm.repairs.catalogue import choose
 from smpvm.report.locklog import read_log
-from smpvm.vm.page import Pages
-from smpvm.vm.pageout import Pageout
-from smpvm.vm.repairs import choose
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.pageout.daemon import Pageout
 from smpvm.workload.profiles import Profile, task
-from smpvm.workload.stress import Plan, Result, run
+from smpvm.workload.stress import StressPlan, StressResult, run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,22 +32,22 @@ FILES = Profile(
 
 def checked(
     profile: Profile,
-    *overrides: type,
-    seen: Callable[[Result], bool],
+    *changes: type,
+    seen: Callable[[StressResult], bool],
     checks: str = "all",
     run_dir: Path | None = None,
-) -> Result:
+) -> StressResult:
     """Run *profile*; again, and longer, while what is wanted is not *seen*: a host may be slow."""
     for seconds in (2.0, 4.0, 8.0, 16.0, 32.0):
         if run_dir is not None:
             shutil.rmtree(run_dir, ignore_errors=True)
         result = run(
-            Plan(
+            StressPlan(
                 profile,
                 profile.machine(seed=3),
                 seconds=seconds,
                 repairs=choose(["all"]),
-                overrides=overrides,
+                changes=changes,
                 checks=parse_checks(checks),
                 run_dir=run_dir,
                 stall_after=3.0,
@@ -60,7 +60,7 @@ def checked(
     raise AssertionError(f"not seen: {result.counters}, {[f.title for f in result.findings]}")
 
 
-def found(kind: str, what: str = "") -> Callable[[Result], bool]:
+def found(kind: str, what: str = "") -> Callable[[StressResult], bool]:
     """Is there a finding of that kind, with *what* in its title?"""
     return lambda result: any(f.kind == kind and what in f.title for f in result.findings)
 
@@ -69,7 +69,7 @@ def found(kind: str, what: str = "") -> Callable[[Result], bool]:
 def test_every_checker_is_content_with_the_repaired_kernel(
     profile: Profile, tmp_path: Path
 ) -> None:
-    def seen(result: Result) -> bool:
+    def seen(result: StressResult) -> bool:
         assert not result.findings, result.findings[0].lines()
         return result.counters.get("v_pdpages", 0) > 100
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from smpvm.check.clocks import Known
+from smpvm.check.clocks import VectorClock
 from smpvm.check.race import KEPT
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, Lock
 from smpvm.kern.shared import shared
@@ -29,12 +29,12 @@ class Cell:
 
 class TestClocks:
     def test_nobody_knows_anybody_at_first(self):
-        a, b = Known(1), Known(2)
+        a, b = VectorClock(1), VectorClock(2)
         assert not a.after(b.epoch)
         assert a.after(a.epoch)
 
     def test_a_release_orders_what_came_before_it_and_nothing_after(self):
-        a, b = Known(1), Known(2)
+        a, b = VectorClock(1), VectorClock(2)
         before = a.epoch
         handed = a.release()
         b.acquire(handed)
@@ -42,14 +42,14 @@ class TestClocks:
         assert not b.after(a.epoch)
 
     def test_order_is_handed_on(self):
-        a, b, c = (Known(n) for n in (1, 2, 3))
+        a, b, c = (VectorClock(n) for n in (1, 2, 3))
         first = a.epoch
         b.acquire(a.release())
         c.acquire(b.release())
         assert c.after(first)
 
     def test_what_was_handed_out_does_not_change_afterwards(self):
-        a, b, c = (Known(n) for n in (1, 2, 3))
+        a, b, c = (VectorClock(n) for n in (1, 2, 3))
         early = b.release()
         late = a.epoch
         b.acquire(a.release())

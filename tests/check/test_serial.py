@@ -4,7 +4,7 @@ import pytest
 
 from smpvm.check.race import Races
 from smpvm.explore.engine import Settings, execute
-from smpvm.explore.random_walk import RandomWalk
+from smpvm.explore.strategy.random_walk import RandomWalk
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -36,7 +36,7 @@ class Base:
         for n, body in enumerate(self.bodies()):
             k.spawn(f"t{n}", body)
 
-    def wrong(self):
+    def failures(self):
         return []
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from smpvm.check.trace import LockTrace
+from smpvm.check.lockevents import LockTrace
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, Lock
 from smpvm.kern.spinlock import Spinlock
 from smpvm.report.locklog import read_log, records
@@ -143,7 +143,7 @@ import sys, threading
 from pathlib import Path
 from smpvm.check.finding import FindingLog
 from smpvm.check.suite import CheckSuite
-from smpvm.check.trace import LockTrace
+from smpvm.check.lockevents import LockTrace
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.spinlock import Spinlock

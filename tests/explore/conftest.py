@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from smpvm.explore.engine import Settings, execute
-from smpvm.explore.hb import order_of
-from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.strategy.portfolio import make_strategy
+from smpvm.explore.trace.happens_before import order_of
 
 
 def run_all(scenario, strategy, limit=50_000, settings=None):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings
+from smpvm.explore.search import Search, SearchPlan
 
 ROOT = Path(__file__).parents[2]
 TOYS = Path(__file__).parent / "toys.py"
@@ -22,15 +22,15 @@ PURE = ("loguru", "sortedcontainers")
 PROGRAM = """
 import sys
 import smpvm.scenarios
-from smpvm.explore.campaign import Campaign, Plan
+from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.engine import Settings
-from smpvm.explore.find import find
+from smpvm.explore.registry import find
 from smpvm.host.switcher import have_greenlet
 
 def digest(name, carrier, schedules):
     spec = f"{sys.argv[1]}:{name}" if name[0].isupper() else name
-    plan = Plan(schedules=schedules, seed=3, shrink=False, settings=Settings(carrier=carrier))
-    report = Campaign(find(spec, smpvm.scenarios), plan).run()
+    plan = SearchPlan(schedules=schedules, seed=3, shrink=False, settings=Settings(carrier=carrier))
+    report = Search(find(spec, smpvm.scenarios), plan).run()
     marks = sorted(f.fingerprint for f in report.findings)
     return f"{name} {report.points} {report.digest} {marks}"
 
@@ -44,8 +44,8 @@ for name, schedules in (
 
 def digest(scenario, carrier, strategy="portfolio", n=20):
     settings = Settings(carrier=carrier)
-    plan = Plan(strategy=strategy, schedules=n, settings=settings, shrink=False)
-    return Campaign(scenario, plan).run().digest
+    plan = SearchPlan(strategy=strategy, schedules=n, settings=settings, shrink=False)
+    return Search(scenario, plan).run().digest
 
 
 def lines_of(python, **env):
@@ -73,8 +73,8 @@ def test_both_carriers(toys, strategy):
 
 
 def test_another_seed_is_another_stream(toys):
-    plans = [Plan(strategy="random", schedules=20, seed=s, shrink=False) for s in (1, 2)]
-    one, two = (Campaign(toys.Locked, plan).run().digest for plan in plans)
+    plans = [SearchPlan(strategy="random", schedules=20, seed=s, shrink=False) for s in (1, 2)]
+    one, two = (Search(toys.Locked, plan).run().digest for plan in plans)
     assert one != two
 
 

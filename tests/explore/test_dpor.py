@@ -5,11 +5,11 @@ import weakref
 import pytest
 
 from smpvm import Scenario
-from smpvm.explore.bounded import Bounded
-from smpvm.explore.campaign import Campaign, Plan
-from smpvm.explore.dpor import Dpor
 from smpvm.explore.engine import Settings, collected, execute
-from smpvm.explore.hb import order_of, trace_hash
+from smpvm.explore.search import Search, SearchPlan
+from smpvm.explore.strategy.bounded import Bounded
+from smpvm.explore.strategy.dpor import Dpor
+from smpvm.explore.trace.happens_before import order_of, trace_hash
 from smpvm.kern.errno import EINTR
 from smpvm.kern.tsleep import PCATCH
 
@@ -70,10 +70,10 @@ def test_a_bug_is_not_missed(explored, toys):
 
 @pytest.mark.parametrize("name", ["Counter", "Locked", "Philosophers", "MissedWakeup"])
 def test_the_count_of_traces_is_the_count_of_classes(toys, name):
-    from smpvm.explore.campaign import Campaign, Plan
+    from smpvm.explore.search import Search, SearchPlan
 
-    plan = Plan(strategy="dpor", schedules=None, shrink=False)
-    report = Campaign(getattr(toys, name), plan).run()
+    plan = SearchPlan(strategy="dpor", schedules=None, shrink=False)
+    report = Search(getattr(toys, name), plan).run()
     assert len(report.traces) == report.executions
 
 
@@ -172,7 +172,7 @@ def test_daemons_that_are_left_do_not_matter(explored):
 
 @pytest.mark.parametrize(("racing", "proven"), [(True, False), (False, True)])
 def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
-    from smpvm.explore.campaign import Campaign, Plan
+    from smpvm.explore.search import Search, SearchPlan
 
     class Two(Scenario):
         """A writer and a reader, with a lock between them or without."""
@@ -192,8 +192,8 @@ def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
             if not racing:
                 self.l.unlock()
 
-    plan = Plan("dpor", None, settings=Settings(granularity="sync"), shrink=False)
-    report = Campaign(Two, plan).run()
+    plan = SearchPlan("dpor", None, settings=Settings(granularity="sync"), shrink=False)
+    report = Search(Two, plan).run()
     assert report.findings == []
     assert bool(report.proven) == proven
     assert ("proves nothing where accesses may race" in " ".join(report.notes)) == racing
@@ -267,5 +267,5 @@ def test_distinct_traces_are_classes_where_locks_are_shared(scenario):
 
 
 def test_what_is_cut_is_no_trace(toys):
-    report = Campaign(toys.Livelock, Plan(strategy="dpor", schedules=None)).run()
+    report = Search(toys.Livelock, SearchPlan(strategy="dpor", schedules=None)).run()
     assert len(report.traces) <= report.executions

@@ -15,9 +15,9 @@ import pytest
 
 from smpvm.check.finding import load
 from smpvm.cli import main
-from smpvm.explore.campaign import Campaign, Plan, Report
 from smpvm.explore.engine import Settings
-from smpvm.explore.jobs import merge, run_jobs
+from smpvm.explore.search import Search, SearchPlan, SearchReport
+from smpvm.explore.workers import merge, run_jobs
 
 TOYS = str(Path(__file__).parent / "toys.py")
 
@@ -63,8 +63,8 @@ def test_json(capsys):
 
 
 def test_a_merged_report_tells_of_every_worker():
-    first = Report("s", "random", "access", executions=1, notes=["a", "b"])
-    second = Report("s", "random", "access", executions=2, limited=3, notes=["b", "c"])
+    first = SearchReport("s", "random", "access", executions=1, notes=["a", "b"])
+    second = SearchReport("s", "random", "access", executions=2, limited=3, notes=["b", "c"])
     whole = merge([first, second])
     assert (whole.executions, whole.limited, whole.notes) == (3, 3, ["a", "b", "c"])
     assert whole.to_json()["given_up"] == 3
@@ -73,8 +73,8 @@ def test_a_merged_report_tells_of_every_worker():
 
 def test_pieces_of_a_campaign_are_the_whole(toys):
     def run(first, schedules):
-        plan = Plan("random", schedules, first, shrink=False, settings=Settings(digest=False))
-        return Campaign(toys.Locked, plan).run()
+        plan = SearchPlan("random", schedules, first, shrink=False, settings=Settings(digest=False))
+        return Search(toys.Locked, plan).run()
 
     pieces = merge([run(0, 12), run(12, 8)])
     whole = run(0, 20)
@@ -149,7 +149,7 @@ def test_what_workers_find_is_on_disk_at_once(tmp_path):
 
 def test_workers_tell_how_far_they_are():
     told = []
-    plan = Plan(schedules=None, seconds=3.0, shrink=False, settings=Settings(digest=False))
+    plan = SearchPlan(schedules=None, seconds=3.0, shrink=False, settings=Settings(digest=False))
     whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, progress=told.append)
     assert told
     assert 0 < told[0].executions < whole.executions
@@ -158,7 +158,7 @@ def test_workers_tell_how_far_they_are():
 
 
 def test_any_executor_will_do():
-    plan = Plan(schedules=40, settings=Settings(digest=False))
+    plan = SearchPlan(schedules=40, settings=Settings(digest=False))
     with ThreadPoolExecutor(2) as executor:
         whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, executor)
     assert whole.executions == 40
@@ -187,11 +187,11 @@ def test_one_worker_that_finds_ends_the_search_of_all(capsys, tmp_path):
 
 
 def test_the_end_of_a_search_does_not_keep_a_worker_from_shrinking(toys):
-    plan = Plan(schedules=1, stop_on_first=True, settings=Settings(digest=False))
-    report = Campaign(toys.Counter, plan, enough=lambda: True).run()
+    plan = SearchPlan(schedules=1, stop_on_first=True, settings=Settings(digest=False))
+    report = Search(toys.Counter, plan, enough=lambda: True).run()
     assert all("schedule shrunk from" in f.evidence[-1] for f in report.findings)
     assert not report.interrupted
-    hurried = Campaign(toys.Counter, plan, stop=lambda: True).run()
+    hurried = Search(toys.Counter, plan, stop=lambda: True).run()
     assert not any("schedule shrunk from" in line for f in hurried.findings for line in f.evidence)
     assert hurried.interrupted
 

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from smpvm import Scenario
-from smpvm.explore.bounded import Bounded
-from smpvm.explore.dpor import Dpor
-from smpvm.host.carrier import ATOMIC, Several
+from smpvm.explore.strategy.bounded import Bounded
+from smpvm.explore.strategy.dpor import Dpor
+from smpvm.host.carrier import ATOMIC, Compound
 from smpvm.kern.shared import peek, poke
 from smpvm.kern.tsleep import PCATCH
 
@@ -129,7 +129,7 @@ class Program(Scenario):
 
     def do_both(self, i, f, ident):
         """A step on x.a and a field of y, as the hardware does through a page table word."""
-        self.k.point(ATOMIC, Several(((self.x, "a"), (self.y, f))))
+        self.k.point(ATOMIC, Compound(((self.x, "a"), (self.y, f))))
         with self.k.quietly():
             poke(self.x, "a", peek(self.x, "a") + peek(self.y, f))
 

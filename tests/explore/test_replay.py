@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 import smpvm
 from smpvm import Scenario
-from smpvm.explore.campaign import Campaign, Plan
-from smpvm.explore.schedule import Schedule, ScheduleError
-from smpvm.report.explore import run_schedule
+from smpvm.commands.explore import run_schedule
+from smpvm.explore.search import Search, SearchPlan
+from smpvm.explore.trace.schedule import Schedule, ScheduleError
 
 
 @pytest.fixture
 def lost(toys):
-    report = Campaign(toys.Counter, Plan(strategy="random", schedules=30)).run()
+    report = Search(toys.Counter, SearchPlan(strategy="random", schedules=30)).run()
     return next(f for f in report.findings if f.kind == "assertion")
 
 
@@ -87,8 +87,8 @@ def test_repetitions_are_folded_and_come_back(parts):
 
 
 def test_a_livelock_is_short_enough_for_a_bug_report(toys):
-    plan = Plan(strategy="pct", schedules=3, depth=2, shrink=False)
-    found = next(f for f in Campaign(toys.Sharers, plan).run().findings if f.kind == "starvation")
+    plan = SearchPlan(strategy="pct", schedules=3, depth=2, shrink=False)
+    found = next(f for f in Search(toys.Sharers, plan).run().findings if f.kind == "starvation")
     assert len(found.schedule) < 500
     schedule = Schedule.parse(found.schedule)
     assert sum(n for _, n, _ in schedule.runs) > 20_000
@@ -124,7 +124,7 @@ class LongAfter(Scenario):
 
 
 def test_a_finding_is_shown_with_the_steps_that_it_is_about():
-    report = Campaign(LongAfter, Plan(schedules=5, shrink=False)).run()
+    report = Search(LongAfter, SearchPlan(schedules=5, shrink=False)).run()
     (race,) = report.findings
     assert race.kind == "race"
     lines = run_schedule(Schedule.parse(race.schedule), scenario=LongAfter).lanes(about=race)

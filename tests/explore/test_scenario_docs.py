@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smpvm.explore import scenario as module
-from smpvm.explore.campaign import Campaign, Plan
+from smpvm.explore.search import Search, SearchPlan
 
 
 def test_the_ten_line_example(explored):
@@ -36,6 +36,6 @@ def test_the_examples_of_the_readme(name, kinds):
     example = README.partition("<!-- example: at hand -->\n```python\n")[2].partition("```")[0]
     names = {"__name__": "example"}
     exec(example, names)
-    report = Campaign(names[name], Plan(strategy="dpor", schedules=None)).run()
+    report = Search(names[name], SearchPlan(strategy="dpor", schedules=None)).run()
     assert {f.kind for f in report.findings} == kinds
     assert report.verdict == ("findings" if kinds else "proven")

@@ -3,10 +3,10 @@
 import pytest
 
 from smpvm import Scenario
-from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings, execute
-from smpvm.explore.random_walk import RandomWalk
+from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.shrink import Budget, Shrinker
+from smpvm.explore.strategy.random_walk import RandomWalk
 
 
 def first(scenario, kind):
@@ -40,7 +40,7 @@ def test_minimum_of_preemptions(toys, name, kind, minimum):
 
 
 def test_a_campaign_shrinks_what_it_finds(toys):
-    report = Campaign(toys.Counter, Plan(strategy="random", schedules=30)).run()
+    report = Search(toys.Counter, SearchPlan(strategy="random", schedules=30)).run()
     assert report.verdict == "findings"
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule is not None
@@ -62,7 +62,7 @@ def test_the_scenario_itself_shrinks(toys):
         def check(self):
             assert self.c.n == self.n, "an update is lost"
 
-    report = Campaign(Many, Plan(strategy="pos", schedules=100)).run()
+    report = Search(Many, SearchPlan(strategy="pos", schedules=100)).run()
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule.endswith("Many?n=2")
     assert any("of them 1 preemption " in line for line in found.evidence)
@@ -118,6 +118,6 @@ def test_seconds_bound_shrinking_too():
         def check(self):
             assert self.changes < 90, "many changes"
 
-    plan = Plan(strategy="random", schedules=None, seconds=0.2, stop_on_first=True)
-    (found,) = [f for f in Campaign(Longer, plan).run().findings if f.kind == "assertion"]
+    plan = SearchPlan(strategy="random", schedules=None, seconds=0.2, stop_on_first=True)
+    (found,) = [f for f in Search(Longer, plan).run().findings if f.kind == "assertion"]
     assert "not to the end" in found.evidence[-1]

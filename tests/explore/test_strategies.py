@@ -6,9 +6,9 @@ import random
 import pytest
 
 from smpvm import Scenario
-from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings
-from smpvm.explore.pct import Pct
+from smpvm.explore.search import Search, SearchPlan
+from smpvm.explore.strategy.pct import Pct
 
 BARE = Settings(checks=frozenset(), digest=False)
 CHECKED = Settings(digest=False)
@@ -80,7 +80,7 @@ def test_pct_hits_not_less_often_than_its_bound(explored, toys, name, of, depth)
 
 
 def test_more_preemptions_include_fewer(explored, toys):
-    from smpvm.explore.bounded import Bounded
+    from smpvm.explore.strategy.bounded import Bounded
 
     sizes = [explored(toys.Counter, Bounded(b)).n for b in (0, 1, 2, None)]
     assert sizes == sorted(sizes)
@@ -94,9 +94,9 @@ def test_what_is_proven_is_said(explored, toys):
 
 
 def test_an_endless_program_is_a_livelock_for_fair_strategies_only(toys):
-    from smpvm.explore.campaign import Campaign, Plan
-    from smpvm.explore.schedule import Schedule
-    from smpvm.report.explore import run_schedule
+    from smpvm.commands.explore import run_schedule
+    from smpvm.explore.search import Search, SearchPlan
+    from smpvm.explore.trace.schedule import Schedule
 
     class Endless(toys.Counter):
         """Polls for what nobody writes."""
@@ -106,22 +106,22 @@ def test_an_endless_program_is_a_livelock_for_fair_strategies_only(toys):
                 self.k.carrier.yield_()
 
     settings = Settings(limit=300)
-    plan = Plan(strategy="random", schedules=2, settings=settings)
-    found = Campaign(Endless, plan).run().findings
+    plan = SearchPlan(strategy="random", schedules=2, settings=settings)
+    found = Search(Endless, plan).run().findings
     assert [f.kind for f in found] == ["livelock"]
     shown = run_schedule(Schedule.parse(found[0].schedule), scenario=Endless, limit=300)
     assert shown.outcome.find(found[0].fingerprint) is not None
-    report = Campaign(Endless, Plan(strategy="dpor", schedules=3, settings=settings)).run()
+    report = Search(Endless, SearchPlan(strategy="dpor", schedules=3, settings=settings)).run()
     assert report.verdict == "inconclusive"
     assert report.limited > 0
 
 
 def test_who_is_passed_over_for_ever_starves(toys):
     """LWKT tokens let sharers in while an exclusive request waits; under a fair scheduler too."""
-    from smpvm.explore.campaign import Campaign, Plan
+    from smpvm.explore.search import Search, SearchPlan
 
-    plan = Plan(strategy="random", schedules=20, settings=Settings(limit=400))
-    found = {f.kind: f.title for f in Campaign(toys.Sharers, plan).run().findings}
+    plan = SearchPlan(strategy="random", schedules=20, settings=Settings(limit=400))
+    found = {f.kind: f.title for f in Search(toys.Sharers, plan).run().findings}
     assert "writer waits for token" in found["starvation"]
 
     class AndEnd(toys.Sharers):
@@ -129,7 +129,7 @@ def test_who_is_passed_over_for_ever_starves(toys):
 
         rounds = 4
 
-    assert Campaign(AndEnd, plan).run().findings == []
+    assert Search(AndEnd, plan).run().findings == []
 
 
 class Restless(Scenario):
@@ -156,13 +156,13 @@ def test_a_scenario_that_does_not_repeat_is_told_and_proves_nothing(strategy):
     told = 0
     for seed in range(30):
         RND.seed(seed)
-        plan = Plan(
+        plan = SearchPlan(
             strategy=strategy,
             schedules=60,
             shrink=False,
             settings=Settings(checks=frozenset(), digest=False),
         )
-        report = Campaign(Restless, plan).run()
+        report = Search(Restless, plan).run()
         assert report.proven == ""
         told += any("could not be repeated" in note for note in report.notes)
     assert told > 20
@@ -197,7 +197,7 @@ def test_what_earlier_executions_leave_behind_proves_nothing(strategy, ran):
         pass
 
     Again.ran = ran
-    report = Campaign(Again, Plan(strategy=strategy, schedules=200, shrink=False)).run()
+    report = Search(Again, SearchPlan(strategy=strategy, schedules=200, shrink=False)).run()
     assert report.proven == ""
     assert report.findings or any("again" in n or "repeated" in n for n in report.notes)
 
@@ -232,8 +232,8 @@ class Endless(Scenario):
 
 def test_endless_executions_do_not_make_pct_blind():
     settings = Settings(limit=2000, digest=False)
-    plan = Plan("pct", 400, depth=2, seed=1, shrink=False, settings=settings)
-    report = Campaign(Endless, plan).run()
+    plan = SearchPlan("pct", 400, depth=2, seed=1, shrink=False, settings=settings)
+    report = Search(Endless, plan).run()
     found = {f.kind: f.count for f in report.findings}
     assert found["livelock"] > 3
     assert found["assertion"] > 10  # of 400; it was 0 or 1
@@ -259,5 +259,5 @@ class Drawn(Scenario):
 def test_a_scenario_that_takes_other_objects_proves_nothing(strategy):
     for seed in range(20):
         RND.seed(seed)
-        report = Campaign(Drawn, Plan(strategy=strategy, schedules=None, shrink=False)).run()
+        report = Search(Drawn, SearchPlan(strategy=strategy, schedules=None, shrink=False)).run()
         assert report.proven == ""

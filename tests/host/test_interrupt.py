@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from smpvm.host.interrupt import interrupts
+from smpvm.interrupt import interrupts
 
 
 def test_ctrl_c_makes_the_wish_and_the_old_handler_comes_back():
@@ -50,7 +50,7 @@ def test_it_may_come_at_any_line_of_the_wait():
 def test_a_second_one_ends_the_program():
     program = (
         "import signal\n"
-        "from smpvm.host.interrupt import interrupts\n"
+        "from smpvm.interrupt import interrupts\n"
         "with interrupts():\n"
         "    print('out', flush=True)\n"
         "    signal.raise_signal(signal.SIGINT)\n"

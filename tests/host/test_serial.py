@@ -2,11 +2,11 @@
 
 import pytest
 
-from smpvm.explore.random_walk import RandomWalk
-from smpvm.explore.roundrobin import Fair, RoundRobin
+from smpvm.explore.strategy.random_walk import RandomWalk
+from smpvm.explore.strategy.roundrobin import Fair, RoundRobin
 from smpvm.host.carrier import Stopped
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.strand import CLOCK
+from smpvm.host.serialthread import CLOCK
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.shared import peek, shared
 from smpvm.kern.spinlock import Spinlock

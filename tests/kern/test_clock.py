@@ -21,4 +21,4 @@ def test_a_class_can_replace_it(bench):
         def ticks(self):
             return 42
 
-    assert bench.kernel(classes={"clock": Frozen}).clock.ticks() == 42
+    assert bench.kernel(parts={"clock": Frozen}).clock.ticks() == 42

@@ -1,7 +1,7 @@
 import pytest
 
 from smpvm.host.carrier import Stopped
-from smpvm.host.probe import Probe
+from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.thread import Misuse, Panic
@@ -94,17 +94,17 @@ def test_numbers_count_up_by_kind(k):
 
 def test_parts_can_be_replaced_and_unknown_ones_cannot(bench):
     with pytest.raises(TypeError, match="nonsense"):
-        bench.kernel(classes={"nonsense": object})
+        bench.kernel(parts={"nonsense": object})
 
 
 def test_yield_can_be_scripted(bench):
-    from smpvm.kern.sched import Sched
+    from smpvm.kern.lwkt import Sched
 
     class Script(Sched):
         def lwkt_yield(self):
             self.k.boot.hit("yield")
 
-    k = bench.kernel(classes={"sched": Script})
+    k = bench.kernel(parts={"sched": Script})
     k.lwkt_yield()
     k.lwkt_user_yield()
     assert k.counts()["yield"] == 2

@@ -4,11 +4,11 @@ from smpvm.check.finding import Finding
 from smpvm.report.live import PlainWatch, RichWatch
 from smpvm.report.summary import columns, coverage_lines, run_lines
 from smpvm.workload.sample import Sample
-from smpvm.workload.stress import Result
+from smpvm.workload.stress import StressResult
 
 
-def result(**fields: object) -> Result:
-    return Result(
+def result(**fields: object) -> StressResult:
+    return StressResult(
         "thrash",
         1,
         256,

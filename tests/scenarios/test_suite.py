@@ -3,22 +3,22 @@
 import pytest
 
 from smpvm import scenarios
-from smpvm.explore.campaign import Campaign, Plan
 from smpvm.explore.engine import Settings, collected, execute
-from smpvm.explore.find import builtin
-from smpvm.explore.hb import covers
-from smpvm.explore.portfolio import make_strategy
+from smpvm.explore.registry import builtin
+from smpvm.explore.search import Search, SearchPlan
+from smpvm.explore.strategy.portfolio import make_strategy
+from smpvm.explore.trace.happens_before import covers
 from smpvm.host.carrier import HOLDING
-from smpvm.host.watched import is_token
+from smpvm.host.runnable import is_token
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
 from smpvm.scenarios.terminate_scan import TerminateScan
 from smpvm.scenarios.vnode_pageout import VnodeMapper, VnodePageout
-from smpvm.vm.object import Objects
-from smpvm.vm.page import Pages
-from smpvm.vm.pageout import Pageout
+from smpvm.vm.object.objects import Objects
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.pageout.daemon import Pageout
+from smpvm.vm.pager.swap import SwapPager
 from smpvm.vm.param import OBJT_VNODE, VM_PROT_READ
-from smpvm.vm.swap_pager import SwapPager
 
 ALL = builtin(scenarios)
 
@@ -95,7 +95,7 @@ def test_proven_clean_with_its_repairs(name, least):
     """Those that DPOR exhausts within seconds."""
     cls = ALL[name]
     settings = Settings(repairs=cls.repairs, digest=False)
-    report = Campaign(cls, Plan(strategy="dpor", schedules=None, settings=settings)).run()
+    report = Search(cls, SearchPlan(strategy="dpor", schedules=None, settings=settings)).run()
     assert report.findings == []
     assert "every class" in report.proven
     assert report.executions >= least
@@ -192,8 +192,8 @@ class FreeWhileHeld(Pages):
         m.hold_count = held
 
 
-def broken(cls, *mixins):
-    return type(cls.__name__, (cls,), {"mixins": mixins, "name": cls.name})
+def broken(cls, *changes):
+    return type(cls.__name__, (cls,), {"changes": changes, "name": cls.name})
 
 
 @pytest.mark.parametrize(

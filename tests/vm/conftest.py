@@ -8,15 +8,15 @@ from smpvm.config import Config
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.vm.meter import Meter
-from smpvm.vm.object import Objects
-from smpvm.vm.page import PG_MARKER, VM_ALLOC_NORMAL, Pages
-from smpvm.vm.pageout import Pageout
-from smpvm.vm.pager import Pagers
-from smpvm.vm.pmap import Pmaps
-from smpvm.vm.swap_pager import SwapPager
-from smpvm.vm.syncer import Syncer
+from smpvm.vm.object.objects import Objects
+from smpvm.vm.page.pages import PG_MARKER, VM_ALLOC_NORMAL, Pages
+from smpvm.vm.pageout.daemon import Pageout
+from smpvm.vm.pager.pagers import Pagers
+from smpvm.vm.pager.swap import SwapPager
+from smpvm.vm.pager.syncer import Syncer
+from smpvm.vm.pager.vnode import VnodePager
+from smpvm.vm.pmap.pmaps import Pmaps
 from smpvm.vm.vm import Vm
-from smpvm.vm.vnode_pager import VnodePager
 
 
 class StubPageout:

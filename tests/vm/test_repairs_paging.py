@@ -1,9 +1,9 @@
 """The repairs of the pagers and of page_clean do what they promise."""
 
 from smpvm.config import PAGE_SIZE, DiskConfig
+from smpvm.repairs.msync import MsyncRange
+from smpvm.repairs.swap import BufferWakeup, SwapErrorHold
 from smpvm.vm.param import OBJ_MIGHTBEDIRTY, OBJPC_SYNC, OBJT_DEFAULT
-from smpvm.vm.repairs.msync import MsyncRange
-from smpvm.vm.repairs.swap import BufferWakeup, SwapErrorHold
 
 
 def as_daemon(p, body):

@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from smpvm.check.suite import parse_checks
-from smpvm.vm.coverage import missed
-from smpvm.vm.repairs import choose
+from smpvm.repairs.catalogue import choose
+from smpvm.vm.pageout.coverage import missed
 from smpvm.workload.profiles import PROFILES
-from smpvm.workload.stress import Plan, Result, run
+from smpvm.workload.stress import StressPlan, StressResult, run
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -18,10 +18,10 @@ RUN: set[str] = set()
 """Those profiles."""
 
 
-def run_profile(name: str, seconds: float = 4.0) -> Result:
+def run_profile(name: str, seconds: float = 4.0) -> StressResult:
     profile = PROFILES[name]
     result = run(
-        Plan(
+        StressPlan(
             profile,
             profile.machine(seed=7),
             seconds=seconds,
@@ -39,11 +39,11 @@ def run_profile(name: str, seconds: float = 4.0) -> Result:
     return result
 
 
-def ins(result: Result) -> int:
+def ins(result: StressResult) -> int:
     return result.counters.get("v_swappgsin", 0) + result.counters.get("v_vnodepgsin", 0)
 
 
-def outs(result: Result) -> int:
+def outs(result: StressResult) -> int:
     return result.counters.get("v_swappgsout", 0) + result.counters.get("v_vnodepgsout", 0)
 
 

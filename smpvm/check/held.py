@@ -1,0 +1,387 @@
+"""What every checker needs to know first: which thread holds what, and where it got it.
+
+``HeldTracker`` is the one observer that follows acquires and releases.  It keeps, for each thread,
+the list of held resources and its place in a tree of *chains*: one node for each sequence of
+(class, place in the code) in which resources were ever taken.  A known chain costs one look-up; a
+new node is the only moment at which the lock-order checker has work to do.
+
+Resources are locks (spinlocks, tokens, lockmgr locks) and hard-busied pages (class ``busy``).
+Tokens are kept like the rest, but they leave the list while their thread blocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from smpvm.check.stacks import PLACES, RawStack, site
+from smpvm.kern.probe import Probe
+from smpvm.kern.thread import TDF_DEADLKTREAT
+
+BUSY: Final = "busy"
+"""The class of a page's hard busy bit, as a resource with an order."""
+
+SPIN, TOKEN, LOCKMGR, PAGE = "spinlock", "token", "lockmgr", "page-busy"
+"""Families of resources; a lock says which it is (``lock.kind``)."""
+
+
+class Node:
+    """A chain: the resource taken last, at one place, on top of the parent chain."""
+
+    __slots__ = ("children", "cls", "family", "parent", "stack", "tried")
+
+    def __init__(
+        self, parent: Node | None, cls: str, family: str, tried: bool, stack: RawStack
+    ) -> None:
+        self.parent = parent
+        self.cls = cls
+        self.family = family
+        self.tried = tried
+        self.stack = stack
+        """Where it was taken, the inside of it: ``stacks.exact`` knows the rest."""
+        self.children: dict[tuple[str, int, bool], Node] = {}
+
+    def chain(self) -> list[Node]:
+        """The nodes below this one and itself, outermost first; the root is left out."""
+        nodes = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+
+class Held:
+    """One resource held by one thread."""
+
+    __slots__ = ("again", "cls", "family", "gone", "mode", "node", "place", "res", "tried")
+
+    def __init__(
+        self, res: Any, cls: str, fam: str, mode: str, tried: bool, place: int, node: Node
+    ) -> None:
+        self.res = res
+        self.cls = cls
+        self.family = fam
+        self.mode = mode
+        self.tried = tried
+        self.place = place
+        self.node = node
+        """Its own node: where it was taken."""
+        self.again = False
+        """A token that its thread had already: no new place in the chain."""
+        self.gone = False
+        """Released by another thread (a page's busy bit by I/O completion)."""
+
+    def __str__(self) -> str:
+        what = f"busy {self.res}" if self.cls == BUSY else str(self.res)
+        return what + (" (shared)" if self.mode == "shared" else "")
+
+
+class ThreadState:
+    """What the checkers know of one thread; only that thread changes it (but for ``gone``)."""
+
+    __slots__ = (
+        "clock",
+        "dropped",
+        "held",
+        "log",
+        "node",
+        "pruning",
+        "scans",
+        "seq",
+        "sleeping",
+        "td",
+        "vc",
+        "waiting",
+        "wants",
+    )
+
+    def __init__(self, td: Any, root: Node) -> None:
+        self.td = td
+        self.held: list[Held] = []
+        self.node = root
+        self.dropped: list[Held] = []
+        self.pruning = False
+        self.waiting: Any = None
+        """What it is blocked on (waitfor.Wait), or None."""
+        self.seq = 0
+        """Counts its waits: tells one wait from the next on the same thing."""
+        self.wants: Any = None
+        """The page that a busy_wait in progress asks for."""
+        self.sleeping: Any = None
+        self.clock = 0
+        self.vc: Any = None
+        self.log: list[Any] | None = None
+        self.scans: Any = None
+
+
+class HeldTracker(Probe):
+    """Follows who holds what.  Others hang their work on its few hooks (see ``__init__``)."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.Lock()
+        self.root = Node(None, "", "", True, ())
+        self.k: Any = None
+        self.states: dict[int, ThreadState] = {}
+        self.page_owner: dict[Any, tuple[ThreadState, Held]] = {}
+        self.on_new: Callable[[ThreadState, Node, Any], None] | None = None
+        """A chain seen for the first time: the state before it, its node, the resource."""
+        self.special: frozenset[str] = frozenset()
+        self.on_special: Callable[[ThreadState, Node, Any], None] | None = None
+        """A resource of the classes ``special`` is waited for, or taken (every time)."""
+        self.on_nested: Callable[[ThreadState, Node, Any], None] | None = None
+        """A resource is taken on top of another of its class (every time)."""
+        self.on_misuse: Callable[[ThreadState, str, str, Any], None] | None = None
+        """(state, kind, what, resource): wrong release, lock held at exit."""
+        self.on_block: Callable[[ThreadState, Any, str, int], None] | None = None
+        self.on_unblock: Callable[[ThreadState], None] | None = None
+        self.on_event: Callable[[ThreadState, str, Any, str], None] | None = None
+        """For the log: acquire, release, block, wake; drop, regain of tokens by who blocks."""
+        self.on_exit: Callable[[ThreadState], None] | None = None
+
+    def attach(self, kernel: Any) -> None:
+        """Remember the kernel: its clock, and whether the run is being ended."""
+        self.k = kernel
+
+    def state(self, td: Any) -> ThreadState:
+        """The state of *td*, made when first asked for."""
+        st = td.observed
+        if st is None:
+            st = td.observed = ThreadState(td, self.root)
+            with self.mutex:
+                self.states[td.tid] = st
+        return st  # type: ignore[no-any-return]
+
+    def all_states(self) -> list[ThreadState]:
+        """Every thread's state, by thread number."""
+        with self.mutex:
+            return [self.states[tid] for tid in sorted(self.states)]
+
+    # -- taking
+
+    def child(self, st: ThreadState, cls: str, fam: str, tried: bool, place: int, res: Any) -> Node:
+        """The chain of *st* with one more resource on top; new ones are told to ``on_new``."""
+        if st.pruning:
+            self._prune(st)
+        parent = st.node
+        key = (cls, place, tried)
+        node = parent.children.get(key)
+        if node is None:
+            node = Node(parent, cls, fam, tried, PLACES.inner(key, 3))
+            with self.mutex:
+                node = parent.children.setdefault(key, node)
+            if self.on_new is not None:
+                self.on_new(st, node, res)
+        if cls in self.special and not tried and self.on_special is not None:
+            self.on_special(st, node, res)
+        if parent.cls == cls and not tried and self.on_nested is not None:
+            self.on_nested(st, node, res)
+        return node
+
+    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None:
+            self._unblock(st)
+        cls = lock.cls
+        fam = lock.kind
+        place = site(2)
+        if fam == TOKEN and any(h.res is lock for h in st.held):
+            again = Held(lock, cls, fam, mode, True, place, st.node)
+            again.again = True
+            st.held.append(again)
+        else:
+            node = self.child(st, cls, fam, tried, place, lock)
+            st.held.append(Held(lock, cls, fam, mode, tried, place, node))
+            st.node = node
+        if self.on_event is not None:
+            self.on_event(st, "acquire", lock, mode)
+
+    def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
+        st = td.observed or self.state(td)
+        fam = lock.kind
+        # The order is judged before the wait, which may never end.  A timed wait breaks a
+        # deadlock by itself, so its order binds no more than a try's.
+        # A shared request that overtakes exclusive ones cannot close a cycle of shared holders.
+        binds = timo == 0 and not (mode == "shared" and td.flags & TDF_DEADLKTREAT)
+        self.child(st, lock.cls, fam, not binds, site(2), lock)
+        if self.on_event is not None:
+            self.on_event(st, "block", lock, mode)
+        if self.on_block is not None:
+            self.on_block(st, lock, mode, timo)
+
+    def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None:
+            self._unblock(st)
+
+    def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None and st.waiting.ends_with_sleep:
+            self._unblock(st)
+
+    def _unblock(self, st: ThreadState) -> None:
+        if self.on_unblock is not None:
+            self.on_unblock(st)
+        st.waiting = None
+        if self.on_event is not None:
+            self.on_event(st, "wake", None, "")
+
+    # -- giving back
+
+    def lock_release(self, td: Any, lock: Any, mode: str) -> None:
+        st = td.observed or self.state(td)
+        held = st.held
+        if held and held[-1].res is lock and not st.pruning:
+            h = held.pop()
+            if not h.again and h.node.parent is not None:
+                st.node = h.node.parent
+            if h.mode != mode:
+                self._misuse(st, "wrong-release", f"releases as {mode} what it holds {h.mode}", h)
+        else:
+            self._release_inner(st, lock, mode)
+        if self.on_event is not None:
+            self.on_event(st, "release", lock, mode)
+
+    def _release_inner(self, st: ThreadState, lock: Any, mode: str) -> None:
+        """Release of something that is not the newest: search, and rebuild the chain."""
+        for i in range(len(st.held) - 1, -1, -1):
+            h = st.held[i]
+            if h.res is lock:
+                del st.held[i]
+                self._rebuild(st)
+                if h.mode != mode:
+                    self._misuse(
+                        st, "wrong-release", f"releases as {mode} what it holds {h.mode}", h
+                    )
+                return
+        if self.on_misuse is not None:
+            self.on_misuse(st, "wrong-release", "releases what it does not hold", lock)
+
+    def _misuse(self, st: ThreadState, kind: str, what: str, h: Held) -> None:
+        if self.on_misuse is not None:
+            self.on_misuse(st, kind, what, h.res)
+
+    def _rebuild(self, st: ThreadState) -> None:
+        """Walk the tree again to the chain of what is still held; no pair in it is new."""
+        node = self.root
+        for h in st.held:
+            if h.again:
+                continue
+            key = (h.cls, h.place, h.tried)
+            after = node.children.get(key)
+            if after is None:
+                after = Node(node, h.cls, h.family, h.tried, h.node.stack)
+                with self.mutex:
+                    after = node.children.setdefault(key, after)
+            h.node = node = after
+        st.node = node
+
+    def _prune(self, st: ThreadState) -> None:
+        st.pruning = False
+        st.held = [h for h in st.held if not h.gone]
+        self._rebuild(st)
+
+    def lock_converted(self, td: Any, lock: Any, mode: str) -> None:
+        st = td.observed or self.state(td)
+        for h in reversed(st.held):
+            if h.res is lock:
+                h.mode = mode
+                break
+        if st.waiting is not None:
+            self._unblock(st)
+
+    # -- tokens leave while their thread blocks
+
+    def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
+        st = td.observed or self.state(td)
+        if not tokens:
+            return
+        st.dropped = list(st.held)
+        st.held = [h for h in st.held if h.family != TOKEN]
+        self._rebuild(st)
+        if self.on_event is not None:
+            for token in tokens:
+                self.on_event(st, "drop", token, "")
+
+    def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
+        st = td.observed or self.state(td)
+        if not tokens or not st.dropped:
+            return
+        kept = [h for h in st.held if not any(h is d for d in st.dropped)]
+        still = [h for h in st.dropped if h.family == TOKEN or any(h is x for x in st.held)]
+        st.held = still + kept
+        st.dropped = []
+        self._rebuild(st)
+        if self.on_event is not None:
+            for token in tokens:
+                self.on_event(st, "regain", token, "")
+
+    # -- busy pages
+
+    def page_want(self, td: Any, m: Any, also_soft: bool) -> None:
+        st = td.observed or self.state(td)
+        st.wants = m
+        self.child(st, BUSY, PAGE, False, site(2), m)
+
+    def page_block(self, td: Any, m: Any, also_soft: bool) -> None:
+        st = td.observed or self.state(td)
+        if st.wants is not m:
+            self.child(st, BUSY, PAGE, False, site(2), m)
+        if self.on_event is not None:
+            self.on_event(st, "block", m, "busy")
+        if self.on_block is not None:
+            self.on_block(st, m, "soft" if also_soft else "busy", 0)
+
+    def page_busied(self, td: Any, m: Any) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None:
+            self._unblock(st)
+        tried = st.wants is not m
+        st.wants = None
+        place = site(2)
+        node = self.child(st, BUSY, PAGE, tried, place, m)
+        h = Held(m, BUSY, PAGE, "excl", tried, place, node)
+        st.held.append(h)
+        st.node = node
+        self.page_owner[m] = (st, h)
+
+    def page_unbusied(self, td: Any, m: Any) -> None:
+        owner = self.page_owner.pop(m, None)
+        if owner is None:
+            return
+        st, h = owner
+        held = st.held
+        if st.td is not td:
+            h.gone = st.pruning = True  # its own thread drops it when it next looks
+        elif held[-1] is h:
+            held.pop()
+            if h.node.parent is not None:
+                st.node = h.node.parent
+        else:
+            h.gone = True
+            self._prune(st)
+
+    def owner_of_page(self, m: Any) -> ThreadState | None:
+        """The thread that has *m* hard-busied."""
+        owner = self.page_owner.get(m)
+        return None if owner is None else owner[0]
+
+    # -- the end of a thread
+
+    def thread_exit(self, td: Any) -> None:
+        st = td.observed or self.state(td)
+        if st.pruning:
+            self._prune(st)
+        if st.held and not (self.k is not None and self.k.carrier.stopping):
+            for h in st.held:
+                self._misuse(st, "wrong-release", "ends while it holds it", h)
+        if self.on_exit is not None:
+            self.on_exit(st)
+        with self.mutex:
+            self.states.pop(td.tid, None)
+
+
+def describe_held(st: ThreadState) -> str:
+    """What a thread holds, as one line."""
+    return ", ".join(str(h) for h in list(st.held) if not h.gone) or "nothing"

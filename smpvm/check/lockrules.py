@@ -1,0 +1,171 @@
+"""The documented lock order: what the kernel's source says, with the line that says it.
+
+``DOCUMENTED`` are the edges that the source means to exist; ``FORBIDDEN`` what it rules out, each a
+finding when it happens, whether or not anything hung; ``NESTING`` the classes of which one thread
+may hold two at once, and in which order.
+
+Class names are those of the locks (``lock.cls``); ``busy`` is a page's hard busy bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from smpvm.check.held import BUSY, LOCKMGR, SPIN, TOKEN
+from smpvm.kern.shared import peek
+
+
+@dataclass(frozen=True)
+class Order:
+    """A documented order: *first* is held when *then* is taken."""
+
+    first: str
+    then: str
+    source: str
+    why: str
+
+
+DOCUMENTED: Final = (
+    Order("page", "queue", "vm_page.c:550", "the page's spinlock, then its queue's"),
+    Order("vnode", BUSY, "vm_pageout.c:1054", "the vnode lock, then a page of its object busied"),
+    Order("object", "vnode", "vm_fault.c:535", "the object held, then its vnode locked"),
+    Order("map", "vnode", "vm_fault.c:535", "the entry is looked up, then its vnode locked"),
+    Order("p_token", "map_token", "vm_pageout.c:2187", "the process, then its vmspace"),
+    Order("map_token", "map", "vm_map.c:3422", "the vmspace's token, then the map lock"),
+    Order("p_token", "map", "vm_pageout.c:2187", "the process, then its map"),
+    Order("map", "map", "vm_map.c:3431", "fork: the parent's map, then the child's"),
+    Order("object", "object", "vm_pageout.c:534", "an object, then the one that backs it"),
+    Order("map", "object", "vm_fault.c:531", "the entry is looked up, then the object held"),
+    Order("map", BUSY, "vm_fault.c:1359", "the entry is looked up, then the page busied"),
+    Order(BUSY, "page", "vm_page.c:2060", "a busy page's own spinlock"),
+    Order(BUSY, "queue", "vm_page.c:2062", "a busy page's queue, through its own spinlock"),
+    Order("object", "page", "vm_page.c:1035", "the object held, then its page's spinlock"),
+    Order("object", "queue", "vm_page.c:2062", "the object held, then its page's queue"),
+    Order("object", BUSY, "vm_fault.c:1359", "the object held, then its page busied"),
+    Order("object", "vm", "vm_fault.c:1400", "a fault waits for memory with its object held"),
+)
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """While *first* is held, no blocking acquire of *then* (a class or a family).
+
+    With *inside* the rule binds only the C function (or model method) of that name, and *first*
+    may be empty: whatever is held.
+    """
+
+    name: str
+    first: str
+    then: str
+    source: str
+    why: str
+    kind: str = "lock-order"
+    inside: tuple[str, ...] = ()
+
+
+FORBIDDEN: Final = (
+    Forbidden(
+        "queue-then-page",
+        "queue",
+        "page",
+        "vm_page.c:550",
+        "a queue's spinlock comes after the page's: who has the queue may only try to busy a page",
+    ),
+    Forbidden(
+        "pool-alias",
+        "page",
+        "page",
+        "kern_spinlock.c:345",
+        "page spinlocks come from a pool: two pages may hash to one lock, and the second acquire"
+        " then waits for the first",
+    ),
+    Forbidden(
+        "busy-then-vnode",
+        BUSY,
+        "vnode",
+        "vm_pageout.c:1054",
+        "who has a page busy may not wait for a vnode lock: its holder may wait for the page",
+    ),
+    Forbidden(
+        "spin-then-token",
+        SPIN,
+        TOKEN,
+        "lwkt_thread.c:617",
+        "a token may have to be waited for, and who has a spinlock may not block",
+        kind="sleep-with-spinlock",
+    ),
+    Forbidden(
+        "spin-then-lockmgr",
+        SPIN,
+        LOCKMGR,
+        "kern_lock.c:123",
+        "a lockmgr lock may have to be waited for, and who has a spinlock may not block",
+        kind="sleep-with-spinlock",
+    ),
+    Forbidden(
+        "spin-then-busy",
+        SPIN,
+        BUSY,
+        "lwkt_thread.c:617",
+        "busying a page may sleep, and who has a spinlock may not block",
+        kind="sleep-with-spinlock",
+    ),
+    Forbidden(
+        "deactivate-waits-for-map",
+        "",
+        "map",
+        "vm_pageout.c:642",
+        "the deactivation scan takes the map lock with NOWAIT: its owner may wait for memory",
+        inside=("map_deactivate_pages", "vm_pageout_map_deactivate_pages"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """Two of one class may be held at once when ``allowed(held, new)``."""
+
+    cls: str
+    source: str
+    why: str
+    allowed: Callable[[Any, Any], bool]
+
+
+def _backs(upper: Any, lower: Any) -> bool:
+    """Is *lower* somewhere in the chain of objects that backs *upper*?"""
+    obj = upper
+    for _ in range(1000):
+        if obj is None:
+            return False
+        if obj is lower:
+            return True
+        obj = peek(obj, "backing_object")
+    return False
+
+
+def _deeper(held: Any, new: Any) -> bool:
+    """A page of the same object with a higher index, or of an object behind the held page's."""
+    upper, lower = peek(held, "object"), peek(new, "object")
+    if upper is None or lower is None:
+        return True  # fresh from the free queue: nobody else can wait for it
+    if upper is lower:
+        return bool(peek(held, "pindex") < peek(new, "pindex"))
+    return _backs(upper, lower)
+
+
+NESTING: Final = (
+    Nesting(BUSY, "vm_fault.c:1359", "the front object's page, then a page that backs it", _deeper),
+    Nesting(
+        "map",
+        "vm_map.c:3431",
+        "fork: the parent's map, then the child's, which nobody else knows yet",
+        lambda held, new: True,
+    ),
+)
+
+
+def matches(rule: str, cls: str, family: str) -> bool:
+    """Does a rule's class or family name cover a resource?"""
+    return rule in (cls, family)

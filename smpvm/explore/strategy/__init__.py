@@ -1,0 +1,1 @@
+"""How the next thread is chosen: one strategy, one file."""

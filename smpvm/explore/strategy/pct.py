@@ -1,0 +1,96 @@
+"""PCT, probabilistic concurrency testing (Burckhardt, Kothari, Musuvathi and Nagarakatte, 2010).
+
+Threads have random priorities; the highest one that can run does.  At d - 1 random steps the
+running thread drops below all others.  A bug of depth d among n threads and k steps is hit with a
+probability of at least 1 / (n * k^(d-1)) in each execution.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from smpvm.explore.strategy.base import Plain, Scheduler, SerialCarrier, SerialThread
+from smpvm.host.carrier import YIELD
+
+
+class _Priorities:
+    def __init__(self, rnd: random.Random, depth: int, length: int) -> None:
+        self.every = True
+        self._random = rnd.random
+        self._prio: dict[int, float] = {}
+        self._step = 0
+        self._floor = 0.0
+        self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
+
+    def choose(
+        self, runnable: Sequence[SerialThread], current: SerialThread | None
+    ) -> SerialThread:
+        best = self._highest(runnable)
+        if current is not None and current.op[1] == YIELD:
+            self._lower(current)
+            best = self._highest(runnable)
+        if self._step in self._drops:
+            self._lower(best)
+            best = self._highest(runnable)
+        self._step += 1
+        return best
+
+    def _highest(self, runnable: Sequence[SerialThread]) -> SerialThread:
+        prio = self._prio
+        best, top = runnable[0], -math.inf
+        for thread in runnable:
+            have = prio.get(thread.tid)
+            if have is None:
+                have = prio[thread.tid] = 1.0 + self._random()
+            if have > top:
+                best, top = thread, have
+        return best
+
+    def _lower(self, thread: SerialThread) -> None:
+        self._floor -= 1.0
+        self._prio[thread.tid] = self._floor
+
+
+class Pct(Plain):
+    """*depth* is d; k is the longest execution so far (the first one measures it).
+
+    Those that end in the fair suffix do not count where others end by themselves: the drops would
+    all come long after them.
+    """
+
+    name = "pct"
+
+    def __init__(self, seed: int = 0, depth: int = 3, length: int = 0) -> None:
+        self.seed = seed
+        self.depth = depth
+        self.length = length
+        self.threads = 1
+        self._endless = 0
+
+    def start(self, n: int) -> Scheduler:
+        rnd = random.Random(f"{self.seed}/{n}")
+        return _Priorities(rnd, self.depth, self._k())
+
+    def done(self, carrier: SerialCarrier) -> None:
+        if carrier.steps_before_fair is None:
+            self.length = max(self.length, len(carrier.log))
+        else:
+            self._endless = max(self._endless, carrier.steps_before_fair)
+        self.threads = max(self.threads, len(carrier.threads))
+
+    def _k(self) -> int:
+        return max(self.length or self._endless, 1)
+
+    def bound(self) -> float:
+        """The probability of one execution to hit a bug of this depth, at least."""
+        return float(1 / (self.threads * self._k() ** (self.depth - 1)))
+
+    def notes(self) -> list[str]:
+        if not self.length and not self._endless:
+            return []  # nothing has been run
+        return [
+            f"pct: n = {self.threads} threads, k = {self._k()} steps, d = {self.depth}: "
+            f"each execution hits a bug of depth d with p >= {self.bound():.3g}"
+        ]

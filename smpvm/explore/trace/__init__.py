@@ -1,0 +1,1 @@
+"""What an execution did: schedules, happens-before, which steps depend on each other."""

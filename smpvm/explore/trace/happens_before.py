@@ -1,0 +1,435 @@
+"""Happens-before over one execution's log: vector clocks, races, and the class of the trace.
+
+Two executions are of one class when they have the same steps of each thread and order all pairs of
+dependent steps alike (Mazurkiewicz traces).  A step depends on an earlier one of its own thread,
+on what conflicts with it, and on the step that made it possible (``causes``: the spawn of its
+thread, the wakeup that ended its sleep, the write that ended its await).  Time moves only when
+nobody can run, so a timer step comes after everything before it, and before everything after it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+from smpvm.explore.trace.dependence import (
+    IDENTITY,
+    apart,
+    conflict,
+    is_acquire,
+    named,
+    parts,
+    same,
+    shares,
+)
+from smpvm.host.carrier import (
+    ACQUIRE,
+    ACQUIRE_SHARED,
+    HOLDING,
+    READ,
+    RELEASE,
+    WRITE,
+    YIELD,
+    Compound,
+)
+from smpvm.host.serial import SerialCarrier
+from smpvm.host.serialthread import AWAIT, TIMER, Op
+
+Clock = list[int]
+
+_MANY = frozenset((AWAIT, YIELD))
+"""Kinds of steps that concern several objects, or none."""
+
+
+@dataclass
+class Race:
+    """Two dependent steps that could come the other way round: *first*, then *second*.
+
+    *second* is a position in the log, or past its end: pending operations of threads that were
+    still there when the execution ended come after the log, in ``Order.ops``.
+    """
+
+    first: int
+    second: int
+
+
+@dataclass
+class Prefix:
+    """What is known of the first *n* steps of an execution: all that begin with them share it."""
+
+    n: int = 0
+    slot: dict[int, int] = field(default_factory=dict)
+    clocks: list[Clock] = field(default_factory=list)
+    races: list[Race] = field(default_factory=list)
+
+
+class Order:
+    """The happens-before order of an execution."""
+
+    def __init__(
+        self,
+        log: Sequence[Op],
+        causes: dict[int, int],
+        touches: Sequence[tuple[int, Any]],
+        pending: Sequence[Op] = (),
+        gated: frozenset[int] = frozenset(),
+        prefix: Prefix | None = None,
+    ) -> None:
+        """*pending* are operations that were never executed; *gated* the log positions (and
+        positions past the log, for pending ones) of acquires that waited until they could be.
+        The log begins with *prefix*."""
+        self.n = len(log)
+        self.ops: list[Op] = [*log, *pending]
+        self.causes = causes
+        self.gated = gated
+        tids = sorted({op[0] for op in self.ops})
+        self.slot = {tid: i for i, tid in enumerate(tids)}
+        self.extras: dict[int, list[Any]] = {}
+        self._touches = touches
+        for at, obj in touches:
+            if not covers(self.ops[at], obj):
+                self.extras.setdefault(at, []).append(obj)
+        self.clocks: list[Clock] = []
+        self.races: list[Race] = []
+        self._history: defaultdict[Any, list[int]] = defaultdict(list)
+        self._last: dict[int, int] = {}
+        self._barrier: Clock | None = None
+        self._barrier_at = -1
+        known = 0
+        if prefix is not None and prefix.slot == self.slot:
+            known = prefix.n
+            self.clocks += prefix.clocks
+            self.races += prefix.races
+        for at in range(known):
+            self._done(at, self._alone(at))
+        for at in range(known, len(self.ops)):
+            self._add(at)
+
+    def prefix(self, n: int) -> Prefix:
+        """The first *n* steps."""
+        races = [race for race in self.races if race.second < n]
+        return Prefix(n, self.slot, self.clocks[:n], races)
+
+    # -- building
+
+    def _add(self, at: int) -> None:
+        op = self.ops[at]
+        tid, kind, obj, _ = op
+        clock = self._before(at, tid)
+        alone = False
+        cause = self.causes.get(at)
+        if cause is not None:
+            clock = _join(clock, self.clocks[cause])
+        if kind == TIMER:
+            for last in self._last.values():
+                clock = _join(clock, self.clocks[last])
+        elif alone := self._alone(at):
+            if obj in self._history:
+                clock = self._meet(at, op, obj, clock, clock)
+        else:
+            program = clock
+            for target in self._targets(at, op):
+                clock = self._meet(at, op, target, clock, program)
+        clock = clock.copy()
+        clock[self.slot[tid]] = at
+        self.clocks.append(clock)
+        if at < self.n:  # of what was never executed nothing comes after
+            self._done(at, alone)
+
+    def _done(self, at: int, alone: bool) -> None:
+        """Step *at* is there for later ones to meet; *alone*: it concerns one object."""
+        op = self.ops[at]
+        self._last[op[0]] = at
+        if op[1] == TIMER:
+            self._barrier, self._barrier_at = self.clocks[at], at
+            return
+        if alone:
+            self._history[op[2]].append(at)
+        else:
+            for target in self._targets(at, op):
+                self._history[target].append(at)
+
+    def _before(self, at: int, tid: int) -> Clock:
+        last = self._last.get(tid)
+        clock = [-1] * len(self.slot) if last is None else self.clocks[last]
+        if self._barrier is not None and (last is None or last < self._barrier_at):
+            clock = _join(clock, self._barrier)
+        return clock
+
+    def _alone(self, at: int) -> bool:
+        """Does the step concern one object only, as most do?"""
+        _, kind, obj, _ = self.ops[at]
+        return not (kind in _MANY or type(obj) is Compound or at in self.extras)
+
+    def _targets(self, at: int, op: Op) -> list[Any]:
+        own = named(op)
+        extra = self.extras.get(at)
+        return own if extra is None else [*own, *extra]
+
+    def _meet(self, at: int, op: Op, target: Any, clock: Clock, program: Clock) -> Clock:
+        """Order step *at* after the earlier steps on *target* that it conflicts with."""
+        if at in self.gated:
+            return self._meet_gate(at, target, clock, program)
+        ops, slot, tid = self.ops, self.slot, op[0]
+        reads = op[1] == READ and type(op[2]) is not Compound
+        for prev in reversed(self._history.get(target, ())):
+            before = ops[prev]
+            if reads and before == op:
+                break  # what it conflicts with, that read has met already
+            if before[0] != tid and clock[slot[before[0]]] < prev:
+                if not self._depends_on(prev, at, target):
+                    continue
+                self.races.append(Race(prev, at))
+                clock = _join(clock, self.clocks[prev])
+            if before[1] != READ and _hides(before, op):
+                break
+        return clock
+
+    def _meet_gate(self, at: int, target: Any, clock: Clock, program: Clock) -> Clock:
+        """The same for an acquire that waited until it could be had.
+
+        It cannot come before the release that let it in, but before the acquire that kept it out:
+        so that is its race, unless other means order the two.
+        """
+        tid = self.ops[at][0]
+        history = self._history.get(target, ())
+        for i in range(len(history) - 1, -1, -1):
+            prev = history[i]
+            before = self.ops[prev]
+            slot = self.slot[before[0]]
+            if before[0] == tid or program[slot] >= prev:
+                continue
+            if not self._depends_on(prev, at, target):
+                continue
+            if not self._gave_back(prev, target) or self._was_shared(history, i):
+                self.races.append(Race(prev, at))
+            clock = _join(clock, self.clocks[prev])
+            if before[1] == ACQUIRE and prev in self.gated and self._held(history, i):
+                break
+        return clock
+
+    def _held(self, history: Sequence[int], i: int) -> bool:
+        """Did that acquire get the lock exclusively: is the next step on it its release?"""
+        if i + 1 == len(history):
+            return True
+        nxt = history[i + 1]
+        target = self.ops[history[i]][2]
+        return self.ops[nxt][0] == self.ops[history[i]][0] and self._gave_back(nxt, target)
+
+    def _gave_back(self, at: int, target: Any) -> bool:
+        """Did step *at* release *target*: a release, or tokens given up by a thread that blocks?"""
+        _, kind, obj, field = self.ops[at]
+        if kind == RELEASE:
+            return True
+        return field == HOLDING and at not in self.gated and not same(obj, target)
+
+    def _was_shared(self, history: Sequence[int], i: int) -> bool:
+        """Does that release give back a shared hold (which need not keep an acquire out)?"""
+        tid = self.ops[history[i]][0]
+        for j in range(i - 1, -1, -1):
+            op = self.ops[history[j]]
+            if op[0] == tid and is_acquire(op):
+                return op[1] == ACQUIRE_SHARED
+        return False
+
+    def _depends_on(self, prev: int, at: int, target: Any) -> bool:
+        if conflict(self.ops[prev], self.ops[at]):
+            return True
+        for one, other in ((prev, at), (at, prev)):
+            if any(same(obj, target) for obj in self.extras.get(one, ())):
+                op = self.ops[other]
+                if op[1] == AWAIT or other in self.extras:
+                    return True
+                if any(same(part[2], target) for part in parts(op)):
+                    return True
+        return False
+
+    # -- asking
+
+    def before(self, a: int, b: int) -> bool:
+        """Does step *a* happen before step *b* (or is it *b*)?"""
+        return self.clocks[b][self.slot[self.ops[a][0]]] >= a
+
+    def direct(self, a: int, b: int) -> bool:
+        """Does *b* depend on *a*, an earlier step, by itself?"""
+        if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
+            return True
+        if conflict(self.ops[a], self.ops[b]):
+            return True
+        for obj in self.extras.get(a, ()):
+            if any(same(obj, t) for t in self._targets(b, self.ops[b])):
+                return True
+        for obj in self.extras.get(b, ()):
+            if any(same(obj, t) for t in self._targets(a, self.ops[a])):
+                return True
+        return False
+
+    def clash(self, a: int, op: Op) -> bool:
+        """Does the pending operation *op* of another thread depend on step *a*?"""
+        return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
+
+    def not_after(self, a: int) -> list[int]:
+        """The steps behind *a* in the log that do not happen after it."""
+        slot = self.slot[self.ops[a][0]]
+        clocks = self.clocks
+        return [b for b in range(a + 1, self.n) if clocks[b][slot] < a]
+
+    def other_causes(self) -> list[Race]:
+        """Awaits that another step than the one that ended them could have ended.
+
+        No reversal, but tried like one: *second* is the await, without its cause before it.
+        """
+        awaits = [at for at in self.causes if self.ops[at][1] == AWAIT]
+        if not awaits:
+            return []
+        written = [(at, obj) for at, obj in self._touches if at >= 0]
+        written += [(at, op[2]) for at, op in enumerate(self.ops[: self.n]) if op[1] == WRITE]
+        by_thread: dict[int, list[tuple[int, Any]]] = {}
+        for at, obj in sorted(written, key=itemgetter(0)):
+            by_thread.setdefault(self.ops[at][0], []).append((at, obj))
+        return [Race(self.causes[at], at) for at in awaits if self._another(at, by_thread)]
+
+    def _another(self, at: int, by_thread: dict[int, list[tuple[int, Any]]]) -> bool:
+        """Could another write than its cause have ended the await *at*?"""
+        op, cause = self.ops[at], self.causes[at]
+        for tid, written in by_thread.items():
+            if tid == op[0]:
+                continue
+            for i in range(bisect_right(written, cause, key=itemgetter(0)), len(written)):
+                w, obj = written[i]
+                if self.before(cause, w) or self.before(at, w):
+                    break  # and so is all that the thread does later
+                if _wakes(self.ops[w], obj, op):
+                    return True
+        return False
+
+    def signature(self) -> tuple[Any, ...]:
+        """What all executions of one class have in common, and no other class has."""
+        number: dict[int, tuple[int, int]] = {}
+        counts: dict[int, int] = {}
+        rows = []
+        for at in range(self.n):
+            tid = self.ops[at][0]
+            counts[tid] = counts.get(tid, 0) + 1
+            number[at] = (tid, counts[tid])
+            clock = [number[p][1] if p >= 0 else 0 for p in self.clocks[at]]
+            rows.append((tid, counts[tid], self.ops[at][1], self.ops[at][3], tuple(clock)))
+        return tuple(sorted(rows))
+
+
+def touches(op: Op, objs: Sequence[Any]) -> bool:
+    """Does *op* concern one of *objs*?"""
+    return bool(objs) and any(same(a, b) for a in named(op) for b in objs)
+
+
+def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:
+    """The order of the execution that *carrier* has just run, pending operations left out."""
+    return Order(carrier.log, carrier.causes, carrier.touches, (), gated or carrier_gates(carrier))
+
+
+def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
+    """The log positions of acquires that waited until they could be had."""
+    return frozenset(carrier.gates)
+
+
+class _Place:
+    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
+    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
+
+    __slots__ = ("fields", "last", "since")
+
+    def __init__(self) -> None:
+        self.last = self.since = 0
+        self.fields: dict[str, list[int]] = {}
+
+    def whole(self, step: tuple[int, int]) -> int:
+        """A step on all of the object; returns its hash."""
+        one = hash((step, self.last, self.since))
+        self.last, self.since = one, 0
+        self.fields.clear()
+        return one
+
+    def part(self, step: tuple[int, int], field: str, read: bool) -> int:
+        """A step on one field; returns its hash."""
+        have = self.fields.get(field)
+        if have is None:
+            have = self.fields[field] = [self.last, 0]
+        if read:
+            one = hash((step, have[0]))
+            have[1] += one
+        else:
+            one = hash((step, have[0], have[1]))
+            have[0], have[1] = one, 0
+        self.since += one
+        return one
+
+
+def trace_hash(carrier: SerialCarrier) -> int:
+    """A number for the class of the trace: cheap, for counting how many were seen.
+
+    Each step is hashed with the latest steps that it depends on; the sum does not depend on the
+    order of the others.
+    """
+    places: dict[Any, _Place] = {}
+    counts: dict[int, int] = {}
+    extra: dict[int, list[Any]] = {}
+    log = carrier.log
+    for at, obj in carrier.touches:
+        if not covers(log[at], obj):
+            extra.setdefault(at, []).append(obj)
+    total = 0
+    for at, (tid, kind, obj, _) in enumerate(log):
+        counts[tid] = n = counts.get(tid, 0) + 1
+        if kind in (AWAIT, YIELD):
+            continue
+        for _, _, one, name in parts(log[at]) if type(obj) is Compound else (log[at],):
+            place = places.get(one)
+            if place is None:
+                place = places[one] = _Place()
+            if kind in IDENTITY:
+                name = "as identity"
+            elif name == HOLDING:
+                name = ""
+            reads = kind == READ or shares(kind, one)
+            if name or reads:
+                total += place.part((tid, n), name, reads)
+            else:
+                total += place.whole((tid, n))
+        if at in extra:
+            for other in extra[at]:
+                total += places.setdefault(other, _Place()).whole((tid, n))
+    return total & 0xFFFFFFFFFFFFFFFF
+
+
+def _join(a: Clock, b: Clock) -> Clock:
+    return [x if x > y else y for x, y in zip(a, b, strict=True)]
+
+
+def covers(op: Op, obj: Any) -> bool:
+    """Is the write of *obj* in the step of *op* what *op* says already?"""
+    _, kind, one, _ = op
+    if kind in (AWAIT, READ):
+        return False
+    if type(one) is Compound:
+        return any(same(part[2], obj) for part in parts(op))
+    return same(one, obj)
+
+
+def _hides(before: Op, op: Op) -> bool:
+    """Is everything on the object that *op* conflicts with ordered before *before* already?"""
+    if is_acquire(before) or apart(before[1], op[1]):
+        return False
+    if type(before[2]) is Compound or type(op[2]) is Compound:
+        return False
+    return not before[3] or (before[3] == op[3] and bool(op[3]))
+
+
+def _wakes(write: Op, obj: Any, await_: Op) -> bool:
+    return any(
+        same(seen, obj) and (not field or not same(write[2], obj) or write[3] in ("", field))
+        for seen, field in await_[2]
+    )

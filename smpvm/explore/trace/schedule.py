@@ -1,0 +1,198 @@
+"""A schedule as text: compact enough for a bug report, and able to say where it stopped fitting.
+
+``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the version of the form, granularity, version of
+smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is the
+thread, the number of its steps, and a checksum over what those steps were.  Where runs repeat, as
+in a livelock, the form is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import smpvm
+from smpvm.host.serialthread import AWAIT, CLOCK, Op
+
+PLAIN, FOLDED = "s1", "s2"
+"""The versions: with each run, and with repetitions folded."""
+MOST_STEPS = 10_000_000
+"""No execution is longer, by far."""
+LONGEST = 64
+"""Runs that are looked at as one repetition."""
+WORTH = 8
+"""Runs that a repetition must save: short schedules are easier to read and to change unfolded."""
+_RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
+_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
+"""A run, or some in parentheses and how often."""
+
+_RENAMED = {"Compound": "Several", "RushJob": "Rush"}
+"""Classes that were renamed keep their old names in schedules, so that old schedules still fit."""
+
+Run = tuple[int, int, str]
+"""(tid, steps, checksum)"""
+
+
+class ScheduleError(ValueError):
+    """A schedule text that cannot be read: one line."""
+
+
+@dataclass
+class Schedule:
+    """Which thread takes how many steps, in order."""
+
+    scenario: str
+    granularity: str = "access"
+    repairs: tuple[str, ...] = ()
+    version: str = smpvm.__version__
+    runs: list[Run] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The versioned text."""
+        folded = fold([f"{tid}x{n}~{check}" for tid, n, check in self.runs])
+        version = FOLDED if len(folded) < len(self.runs) else PLAIN
+        repairs, runs = "+".join(self.repairs) or "-", ".".join(folded)
+        return "/".join((version, self.granularity, self.version, repairs, runs, self.scenario))
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Raises ScheduleError."""
+        parts = text.strip().split("/", 5)
+        if parts[0] not in (PLAIN, FOLDED):
+            raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {text[:20]!r}")
+        if len(parts) != 6 or parts[1] not in ("access", "sync") or not parts[5]:
+            raise ScheduleError("schedule: damaged: expected six parts between slashes")
+        runs = _unfold(parts[4]) if parts[0] == FOLDED else _runs(parts[4])
+        repairs = () if parts[3] == "-" else tuple(parts[3].split("+"))
+        return cls(parts[5], parts[1], repairs, parts[2], runs)
+
+    def steps(self) -> list[int]:
+        """The thread of each step."""
+        return [tid for tid, n, _ in self.runs for _ in range(n)]
+
+    def switches(self) -> int:
+        """How often one thread follows another."""
+        return max(len(self.runs) - 1, 0)
+
+
+def _runs(text: str) -> list[Run]:
+    """The runs of a text without repetitions.  Raises ScheduleError."""
+    runs = []
+    for run in text.split(".") if text else ():
+        match = _RUN.fullmatch(run)
+        if match is None:
+            raise ScheduleError(f"schedule: damaged: {run!r} is not a run of steps")
+        runs.append((int(match[1]), int(match[2]), match[3]))
+    _few(sum(n for _, n, _ in runs))
+    return runs
+
+
+def _unfold(text: str) -> list[Run]:
+    """The runs of a text that may have repetitions.  Raises ScheduleError."""
+    runs: list[Run] = []
+    at = steps = 0
+    while at < len(text):
+        match = _PART.match(text, at)
+        if match is None:
+            raise ScheduleError(f"schedule: damaged: {text[at : at + 20]!r} is not a run of steps")
+        part, times = _runs(match[1] or match[2]), int(match[3] or 1)
+        steps += sum(n for _, n, _ in part) * times
+        _few(steps)
+        runs += part * times
+        at = match.end()
+    return runs
+
+
+def _few(steps: int) -> None:
+    """Raises ScheduleError for more steps than any execution has."""
+    if steps > MOST_STEPS:
+        raise ScheduleError(f"schedule: damaged: more than {MOST_STEPS:,} steps")
+
+
+def fold(runs: Sequence[str]) -> list[str]:
+    """*runs* with ``(...)*n`` for n times the same in a row."""
+    out: list[str] = []
+    at = 0
+    while at < len(runs):
+        times, size = max(
+            ((_times(runs, at, size), size) for size in range(1, LONGEST + 1)),
+            key=lambda found: ((found[0] - 1) * found[1], -found[1]),
+        )
+        if (times - 1) * size < WORTH:
+            times, size = 1, 1
+        part = runs[at : at + size]
+        out += part if times == 1 else [f"({'.'.join(part)})*{times}"]
+        at += times * size
+    return out
+
+
+def _times(runs: Sequence[str], at: int, size: int) -> int:
+    """How often the *size* runs from *at* on come in a row."""
+    end = at + size
+    while end < len(runs) and runs[end] == runs[end - size]:
+        end += 1
+    return (end - at) // size
+
+
+def step_text(op: Op) -> str:
+    """What a step was, without names that are costly to ask for: stable, and short."""
+    _, kind, obj, what = op
+    if kind == AWAIT:
+        return f"{kind} {' '.join(f'{class_name(o)}.{f}' for o, f in obj)}"
+    return f"{kind} {class_name(obj)}.{what}"
+
+
+def class_name(obj: Any) -> str:
+    """The name of an object's class in schedules and digests."""
+    name = type(obj).__name__
+    return _RENAMED.get(name, name)
+
+
+def checksum(ops: Iterable[Op]) -> str:
+    """Two hex digits over a run of steps."""
+    return f"{zlib.crc32(' '.join(map(step_text, ops)).encode()) & 0xFF:02x}"
+
+
+def runs_of(log: Sequence[Op]) -> list[Run]:
+    """The runs of an execution; timers are no thread's step and are left out."""
+    out = []
+    steps = (op for op in log if op[0] != CLOCK)
+    for tid, group in groupby(steps, key=lambda op: op[0]):
+        ops = list(group)
+        out.append((tid, len(ops), checksum(ops)))
+    return out
+
+
+class Namer:
+    """Names for the digest: class and order of first appearance, the same on every host."""
+
+    def __init__(self) -> None:
+        self._steps: dict[Any, bytes] = {}
+        self._objects: dict[Any, str] = {}
+        self._counts: dict[str, int] = {}
+
+    def step(self, op: Op) -> bytes:
+        """One step as bytes."""
+        known = self._steps.get(op)
+        if known is None:
+            tid, kind, obj, what = op
+            known = self._steps[op] = f"{tid} {kind} {self._name(obj)} {what}\n".encode()
+        return known
+
+    def _name(self, obj: Any) -> str:
+        name = self._objects.get(obj)
+        if name is None:
+            if isinstance(obj, tuple) and type(obj) is tuple:
+                name = "(" + " ".join(map(self._name, obj)) + ")"
+            elif obj is None or isinstance(obj, (str, int)):
+                name = repr(obj)
+            else:
+                cls = class_name(obj)
+                n = self._counts[cls] = self._counts.get(cls, -1) + 1
+                name = f"{cls}{n}"
+            self._objects[obj] = name
+        return name

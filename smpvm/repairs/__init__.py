@@ -1,0 +1,1 @@
+"""Named repairs: changes that mend defects of the kernel.  Off by default."""

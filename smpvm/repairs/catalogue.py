@@ -1,0 +1,42 @@
+"""Every repair by name.
+
+A repair is a change (``vm/build.py``) declared with ``@repair``, in a module of this package; it
+needs no registration.  Repairs are off by default: the default model is the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from types import MappingProxyType
+
+from smpvm import repairs
+from smpvm.config import ConfigError
+from smpvm.repairs.base import MARK, Repair
+
+
+def _declared() -> Iterator[Repair]:
+    for info in iter_modules(repairs.__path__):
+        module = import_module(f"{repairs.__name__}.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and MARK in vars(value):
+                yield vars(value)[MARK]
+
+
+REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({r.name: r for r in _declared()})
+"""Every repair by name."""
+
+
+def choose(names: Iterable[str]) -> list[Repair]:
+    """The repairs called *names*; ``all`` is every one.  Raises ConfigError."""
+    chosen: dict[str, Repair] = {}
+    for name in names:
+        if name == "all":
+            chosen.update(REPAIRS)
+        elif name in REPAIRS:
+            chosen[name] = REPAIRS[name]
+        else:
+            known = ", ".join(["all", *REPAIRS])
+            raise ConfigError(f"repair {name}: unknown; known are {known}")
+    return list(chosen.values())

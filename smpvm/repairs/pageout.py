@@ -1,0 +1,267 @@
+"""Repairs of the page-out daemon's own scans and rounds (vm_pageout.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.kern.proc import P_LOWMEMKILL, P_WEXIT
+from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.repairs.base import repair
+from smpvm.vm.page.struct import PG_NEED_COMMIT
+from smpvm.vm.pageout.daemon import Pageout
+from smpvm.vm.pageout.scan_active import ScanActive
+from smpvm.vm.param import ACT_MAX, OBJ_DEAD, VM_PAGE_BITS_ALL, i32
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+    from smpvm.kern.vnode import Vnode
+    from smpvm.vm.object.struct import VmObject
+    from smpvm.vm.page.struct import Page
+    from smpvm.vm.pageout.scan_inactive import InactiveScan
+    from smpvm.vm.vm import Vm
+
+
+@repair(
+    "cluster-forward",
+    "gather dirty pages above the first into its cluster, too",
+    "vm_pageout_clean (vm_pageout.c:341-345)",
+)
+class ClusterForward(Pageout):
+    """Gather the pages above the first, too: the busy bit found there is the gatherer's own."""
+
+    def cluster_forward_special(self, p: Page) -> bool:
+        """vm_pageout.c:341-342 without PG_BUSY; the soft busy count is 0 after the busy_try."""
+        return self.cluster_special(p)
+
+
+@repair(
+    "active-null-object",
+    "age an active page without an object instead of following NULL",
+    "vm_pageout_scan_active (vm_pageout.c:1320)",
+)
+class ActiveNullObject(Pageout):
+    """Age a page without an object like a file's, as the test behind it expects such pages."""
+
+    def active_decline(self, m: Page) -> None:
+        """vm_pageout.c:1320 with a look at the pointer first."""
+        if m.object is None:
+            self.active_age(m, anonymous=False)
+        else:
+            super().active_decline(m)
+
+
+@repair(
+    "act-count-cap",
+    "stop act_count at ACT_MAX, so that it never wraps to look idle",
+    "vm_pageout_scan_inactive (vm_pageout.c:588, 889, 906)",
+)
+class ActCountCap(Pageout):
+    """Stop act_count at ACT_MAX wherever it is raised, so that it never wraps as a u_char."""
+
+    def inactive_activate(self, m: Page, more: int) -> None:
+        """vm_pageout.c:889 and 906."""
+        self.vm.page.activate(m)
+        m.act_count = min(m.act_count + more, ACT_MAX)
+        self.vm.page.wakeup(m)
+
+    def deactivate_gain(self, p: Page, actcount: int) -> None:
+        """vm_pageout.c:588."""
+        p.act_count = min(p.act_count + actcount, ACT_MAX)
+
+
+@repair(
+    "queue-iterator",
+    "begin each round of scans behind the last queue scanned",
+    "vm_pageout_thread (vm_pageout.c:1949, 2002)",
+)
+class QueueIterator(Pageout):
+    """Let each round of scans start at the queue behind the last one scanned."""
+
+    def next_start(self, start: int, q: int) -> int:
+        """vm_pageout.c:1949 and 2002 with the start added in."""
+        return i32(start + q + 1)
+
+
+@repair(
+    "stats-interval",
+    "count the interval of full statistics scans once, not for each queue",
+    "vm_pageout_page_stats (vm_pageout.c:1621-1629)",
+)
+class StatsInterval(Pageout):
+    """Count one interval for one statistics scan over all queues, not for each queue."""
+
+    def stats_tick(self, q: int) -> None:
+        """vm_pageout.c:1621, once; the whole scan is then as full as its first queue."""
+        if q == 0:
+            if self.fullintervalcount >= self.vm.sysctl.pageout_full_stats_interval:
+                self.fullintervalcount = 0
+            super().stats_tick(q)
+
+    def stats_length(self, q: int, pcount: int) -> int:
+        """All queues in full, or none."""
+        self.stats_tick(q)
+        if self.fullintervalcount >= self.vm.sysctl.pageout_full_stats_interval:
+            self.k.curthread().hit("vm_pageout_page_stats:full")
+            return pcount
+        return self.stats_share(pcount)
+
+
+@repair(
+    "launder-recheck",
+    "do not write a page that was cleaned while its vnode was waited for",
+    "vm_pageout_scan_inactive (vm_pageout.c:1075-1096)",
+)
+class LaunderRecheck(Pageout):
+    """Do not write a page that somebody has cleaned while its vnode's lock was waited for."""
+
+    def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
+        """vm_pageout.c:1075-1096 with one look more."""
+        vp = super().inactive_vnode_lock(s, m, obj)
+        if vp is None:
+            return None
+        self.vm.page.test_dirty(m)
+        if m.dirty or m.flags & PG_NEED_COMMIT:
+            return vp
+        self.vm.page.wakeup(m)
+        self.k.vnode.vput(vp)
+        return None
+
+
+@repair(
+    "partial-page",
+    "do not write pages that are valid in part, which flush asserts never happens",
+    "vm_pageout_clean, vm_pageout_scan_inactive (vm_pageout.c:320-351, 970)",
+)
+class PartialPage(Pageout):
+    """Leave pages alone that are valid in part: vm_pageout_flush asserts that none is."""
+
+    def cluster_dirty(self, p: Page) -> bool:
+        """vm_pageout.c:320-325 and 347-351 with valid looked at."""
+        return p.valid == VM_PAGE_BITS_ALL and super().cluster_dirty(p)
+
+    def inactive_launder(self, s: InactiveScan, m: Page) -> None:
+        """vm_pageout.c:970: such a page goes round again."""
+        if m.valid == VM_PAGE_BITS_ALL:
+            super().inactive_launder(s, m)
+        else:
+            self.inactive_requeue(s, m)
+
+
+@repair(
+    "paper-shortage",
+    "do not count pages as available that were only deactivated",
+    "vm_pageout_thread (vm_pageout.c:2001)",
+)
+class PaperShortage(Pageout):
+    """Count as available only what the active scan has cached, not what it has deactivated."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        self._cached = 0
+
+    def active_cache(self, m: Page) -> None:
+        """A page that is available from here on."""
+        self._cached += 1
+        ScanActive.active_cache(self, m)
+
+    def active_gain(self, delta: int) -> int:
+        """vm_pageout.c:2001."""
+        cached, self._cached = self._cached, 0
+        return cached
+
+
+@repair(
+    "short-rest",
+    "rest before the next round when the shortage was met on paper only",
+    "vm_pageout_thread (vm_pageout.c:2049-2061)",
+)
+class ShortRest(Pageout):
+    """Rest a tenth of a second when the shortage was met on paper only, as in other back-offs."""
+
+    def still_short(self) -> None:
+        """vm_pageout.c:2057: the pages that were counted are still being written."""
+        self.pdelay(max(self.k.hz // 10, 1))
+
+
+@repair(
+    "clean-counted",
+    "count a write as paging in progress while its object is still held",
+    "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:359-413)",
+)
+class CleanCounted(Pageout):
+    """Count the write as paging in progress while the object is still held, unless it is dead.
+
+    vm_pageout_flush raises the count without the object's token (vm_pageout.c:413), so that
+    vm_object_terminate may find it zero, stop waiting, and assert in vain.
+    """
+
+    def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
+        """vm_pageout.c:359-364 with a count of its own around the flush."""
+        objects = self.vm.object
+        if obj.flags & OBJ_DEAD:
+            for m in mc:
+                self.vm.page.wakeup(m)
+            objects.drop(obj)
+            return 0
+        objects.pip_add(obj, 1)
+        written = super().clean_flush(obj, mc)
+        objects.pip_wakeup(obj)
+        return written
+
+
+@repair(
+    "kill-once",
+    "do not kill a process that is being killed already",
+    "vm_pageout_scan_callback (vm_pageout.c:1555-1558)",
+)
+class KillOnce(Pageout):
+    """Pass over processes that are being killed or are exiting: their memory is on its way."""
+
+    def never_kill(self, p: Proc) -> bool:
+        """vm_pageout.c:1555-1558 with two flags more."""
+        return bool(p.p_flags & (P_LOWMEMKILL | P_WEXIT)) or super().never_kill(p)
+
+
+@repair(
+    "back-off-wait",
+    "look for a request again once on the sleep queue, in a back-off",
+    "vm_pageout_thread (vm_pageout.c:2034-2036)",
+)
+class BackOffWait(Pageout):
+    """In a back-off, look for a request again once on the sleep queue."""
+
+    def delay_for_request(self, timo: int) -> None:
+        """vm_pageout.c:2034-2035, interlocked."""
+        ident = self.vm.idents.vm_pages_needed
+        self.take_requests()
+        self.k.sleep.tsleep_interlock(ident)
+        if not self.pages_are_needed():
+            self.k.sleep.tsleep(ident, PINTERLOCKED, "pdelay", timo, cond=self.pages_are_needed)
+
+
+@repair(
+    "request-hint",
+    "raise a request for pages only if the page-out daemon has not taken it meanwhile",
+    "pagedaemon_wakeup (vm_pageout.c:2096-2100)",
+)
+class RequestHint(Pageout):
+    """Ask in one operation, and wake the daemon if it had taken all that was asked before."""
+
+    def pagedaemon_wakeup(self) -> None:
+        """vm_pageout.c:2094-2101 with the look and the increment as one atomic operation."""
+        vm, k = self.vm, self.k
+        td, glob = k.curthread(), vm.glob
+        if not vm.meter.paging_needed() or td is self.pagethread:
+            return
+        td.hit("pagedaemon_wakeup")
+        if glob.vm_pages_needed and not vm.meter.count_min(0):
+            return
+        if k.atomic.fetchadd_int(glob, "vm_pages_needed", 1) == 0:
+            td.hit("pagedaemon_wakeup:wake")
+            k.sleep.wakeup(vm.idents.vm_pages_needed)
+        else:
+            td.hit("pagedaemon_wakeup:hint")
+
+    def take_requests(self) -> None:
+        """vm_pageout.c:2034 and 2058, atomic against the above."""
+        self.k.atomic.clear_int(self.vm.glob, "vm_pages_needed", -1)

@@ -1,0 +1,72 @@
+"""Which class each subsystem of the VM is made of, and how changes are put in front of them.
+
+A *change* is a subclass of exactly one subsystem class: a repair, a museum entry, a user's own, a
+conformance script.  The kernel code itself holds no switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from smpvm.config import Config
+from smpvm.kern.kernel import Kernel
+from smpvm.vm.fault.fault import Fault
+from smpvm.vm.map.maps import Maps
+from smpvm.vm.map.vmspace import VmSpaces
+from smpvm.vm.meter import Meter
+from smpvm.vm.object.objects import Objects
+from smpvm.vm.page.pages import Pages
+from smpvm.vm.pageout.daemon import Pageout
+from smpvm.vm.pageout.vmdaemon import VmDaemon
+from smpvm.vm.pager.pagers import Pagers
+from smpvm.vm.pager.swap import SwapPager
+from smpvm.vm.pager.syncer import Syncer
+from smpvm.vm.pager.vnode import VnodePager
+from smpvm.vm.pmap.pmaps import Pmaps
+from smpvm.vm.proc.glue import Glue
+from smpvm.vm.proc.process import Processes
+from smpvm.vm.vm import Vm
+
+SUBSYSTEMS: Mapping[str, type] = {
+    "meter": Meter,
+    "page": Pages,
+    "pmap": Pmaps,
+    "object": Objects,
+    "swap": SwapPager,
+    "vnode_pager": VnodePager,
+    "pager": Pagers,
+    "map": Maps,
+    "vmspace": VmSpaces,
+    "fault": Fault,
+    "process": Processes,
+    "glue": Glue,
+    "syncer": Syncer,
+    "vmdaemon": VmDaemon,
+    "pageout": Pageout,
+}
+"""Attribute of ``Vm`` → the model's class for it, in the order of construction."""
+
+
+def compose(changes: Iterable[type]) -> dict[str, type]:
+    """The class for each subsystem, with *changes* in front (the first is outermost).
+
+    Raises TypeError for a change that is a subclass of no subsystem, or of several.
+    """
+    ahead: dict[str, list[type]] = {name: [] for name in SUBSYSTEMS}
+    for change in changes:
+        homes = [name for name, base in SUBSYSTEMS.items() if issubclass(change, base)]
+        if len(homes) != 1:
+            raise TypeError(f"{change.__name__} changes no subsystem of the VM")
+        ahead[homes[0]].append(change)
+    subsystems = dict(SUBSYSTEMS)
+    for name, found in ahead.items():
+        if len(found) == 1:
+            subsystems[name] = found[0]
+        elif found:
+            subsystems[name] = type(subsystems[name].__name__, tuple(found), {})
+    return subsystems
+
+
+def build_vm(k: Kernel, config: Config, changes: Iterable[type] = ()) -> Vm:
+    """The VM of one machine, its subsystems with *changes* in front."""
+    return Vm(k, config, compose(changes))

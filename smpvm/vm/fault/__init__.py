@@ -1,0 +1,1 @@
+"""The page fault (vm_fault.c)."""

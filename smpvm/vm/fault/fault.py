@@ -1,0 +1,384 @@
+"""vm_fault.c: page faults, gathered in one class, and how a user program touches memory.
+
+    fault_state     struct faultstate, letting go
+    fault_object    vm_fault_object: the shadow chain, page-in, copy-on-write
+    fault_prefault  mapping neighbours
+    fault_wire      wiring
+    fault           vm_fault, vm_fault_page, vm_fault_object_page
+
+Left out: virtual page tables (MAP_VPAGETABLE; the C calls them an initial implementation), and
+vm_fault_additional_pages, which is compiled out there.
+
+A user program reads and writes memory through ``vm.process`` (see process.py), which loops between
+the MMU (``vm.pmap.access``) and ``fault`` as trap_pfault does.
+"""
+
+from __future__ import annotations
+
+from smpvm.kern.proc import RLIM_INFINITY
+from smpvm.vm.fault.state import (
+    VM_FAULT_BURST,
+    VM_FAULT_CHANGE_WIRING,
+    VM_FAULT_DIRTY,
+    VM_FAULT_NORMAL,
+    VM_FAULT_UNSWAP,
+    VM_FAULT_USER_WIRE,
+    VM_FAULT_WIRE_MASK,
+    FaultState,
+)
+from smpvm.vm.fault.wire import FaultWire
+from smpvm.vm.map.entry import (
+    KERN_FAILURE,
+    KERN_FAILURE_NOFAULT,
+    KERN_INVALID_ADDRESS,
+    KERN_PROTECTION_FAILURE,
+    KERN_SUCCESS,
+    KERN_TRY_AGAIN,
+    MAP_ENTRY_NOFAULT,
+    VM_MAPTYPE_UKSMAP,
+    VM_PROT_OVERRIDE_WRITE,
+    VmMap,
+    VmMapEntry,
+    off_to_idx,
+)
+from smpvm.vm.map.maps import TDF_NOFAULT, Lookup
+from smpvm.vm.object.objects import VmObject
+from smpvm.vm.page.struct import PG_BUSY, PG_REFERENCED, Page
+from smpvm.vm.param import OBJT_SWAP, OBJT_VNODE, VM_PROT_READ, VM_PROT_WRITE
+
+MAXSSIZ = 512 * 1024 * 1024
+"""RLIMIT_STACK of every process, in bytes."""
+
+
+class Fault(FaultWire):
+    """vm_fault.c."""
+
+    def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
+        """vm_fault (vm_fault.c:300-648): make *vaddr* accessible as *fault_type* asks.
+
+        *vaddr* is the start of a page.  The caller holds no locks, and a reference to the map's
+        space.  Blocks: for locks, busy pages, memory and I/O.  Returns KERN_SUCCESS with the page
+        in the pmap, or why not.
+        """
+        td = self.k.curthread()
+        td.hit("vm_fault")
+        fs = FaultState(fault_flags, self.shared_fault)
+        growstack = True
+        retry = 0
+        if self.shared_fault:
+            td.hit("vm_shared_count")
+        map.token.get()
+        while True:
+            result, found = self._find_entry(fs, map, vaddr, fault_type)
+            if result == KERN_INVALID_ADDRESS and growstack and self._grows(map):
+                result = self.vm.map.growstack(map, vaddr, MAXSSIZ, RLIM_INFINITY)
+                if result == KERN_SUCCESS:
+                    growstack = False
+                    retry += 1
+                    continue
+                result = KERN_FAILURE
+            if result != KERN_SUCCESS:
+                break
+            if found.entry is not None and found.entry.maptype == VM_MAPTYPE_UKSMAP:
+                result = self._fault_uksmap(fs, found, vaddr)
+                break
+            obj = self._first_object(fs, found)
+            if self._nofault_refuses(fs, retry):
+                result = KERN_FAILURE
+                self.unlock_things(fs)
+                break
+            ftype = fs.first_prot if fs.wired else fault_type
+            self._choose_mode(fs, fault_flags)
+            self._hold_first(fs)
+            result = self.fault_object(fs, found.pindex, ftype, True)
+            if result == KERN_TRY_AGAIN:
+                self.vm.object.drop(obj)
+                td.hit("vm_fault:retry")
+                retry += 1
+                continue
+            if result == KERN_SUCCESS:
+                self._enter(fs, vaddr, fault_flags)
+            self.vm.object.drop(obj)
+            break
+        map.token.release()
+        if self.shared_fault and not fs.shared:
+            td.hit("vm_shared_miss")
+        return result
+
+    def _find_entry(
+        self, fs: FaultState, map: VmMap, vaddr: int, fault_type: int
+    ) -> tuple[int, Lookup]:
+        """The lookup at the start of every try; on success the map is locked shared.
+
+        A user wiring of a copy-on-write mapping that may not be written asks again for the override
+        that debuggers use, so that the page is copied now or never (vm_fault.c:370-420).
+        """
+        found = self.vm.map.lookup(map, vaddr, fault_type)
+        result = found.rv
+        if result == KERN_FAILURE_NOFAULT:
+            return KERN_FAILURE, found
+        if (
+            result == KERN_PROTECTION_FAILURE
+            and fs.fault_flags & VM_FAULT_WIRE_MASK == VM_FAULT_USER_WIRE
+        ):
+            override = VM_PROT_READ | VM_PROT_WRITE | VM_PROT_OVERRIDE_WRITE
+            found = self.vm.map.lookup(found.map, vaddr, override)
+            if found.rv != KERN_SUCCESS or found.entry is None:
+                return KERN_FAILURE, found
+            if not found.entry.protection & VM_PROT_WRITE:
+                found.entry.max_protection &= ~VM_PROT_WRITE
+            result = KERN_SUCCESS
+        return result, found
+
+    def _grows(self, map: VmMap) -> bool:
+        """May a missing address be the growth of a stack: only in a process's own map."""
+        return map is not self.vm.map.kernel_map and self.k.curthread().proc is not None
+
+    def _first_object(self, fs: FaultState, found: Lookup) -> VmObject:
+        """Take over what the lookup found (vm_fault.c:428-487)."""
+        if found.entry is None:
+            self.k.panic("fault-no-entry", str(found.map), kind="fault")
+        fs.map = found.map
+        fs.entry = found.entry
+        fs.map_generation = found.map.timestamp
+        fs.lookup_still_valid = True
+        fs.first_m = None
+        fs.m = None
+        fs.first_prot = fs.prot = found.prot
+        fs.wired = found.wired
+        if fs.entry.eflags & MAP_ENTRY_NOFAULT:
+            self.k.panic("fault-nofault-entry", str(fs.entry))
+        if found.object is None:
+            self.k.panic("fault-no-object", str(fs.entry))
+        fs.first_object = fs.object = found.object
+        return found.object
+
+    def _nofault_refuses(self, fs: FaultState, retry: int) -> bool:
+        """TDF_NOFAULT allows only trivial anonymous faults (vm_fault.c:489-509)."""
+        obj = fs.first_object
+        return bool(self.k.curthread().flags & TDF_NOFAULT) and (
+            retry > 0 or obj.type in (OBJT_VNODE, OBJT_SWAP) or obj.backing_object is not None
+        )
+
+    def _choose_mode(self, fs: FaultState, fault_flags: int) -> None:
+        """Exclusive from the start where a shared try is unlikely to be enough."""
+        obj = fs.first_object
+        proc = self.k.curthread().proc
+        if (
+            fs.first_shared
+            and obj.backing_object is not None
+            and not obj.shadow_head
+            and proc is not None
+            and len(proc.threads) == 1
+        ):
+            fs.first_shared = False
+        if fault_flags & (VM_FAULT_UNSWAP | VM_FAULT_DIRTY):
+            fs.first_shared = False
+
+    def _hold_first(self, fs: FaultState) -> None:
+        """The first object's token, then the vnode at the end of the chain, locked shared."""
+        if fs.first_shared:
+            self.vm.object.hold_shared(fs.first_object)
+        else:
+            self.vm.object.hold(fs.first_object)
+        if fs.vp is None:
+            fs.vp = self.vm.vnode_pager.lock(fs.first_object)
+
+    def _enter(self, fs: FaultState, vaddr: int, fault_flags: int) -> None:
+        """Map the resolved page, queue and unbusy it, prefault around it (vm_fault.c:572-639)."""
+        page, k = self.vm.page, self.k
+        m, map = self.page_of(fs), fs.map
+        if map is None:
+            k.panic("fault-no-map", str(m), kind="fault")
+        k.kassert(fs.lookup_still_valid, "fault-map-unlocked", str(map))
+        page.flag_set(m, PG_REFERENCED)
+        self.vm.pmap.enter(map.pmap, vaddr, m, fs.prot, fs.wired, fs.entry)
+        k.kassert(m.flags & PG_BUSY, "fault-not-busy", str(m))
+        wiring = fs.fault_flags & VM_FAULT_WIRE_MASK
+        if wiring:
+            if fs.wired:
+                page.wire(m)
+            else:
+                page.unwire(m, True)
+        else:
+            page.activate(m)
+        page.wakeup(m)
+        if fault_flags & VM_FAULT_BURST and not wiring and not fs.wired:
+            if not fs.first_shared and not fs.shared:
+                self.prefault(map.pmap, vaddr, fs.entry, fs.prot, fault_flags)
+            else:
+                self.prefault_quick(map.pmap, vaddr, fs.entry, fs.prot, fault_flags)
+        self._account(fs)
+        self.unlock_things(fs)
+
+    def _account(self, fs: FaultState) -> None:
+        """The counters of a fault.  As in the C, ru_minflt also counts every hard fault once, and
+        every soft one twice (vm_fault.c:613-627)."""
+        td = self.k.curthread()
+        td.hit("v_vm_faults")
+        td.hit("ru_minflt")
+        td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
+
+    def _fault_uksmap(self, fs: FaultState, found: Lookup, vaddr: int) -> int:
+        """A user-kernel shared mapping: its function gives the page; nothing else is managed.
+
+        The C fills in a temporary fictitious page; here the callable returns the page or None.
+        """
+        entry, map = found.entry, found.map
+        if entry is None:
+            self.k.panic("fault-no-entry", str(map), kind="fault")
+        m: Page | None = entry.object(entry.aux, found.pindex)
+        if m is not None:
+            self.vm.pmap.enter(map.pmap, vaddr, m, found.prot, found.wired, entry)
+            self._account(fs)
+        self.vm.map.lookup_done(map, entry)
+        return KERN_FAILURE if m is None else KERN_SUCCESS
+
+    # -- pages for the kernel's own use
+
+    def page_quick(self, va: int, fault_type: int) -> tuple[Page | None, int]:
+        """vm_fault_page_quick (vm_fault.c:656-666): vm_fault_page in the current process."""
+        p = self.k.curthread().proc
+        if p is None or p.p_vmspace is None:
+            self.k.panic("fault-no-vmspace", kind="fault")
+        return self.page(p.p_vmspace.vm_map, va, fault_type, VM_FAULT_NORMAL)
+
+    def page(
+        self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int
+    ) -> tuple[Page | None, int]:
+        """vm_fault_page (vm_fault.c:684-981): the page behind *vaddr*, held; pmap left alone.
+
+        Written to (dirtied) if *fault_type* says so.  Blocks as vm_fault.  Returns (held page, 0)
+        or (None, KERN_*).
+        """
+        td = self.k.curthread()
+        self.k.kassert(not fault_flags & VM_FAULT_WIRE_MASK, "fault-page-wiring")
+        quick = self.vm.pmap.fault_page_quick(map.pmap, vaddr, fault_type)
+        if quick is not None:
+            return quick, 0
+        fs = FaultState(fault_flags, self.shared_fault)
+        map.token.get()
+        if fault_flags & (VM_FAULT_UNSWAP | VM_FAULT_DIRTY):
+            fs.first_shared = False
+        retry = 0
+        while True:
+            found = self.vm.map.lookup(map, vaddr, fault_type)
+            m, error = None, found.rv
+            if error != KERN_SUCCESS:
+                break
+            if found.entry is not None and found.entry.maptype == VM_MAPTYPE_UKSMAP:
+                m, error = self._page_uksmap(found)
+                break
+            obj = self._first_object(fs, found)
+            if self._nofault_refuses(fs, retry):
+                error = KERN_FAILURE
+                self.unlock_things(fs)
+                break
+            ftype = fs.first_prot if fs.wired else fault_type
+            self._hold_first(fs)
+            error = self.fault_object(fs, found.pindex, ftype, True)
+            if error == KERN_TRY_AGAIN:
+                self.vm.object.drop(obj)
+                td.hit("vm_fault:retry")
+                retry += 1
+                continue
+            if error == KERN_SUCCESS:
+                if fault_type & VM_PROT_WRITE and not fs.prot & VM_PROT_WRITE:
+                    # As the C stands, the busy page is forgotten here.
+                    error = KERN_PROTECTION_FAILURE
+                    self.unlock_things(fs)
+                else:
+                    m = self.page_of(fs)
+                    self.vm.page.flag_set(m, PG_REFERENCED)
+                    self.unlock_things(fs)
+                    self._hold_page(m, bool(ftype & VM_PROT_WRITE))
+                    self._return_page(fs, m)
+            self.vm.object.drop(obj)
+            break
+        map.token.release()
+        return m, error
+
+    def _page_uksmap(self, found: Lookup) -> tuple[Page | None, int]:
+        """The page, held, that the function of a user-kernel shared mapping gives."""
+        entry, map = found.entry, found.map
+        if entry is None:
+            self.k.panic("fault-no-entry", str(map), kind="fault")
+        m: Page | None = entry.object(entry.aux, found.pindex)
+        if m is not None:
+            self.vm.page.hold(m)
+        self.vm.map.lookup_done(map, entry)
+        return m, KERN_FAILURE if m is None else KERN_SUCCESS
+
+    def _hold_page(self, m: Page, written: bool) -> None:
+        """Hold, activate, and dirty the busy page."""
+        page = self.vm.page
+        page.hold(m)
+        page.activate(m)
+        if written:
+            page.dirty(m)
+
+    def _return_page(self, fs: FaultState, m: Page) -> None:
+        """Count the fault for the process, and unbusy the page, which is held."""
+        td = self.k.curthread()
+        if td.proc is not None:
+            td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
+        self.vm.page.wakeup(m)
+
+    def object_page(
+        self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool
+    ) -> tuple[Page | None, int, bool]:
+        """vm_fault_object_page (vm_fault.c:996-1133): a held page of *obj* at byte *offset*.
+
+        *obj* is held on entry as *shared* says; the mode may be exclusive on return.  Blocks.
+        Returns (page or None, 0 or KERN_*, still shared).
+        """
+        self.vm.object.assert_held(obj)
+        entry = self.k.new(VmMapEntry, 0, 0)
+        entry.object = obj
+        entry.protection = entry.max_protection = fault_type
+        fs = FaultState(fault_flags, self.shared_fault)
+        fs.first_shared = shared
+        if shared and fault_flags & (VM_FAULT_UNSWAP | VM_FAULT_DIRTY):
+            fs.first_shared = False
+            self.vm.object.upgrade(obj)
+        while True:
+            shared = fs.first_shared
+            fs.first_object = fs.object = obj
+            fs.entry = entry
+            fs.first_prot = fault_type
+            fs.wired = False
+            if fs.vp is None:
+                fs.vp = self.vm.vnode_pager.lock(obj)
+            fs.lookup_still_valid = True
+            fs.first_m = None
+            error = self.fault_object(fs, off_to_idx(offset), fault_type, False)
+            if error != KERN_TRY_AGAIN:
+                break
+            if shared and not fs.first_shared:
+                self.vm.object.upgrade(obj)
+        if error != KERN_SUCCESS:
+            return None, error, shared
+        if fault_type & VM_PROT_WRITE and not fs.prot & VM_PROT_WRITE:
+            self.unlock_things(fs)
+            return None, KERN_PROTECTION_FAILURE, shared
+        m = self.page_of(fs)
+        self.unlock_things(fs)
+        written = bool(fault_type & VM_PROT_WRITE or fault_flags & VM_FAULT_DIRTY)
+        self._hold_page(m, written)
+        if fault_flags & VM_FAULT_UNSWAP:
+            self.vm.swap.unswapped(m)
+        self.vm.page.flag_set(m, PG_REFERENCED)
+        self._return_page(fs, m)
+        return m, 0, shared
+
+
+__all__ = [
+    "VM_FAULT_BURST",
+    "VM_FAULT_CHANGE_WIRING",
+    "VM_FAULT_DIRTY",
+    "VM_FAULT_NORMAL",
+    "VM_FAULT_UNSWAP",
+    "VM_FAULT_USER_WIRE",
+    "VM_FAULT_WIRE_MASK",
+    "Fault",
+]

@@ -1,0 +1,361 @@
+"""vm_fault_object: find, page in, or make a page, down the shadow chain (vm_fault.c:1262-2045)."""
+
+from __future__ import annotations
+
+from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.proc import P_LOWMEMKILL
+from smpvm.vm.console import kprintf
+from smpvm.vm.fault.state import VM_FAULT_DIRTY, FaultBase, FaultState
+from smpvm.vm.map.entry import (
+    KERN_FAILURE,
+    KERN_PROTECTION_FAILURE,
+    KERN_SUCCESS,
+    KERN_TRY_AGAIN,
+    MAP_ENTRY_BEHAV_MASK,
+    MAP_ENTRY_BEHAV_RANDOM,
+    MAP_ENTRY_NOSYNC,
+    VM_MAPTYPE_VPAGETABLE,
+    VmMapEntry,
+    off_to_idx,
+)
+from smpvm.vm.map.maps import TDF_NOFAULT
+from smpvm.vm.page.struct import (
+    PG_BUSY,
+    PG_NOSYNC,
+    PG_RAM,
+    VM_ALLOC_NORMAL,
+    VM_ALLOC_NULL_OK,
+    VM_ALLOC_USE_GD,
+    VM_ALLOC_ZERO,
+    Page,
+)
+from smpvm.vm.param import (
+    OBJ_DEAD,
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    VM_PAGE_BITS_ALL,
+    VM_PAGER_BAD,
+    VM_PAGER_ERROR,
+    VM_PAGER_OK,
+    VM_PROT_NONE,
+    VM_PROT_WRITE,
+)
+
+# What a step of the search says to the next; other results are KERN_* codes to return.
+FOUND = -1
+READREST = -2
+MISSING = -3
+
+
+class FaultObject(FaultBase):
+    """The core of the fault code."""
+
+    def fault_object(
+        self, fs: FaultState, first_pindex: int, fault_type: int, allow_nofault: bool
+    ) -> int:
+        """vm_fault_object (vm_fault.c:1262-2045): resolve page *first_pindex* of the first object.
+
+        ``fs.first_object`` is held, shared or not as ``fs.first_shared`` says.  Blocks.  On success
+        nothing is let go, ``fs.m`` is a busy page, and ``fs.object``, if another object, has a
+        paging reference.  On failure everything but that hold is gone; KERN_TRY_AGAIN means start
+        over, where need be with ``first_shared`` or ``shared`` cleared.
+        """
+        self.k.curthread().hit("vm_fault_object")
+        self.vm.object.assert_held(fs.first_object)
+        fs.prot = fs.first_prot
+        fs.object = fs.first_object
+        fs.first_pindex = first_pindex
+        self.vm.object.chain_acquire(fs.first_object, fs.shared)
+        self.vm.object.pip_add(fs.first_object, 1)
+        if fs.entry.maptype == VM_MAPTYPE_VPAGETABLE and not fault_type & VM_PROT_WRITE:
+            fs.prot &= ~VM_PROT_WRITE
+        pindex = first_pindex
+        while True:
+            if fs.object.flags & OBJ_DEAD:
+                return self.give_up(fs, KERN_PROTECTION_FAILURE)
+            what = self._resident(fs, pindex, allow_nofault)
+            if what == MISSING:
+                what = self._allocate(fs, pindex, allow_nofault)
+            if what == READREST:
+                what = self._page_in(fs, pindex)
+            if what == FOUND:
+                break
+            if what != MISSING:
+                return what
+            step = self._next_object(fs)
+            if step is None:
+                break
+            pindex += step
+        return self._page_found(fs, fault_type)
+
+    def _resident(self, fs: FaultState, pindex: int, allow_nofault: bool) -> int:
+        """Is the page there?  Busies it; a busy one is waited for, and the fault starts over."""
+        page = self.vm.page
+        m, error = page.lookup_busy_try(fs.object, pindex, True)
+        fs.m = m
+        td = self.k.curthread()
+        if m is None:
+            return MISSING
+        if error:
+            td.hit("vm_fault_object:busy")
+            self.give_up(fs, KERN_TRY_AGAIN)
+            page.sleep_busy(m, True, "vmpfw")
+            td.hit("v_intrans")
+            fs.m = None
+            return KERN_TRY_AGAIN
+        queue = m.queue
+        page.unqueue_nowakeup(m)
+        if queue - m.pc == self.vm.pq.CACHE and self.vm.meter.count_severe():
+            td.hit("vm_fault_object:cache-severe")
+            page.activate(m)
+            page.wakeup(m)
+            fs.m = None
+            self.give_up(fs, KERN_TRY_AGAIN)
+            return self._wait_for_memory(allow_nofault)
+        if m.object is not self.vm.kernel_object:
+            if m.valid & VM_PAGE_BITS_ALL != VM_PAGE_BITS_ALL:
+                return READREST
+            if m.flags & PG_RAM:
+                page.flag_clear(m, PG_RAM)
+                return READREST
+        return FOUND
+
+    def _wait_for_memory(self, allow_nofault: bool) -> int:
+        """Wait for free pages, then start over; or fail when killed to make some."""
+        td = self.k.curthread()
+        if not allow_nofault or not td.flags & TDF_NOFAULT:
+            self.vm.page.vm_wait_pfault()
+            if td.proc is not None and td.proc.p_flags & P_LOWMEMKILL:
+                td.hit("vm_fault_object:lowmemkill")
+                return KERN_PROTECTION_FAILURE
+        return KERN_TRY_AGAIN
+
+    def _needs_exclusive(self, fs: FaultState) -> bool:
+        """Is the current object held shared, where a page must be put in?
+
+        If so the modes are cleared for the next try.
+        """
+        if fs.object is fs.first_object:
+            if not fs.first_shared:
+                return False
+            fs.first_shared = False
+            return True
+        if not fs.shared:
+            return False
+        fs.first_shared = False
+        fs.shared = False
+        return True
+
+    def _allocate(self, fs: FaultState, pindex: int, allow_nofault: bool) -> int:
+        """The page is not resident: allocate one for the pager, or for the top of the chain."""
+        if not self.try_pager(fs) and fs.object is not fs.first_object:
+            return MISSING
+        if self._needs_exclusive(fs):
+            return self.give_up(fs, KERN_TRY_AGAIN)
+        if pindex >= fs.object.size:
+            return self.give_up(fs, KERN_PROTECTION_FAILURE)
+        fs.m = None
+        if not self.vm.meter.count_severe():
+            req = VM_ALLOC_NULL_OK | VM_ALLOC_NORMAL
+            if fs.vp is None and fs.object.backing_object is None:
+                req |= VM_ALLOC_USE_GD | VM_ALLOC_ZERO
+            fs.m = self.vm.page.alloc(fs.object, pindex, req)
+        if fs.m is None:
+            self.k.curthread().hit("vm_fault_object:nopage")
+            self.give_up(fs, KERN_TRY_AGAIN)
+            return self._wait_for_memory(allow_nofault)
+        return READREST
+
+    def _page_in(self, fs: FaultState, pindex: int) -> int:
+        """Ask the pager for the invalid (or read-ahead marked) busy page ``fs.m``."""
+        if not self.try_pager(fs):
+            return MISSING
+        if self._needs_exclusive(fs):
+            self.release_page(fs)
+            return self.give_up(fs, KERN_TRY_AGAIN)
+        behaviour = fs.entry.eflags & MAP_ENTRY_BEHAV_MASK
+        seqaccess = 0 if behaviour == MAP_ENTRY_BEHAV_RANDOM else -1
+        self.unlock_map(fs)
+        rv = self.vm.pager.get_page(fs.object, self.page_of(fs), seqaccess)
+        if rv == VM_PAGER_OK:
+            fs.m = self.vm.page.lookup(fs.object, pindex)
+            if fs.m is None:
+                return self.give_up(fs, KERN_TRY_AGAIN)
+            fs.hardfault += 1
+            return FOUND
+        return self._page_in_failed(fs, rv)
+
+    def _page_in_failed(self, fs: FaultState, rv: int) -> int:
+        """No such page in the backing store (go on down), or an error (the fault fails)."""
+        td = self.k.curthread()
+        if rv == VM_PAGER_ERROR:
+            td.hit("vm_fault_object:pager-error")
+            if td.proc is None:
+                # vm_fault.c:1656-1659 prints curproc->p_comm where curproc is NULL.
+                self.k.panic("null-curproc", f"{td}: pager read error", kind="fault")
+            kprintf(self.k, "pager-read-error", pid=td.proc.p_pid)
+        if fs.object is not fs.first_object:
+            self.vm.vnode_pager.freepage(self.page_of(fs))
+            fs.m = None
+        is_kernel = fs.map is not None and fs.map is self.vm.map.kernel_map
+        if rv == VM_PAGER_BAD or (rv == VM_PAGER_ERROR and not is_kernel):
+            if fs.m is not None:
+                if fs.first_shared:
+                    self.release_page(fs)
+                else:
+                    self.vm.vnode_pager.freepage(fs.m)
+                fs.m = None
+            failed = KERN_FAILURE if rv == VM_PAGER_ERROR else KERN_PROTECTION_FAILURE
+            return self.give_up(fs, failed)
+        return MISSING
+
+    def _next_object(self, fs: FaultState) -> int | None:
+        """One object down the chain; returns the pages to add to the index.
+
+        At its end the page of the first object is zero-filled instead, and None returned.
+        """
+        objects = self.vm.object
+        at = fs.object
+        if at is fs.first_object:
+            fs.first_m = fs.m
+        below = at.backing_object
+        if below is None:
+            self._zero_fill(fs)
+            return None
+        if fs.shared:
+            objects.hold_shared(below)
+        else:
+            objects.hold(below)
+        objects.chain_acquire(below, fs.shared)
+        self.k.kassert(below is at.backing_object, "fault-chain-changed", str(at))
+        step = off_to_idx(at.backing_object_offset)
+        if at is not fs.first_object:
+            objects.pip_wakeup(at)
+            objects.lock_swap()
+            objects.drop(at)
+        self.k.kassert(at is not below, "fault-object-loop", str(at))
+        fs.object = below
+        objects.pip_add(below, 1)
+        return step
+
+    def _zero_fill(self, fs: FaultState) -> None:
+        """Nobody has the page: back to the first object, whose page becomes zeros."""
+        if fs.object is not fs.first_object:
+            self._drop_chain(fs)
+            fs.m = fs.first_m
+        fs.first_m = None
+        m = self.page_of(fs)
+        td = self.k.curthread()
+        td.hit("vm_fault_object:zfod")
+        self.vm.page.zero_fill(m)
+        td.hit("v_zfod")
+        m.valid = VM_PAGE_BITS_ALL
+
+    def _drop_chain(self, fs: FaultState) -> None:
+        """Let go of everything below the first object, and make that the current one."""
+        below = fs.first_object.backing_object
+        if below is None:
+            self.k.panic("chain-broken", str(fs.first_object), kind="fault")
+        self.vm.object.chain_release_all(below, fs.object)
+        self.vm.object.pip_wakeup(fs.object)
+        self.vm.object.drop(fs.object)
+        fs.object = fs.first_object
+
+    # -- the page has been found
+
+    def _page_found(self, fs: FaultState, fault_type: int) -> int:
+        """The busy page ``fs.m`` of ``fs.object``: copy it if need be, and finish."""
+        k, objects = self.k, self.vm.object
+        k.kassert(self.page_of(fs).flags & PG_BUSY, "fault-not-busy", str(fs.m))
+        if fs.object is not fs.first_object:
+            if fault_type & VM_PROT_WRITE:
+                self._copy_on_write(fs)
+            else:
+                fs.prot &= ~VM_PROT_WRITE
+        relock = not fs.lookup_still_valid and fs.map is not None
+        if relock and (self.relock_map(fs) or not self.generation_unchanged(fs)):
+            k.curthread().hit("vm_fault_object:map-changed")
+            self.release_page(fs)
+            return self.give_up(fs, KERN_TRY_AGAIN)
+        m = self.page_of(fs)
+        self.vm.page.activate(m)
+        if fs.prot & VM_PROT_WRITE:
+            objects.set_writeable_dirty(m.object)
+            self.set_nosync(m, fs.entry)
+            if fs.fault_flags & VM_FAULT_DIRTY:
+                self.vm.page.dirty(m)
+                self.vm.swap.unswapped(m)
+        objects.pip_wakeup(fs.first_object)
+        objects.chain_release_all(fs.first_object, fs.object)
+        if fs.object is not fs.first_object:
+            objects.drop(fs.object)
+        k.kassert(m.flags & PG_BUSY, "fault-not-busy", str(m))
+        if m.valid != VM_PAGE_BITS_ALL:
+            self.vm.page.zero_invalid(m, True)
+            kprintf(k, "fault-partially-invalid", page=m)
+        return KERN_SUCCESS
+
+    def generation_unchanged(self, fs: FaultState) -> bool:
+        """The recheck after relocking: has nobody changed the map meanwhile?"""
+        return fs.map is None or fs.map.timestamp == fs.map_generation
+
+    def _copy_on_write(self, fs: FaultState) -> None:
+        """A write to a page of a backing object: the first object gets it, moved or copied."""
+        td = self.k.curthread()
+        page = self.vm.page
+        if fs.first_m is None:
+            self.k.panic("fault-no-page", str(fs.first_object), kind="fault")
+        if self._may_move(fs):
+            td.hit("vm_fault_object:cow-move")
+            fs.lookup_still_valid = True
+            page.protect(fs.first_m, VM_PROT_NONE)
+            page.remove(fs.first_m)
+            page.rename(self.page_of(fs), fs.first_object, fs.first_pindex)
+            page.free(fs.first_m)
+            fs.first_m = fs.m
+            fs.m = None
+            td.hit("v_cow_optim")
+        else:
+            td.hit("vm_fault_object:cow-copy")
+            self.k.kassert(not fs.first_shared, "fault-first-shared", str(fs.first_object))
+            self.cow_copy(self.page_of(fs), fs.first_m)
+        if fs.m is not None:
+            self.release_page(fs)
+        self._drop_chain(fs)
+        td.hit("v_cow_faults")
+        fs.m = fs.first_m
+
+    def cow_copy(self, src: Page, dst: Page) -> None:
+        """Copy, and unmap the original everywhere: kernel writers may have gone round the pmap."""
+        self.vm.page.copy(src, dst)
+        self.vm.page.protect(src, VM_PROT_NONE)
+
+    def _may_move(self, fs: FaultState) -> bool:
+        """May the page move up instead of being copied (vm_fault.c:1828-1866)?
+
+        Only if nobody else can come to it.  Takes the map lock when it had been let go.
+        """
+        obj = fs.object
+        return (
+            not fs.first_shared
+            and not fs.shared
+            and self.generation_unchanged(fs)
+            and obj.shadow_count == 1
+            and obj.ref_count == 1
+            and obj.handle is None
+            and obj.type in (OBJT_DEFAULT, OBJT_SWAP)
+            and obj is fs.first_object.backing_object
+            and (
+                fs.lookup_still_valid
+                or fs.map is None
+                or fs.map.lock.lockmgr(LK_EXCLUSIVE | LK_NOWAIT) == 0
+            )
+        )
+
+    def set_nosync(self, m: Page, entry: VmMapEntry) -> None:
+        """vm_set_nosync (vm_fault.c:2472-2481): PG_NOSYNC as the entry asks, if *m* is clean."""
+        if entry.eflags & MAP_ENTRY_NOSYNC:
+            if m.dirty == 0:
+                self.vm.page.flag_set(m, PG_NOSYNC)
+        else:
+            self.vm.page.flag_clear(m, PG_NOSYNC)

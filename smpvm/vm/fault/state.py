@@ -1,0 +1,166 @@
+"""struct faultstate, and the small steps that let its locks go (vm_fault.c:127-269)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from smpvm.vm.map.entry import VmMap, VmMapEntry
+from smpvm.vm.object.objects import VmObject
+from smpvm.vm.page.struct import Page
+from smpvm.vm.param import OBJT_DEFAULT
+
+if TYPE_CHECKING:
+    from smpvm.vm.vm import Vm
+
+# fault flags (vm_map.h)
+VM_FAULT_NORMAL: Final = 0x00
+VM_FAULT_CHANGE_WIRING: Final = 0x01
+VM_FAULT_USER_WIRE: Final = 0x02
+VM_FAULT_BURST: Final = 0x04
+VM_FAULT_DIRTY: Final = 0x08
+VM_FAULT_UNSWAP: Final = 0x10
+VM_FAULT_WIRE_MASK: Final = VM_FAULT_CHANGE_WIRING | VM_FAULT_USER_WIRE
+
+
+class FaultState:
+    """struct faultstate: one fault under way.
+
+    ``m`` is the busy page found so far, ``object`` the one it was looked for in last;
+    ``first_m`` the busy page in ``first_object`` that a copy would go to.  ``shared`` and
+    ``first_shared`` say whether the backing objects, and the first one, are taken shared.
+    ``lookup_still_valid``: ``map`` is still locked shared since the lookup.
+    """
+
+    __slots__ = (
+        "entry",
+        "fault_flags",
+        "first_m",
+        "first_object",
+        "first_pindex",
+        "first_prot",
+        "first_shared",
+        "hardfault",
+        "lookup_still_valid",
+        "m",
+        "map",
+        "map_generation",
+        "object",
+        "prot",
+        "shared",
+        "vp",
+        "wired",
+    )
+
+    first_object: VmObject
+    object: VmObject
+    entry: VmMapEntry
+
+    def __init__(self, fault_flags: int, shared: bool) -> None:
+        self.fault_flags = fault_flags
+        self.shared = shared
+        self.first_shared = shared
+        self.m: Page | None = None
+        self.first_m: Page | None = None
+        self.map: VmMap | None = None
+        self.prot = 0
+        self.first_prot = 0
+        self.first_pindex = 0
+        self.lookup_still_valid = False
+        self.hardfault = 0
+        self.map_generation = 0
+        self.wired = False
+        self.vp: Any = None
+
+
+class FaultBase:
+    """Letting go, in the C's order."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = vm.k
+        self.prefault_pages = 8
+        """vm.prefault_pages: pages looked at around a fault, half before and half behind."""
+        self.fast_fault = True
+        """vm.fast_fault: prefaulting may allocate zero-filled pages."""
+
+    @property
+    def shared_fault(self) -> bool:
+        """vm.shared_fault: try with shared object tokens first (one variable, vm_object.c too)."""
+        shared: bool = self.vm.object.vm_shared_fault
+        return shared
+
+    @shared_fault.setter
+    def shared_fault(self, on: bool) -> None:
+        self.vm.object.vm_shared_fault = on
+
+    def release_page(self, fs: FaultState) -> None:
+        """release_page (vm_fault.c:184-190): the busy page goes to the inactive queue, unbusied."""
+        m = self.page_of(fs)
+        self.vm.page.deactivate(m)
+        self.vm.page.wakeup(m)
+        fs.m = None
+
+    def page_of(self, fs: FaultState) -> Page:
+        """``fs.m``, where the C would follow it."""
+        if fs.m is None:
+            self.k.panic("fault-no-page", str(fs.first_object), kind="fault")
+        return fs.m
+
+    def relock_map(self, fs: FaultState) -> int:
+        """relock_map (vm_fault.c:203-217): lock the map shared again, with the lock's time-out.
+
+        Fails where waiting could deadlock: somebody with the map lock may wait for our busy page.
+        """
+        if fs.lookup_still_valid or fs.map is None:
+            return 0
+        error = self.vm.map.lock_read_to(fs.map)
+        if error == 0:
+            fs.lookup_still_valid = True
+        return error
+
+    def unlock_map(self, fs: FaultState) -> None:
+        """unlock_map (vm_fault.c:219-226): ``fs.entry`` is stale from here on."""
+        if fs.lookup_still_valid and fs.map is not None:
+            self.vm.map.lookup_done(fs.map, fs.entry)
+            fs.lookup_still_valid = False
+
+    def cleanup_successful_fault(self, fs: FaultState, relock: bool) -> None:
+        """_cleanup_successful_fault (vm_fault.c:232-255): free the page that no copy went to."""
+        if fs.object is not fs.first_object:
+            self.k.kassert(not fs.first_shared, "fault-first-shared", str(fs.first_object))
+            if fs.first_m is None:
+                self.k.panic("fault-no-page", str(fs.first_object), kind="fault")
+            self.vm.page.free(fs.first_m)
+            self.vm.object.pip_wakeup(fs.object)
+            fs.first_m = None
+        fs.object = fs.first_object
+        if relock and not fs.lookup_still_valid:
+            if fs.map is not None:
+                self.vm.map.lock_read(fs.map)
+            fs.lookup_still_valid = True
+
+    def unlock_things(self, fs: FaultState) -> None:
+        """_unlock_things (vm_fault.c:257-270): map and vnode too; the first object stays held."""
+        self.cleanup_successful_fault(fs, False)
+        self.unlock_map(fs)
+        if fs.vp is not None:
+            self.k.vnode.vput(fs.vp)
+            fs.vp = None
+
+    def give_up(self, fs: FaultState, result: int) -> int:
+        """The way out of vm_fault_object before its end: chain locks, object, and the rest.
+
+        ``fs.first_object`` stays held by the caller.  Returns *result*.
+        """
+        self.vm.object.pip_wakeup(fs.first_object)
+        self.vm.object.chain_release_all(fs.first_object, fs.object)
+        if fs.object is not fs.first_object:
+            self.vm.object.drop(fs.object)
+        self.unlock_things(fs)
+        return result
+
+    def try_pager(self, fs: FaultState) -> bool:
+        """TRYPAGER (vm_fault.c:281-283): might the pager of the current object have the page?"""
+        return fs.object.type != OBJT_DEFAULT and (
+            not fs.fault_flags & VM_FAULT_WIRE_MASK or fs.wired
+        )

@@ -1,0 +1,126 @@
+"""Wiring pages of an entry, and wired copies for fork (vm_fault.c:2093-2320)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.config import PAGE_SIZE
+from smpvm.vm.fault.prefault import Prefault
+from smpvm.vm.fault.state import VM_FAULT_CHANGE_WIRING, VM_FAULT_USER_WIRE
+from smpvm.vm.map.entry import (
+    KERN_SUCCESS,
+    MAP_ENTRY_KSTACK,
+    OBJECT_MAPTYPES,
+    VM_MAPTYPE_UKSMAP,
+    VmMap,
+    VmMapEntry,
+    off_to_idx,
+)
+from smpvm.vm.page.struct import VM_ALLOC_NORMAL
+from smpvm.vm.param import OBJT_DEVICE, OBJT_MGTDEVICE, VM_PROT_READ, VM_PROT_WRITE
+
+if TYPE_CHECKING:
+    from smpvm.vm.object.objects import VmObject
+    from smpvm.vm.page.struct import Page
+    from smpvm.vm.pmap.pmaps import Pmap
+
+
+class FaultWire(Prefault):
+    """vm_fault_wire, vm_fault_unwire, vm_fault_copy_entry."""
+
+    def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
+        """vm_fault: see Fault."""
+        raise NotImplementedError
+
+    def wire(self, map: VmMap, entry: VmMapEntry, user_wire: bool, kmflags: int) -> int:
+        """vm_fault_wire (vm_fault.c:2102-2181): fault in and wire every page of *entry*.
+
+        Map locked exclusively on entry and return, unlocked meanwhile; *entry* is in transition,
+        may be cut meanwhile, but not freed.  Blocks.  Returns KERN_*; after a failure nothing of
+        *entry* is wired.
+        """
+        map.token.get()
+        if user_wire:
+            prot, flags = VM_PROT_READ, VM_FAULT_USER_WIRE
+        else:
+            prot, flags = VM_PROT_READ | VM_PROT_WRITE, VM_FAULT_CHANGE_WIRING
+        pmap = map.pmap
+        start, end = entry.start, entry.end
+        fictitious = self._fictitious(entry) or entry.maptype == VM_MAPTYPE_UKSMAP
+        if entry.eflags & MAP_ENTRY_KSTACK:
+            start += PAGE_SIZE
+        map.timestamp += 1
+        self.vm.map.unlock(map)
+        rv = KERN_SUCCESS
+        for va in range(start, end, PAGE_SIZE):
+            rv = self.fault(map, va, prot, flags)
+            if rv != KERN_SUCCESS:
+                for back in range(va - PAGE_SIZE, start - PAGE_SIZE, -PAGE_SIZE):
+                    self._unwire_page(pmap, back, entry, fictitious, "vmwrpg")
+                break
+        self.vm.map.lock(map)
+        map.token.release()
+        return rv
+
+    def _fictitious(self, entry: VmMapEntry) -> bool:
+        """Device memory has no pages to wire."""
+        obj = entry.object if entry.maptype in OBJECT_MAPTYPES else None
+        return obj is not None and obj.type in (OBJT_DEVICE, OBJT_MGTDEVICE)
+
+    def _unwire_page(
+        self, pmap: Pmap, va: int, entry: VmMapEntry, fictitious: bool, wmesg: str
+    ) -> None:
+        """Unwire what is mapped at *va*, if anything is."""
+        m = self.vm.pmap.extract(pmap, va)
+        if m is None:
+            return
+        self.vm.pmap.change_wiring(pmap, va, False, entry)
+        if not fictitious:
+            self.vm.page.busy_wait(m, False, wmesg)
+            self.vm.page.unwire(m, True)
+            self.vm.page.wakeup(m)
+
+    def unwire(self, map: VmMap, entry: VmMapEntry) -> None:
+        """vm_fault_unwire (vm_fault.c:2187-2232): the pages mapped by *entry* are pageable again.
+
+        Map locked.  Waits for busy pages.
+        """
+        map.token.get()
+        start = entry.start
+        if entry.eflags & MAP_ENTRY_KSTACK:
+            start += PAGE_SIZE
+        fictitious = self._fictitious(entry)
+        for va in range(start, entry.end, PAGE_SIZE):
+            self._unwire_page(map.pmap, va, entry, fictitious, "vmwupg")
+        map.token.release()
+
+    def copy_entry(self, dst: VmMap, src: VmMap, new: VmMapEntry, old: VmMapEntry) -> None:
+        """vm_fault_copy_entry (vm_fault.c:2246-2320): a private copy of every page of *old*.
+
+        Both maps locked exclusively, tokens held.  Blocks, for memory too.  Only the entry's own
+        object is looked at, though a read-only wiring leaves pages in the objects behind it: that
+        is a panic (``copy-wired-missing``), as in the C.
+        """
+        page, objects, pmap = self.vm.page, self.vm.object, self.vm.pmap
+        src_object, src_offset = old.object, old.offset
+        self.vm.map.entry_allocate_object(new)
+        dst_object = new.object
+        objects.hold(src_object)
+        objects.hold(dst_object)
+        for vaddr in range(new.start, new.end, PAGE_SIZE):
+            offset = vaddr - new.start
+            while (m := page.alloc(dst_object, off_to_idx(offset), VM_ALLOC_NORMAL)) is None:
+                page.vm_wait(0)
+            self.copy_wired(src_object, off_to_idx(offset + src_offset), m)
+            pmap.enter(dst.pmap, vaddr, m, new.max_protection, False, new)
+            page.activate(m)
+            page.wakeup(m)
+        objects.drop(dst_object)
+        objects.drop(src_object)
+
+    def copy_wired(self, obj: VmObject, pindex: int, m: Page) -> None:
+        """Copy the wired page *pindex* of the held object *obj* to the busy page *m*."""
+        original = self.vm.page.lookup(obj, pindex)
+        if original is None:
+            self.k.panic("copy-wired-missing", f"{obj} index {pindex}")
+        self.vm.page.copy(original, m)

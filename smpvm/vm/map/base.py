@@ -1,0 +1,234 @@
+"""What every part of vm_map.c rests on: locks, entries and their links, lookup by address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from smpvm.config import PAGE_SHIFT
+from smpvm.kern.lockmgr import (
+    LK_DOWNGRADE,
+    LK_EXCLUPGRADE,
+    LK_EXCLUSIVE,
+    LK_NOWAIT,
+    LK_RELEASE,
+    LK_SHARED,
+    LK_TIMELOCK,
+)
+from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.vm.map.entry import (
+    MAP_ENTRY_IN_TRANSITION,
+    MAP_ENTRY_NEEDS_COPY,
+    MAP_ENTRY_NEEDS_WAKEUP,
+    VM_MAPTYPE_VPAGETABLE,
+    VmMap,
+    VmMapEntry,
+)
+from smpvm.vm.param import OBJT_DEFAULT
+
+if TYPE_CHECKING:
+    from smpvm.vm.pmap.pmaps import Pmap
+    from smpvm.vm.vm import Vm
+
+VPAGETABLE_PAGES = 0x7FFFFFFF
+"""Size of the object made for an entry that a virtual page table governs."""
+
+
+class MapBase:
+    """Locking, linking and lookup.  The entry reserve of the C (vm_map_entry_reserve) is left out:
+
+    it only keeps entry allocation from blocking, and an allocation here never does.
+    """
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = vm.k
+        self.kernel_map: VmMap | None = None
+
+    # -- the map lock (the macros of vm_map.h:420-500)
+
+    def lock(self, map: VmMap) -> None:
+        """vm_map_lock: exclusive.  Blocks.  Bumps the timestamp."""
+        map.lock.lockmgr(LK_EXCLUSIVE)
+        map.timestamp += 1
+
+    def unlock(self, map: VmMap) -> None:
+        """vm_map_unlock."""
+        map.lock.lockmgr(LK_RELEASE)
+
+    def lock_read(self, map: VmMap) -> None:
+        """vm_map_lock_read: shared.  Blocks."""
+        map.lock.lockmgr(LK_SHARED)
+
+    def unlock_read(self, map: VmMap) -> None:
+        """vm_map_unlock_read."""
+        map.lock.lockmgr(LK_RELEASE)
+
+    def lock_read_try(self, map: VmMap) -> int:
+        """vm_map_lock_read_try: shared, or EBUSY at once."""
+        return map.lock.lockmgr(LK_SHARED | LK_NOWAIT)
+
+    def lock_read_to(self, map: VmMap) -> int:
+        """vm_map_lock_read_to: shared, or an error after the lock's timo (a tenth of a second)."""
+        return map.lock.lockmgr(LK_SHARED | LK_TIMELOCK)
+
+    def lock_upgrade(self, map: VmMap) -> int:
+        """vm_map_lock_upgrade: shared to exclusive with nobody in between, bumps the timestamp.
+
+        Returns an error, and the lock is lost altogether, when another upgrade is under way.
+        """
+        error = map.lock.lockmgr(LK_EXCLUPGRADE)
+        if error == 0:
+            map.timestamp += 1
+        return error
+
+    def lock_downgrade(self, map: VmMap) -> None:
+        """vm_map_lock_downgrade."""
+        map.lock.lockmgr(LK_DOWNGRADE)
+
+    def assert_locked(self, map: VmMap) -> None:
+        """ASSERT_VM_MAP_LOCKED."""
+        self.k.kassert(map.lock.held_by(self.k.curthread()), "map-not-locked", str(map))
+
+    # -- maps and entries
+
+    def create(self, pmap: Pmap, low: int, high: int) -> VmMap:
+        """vm_map_create, vm_map_init (vm_map.c:573-605): an empty map of [low, high)."""
+        return self.k.new(VmMap, self.k, self.k.next_id("map"), low, high, pmap)
+
+    def entry_create(self) -> VmMapEntry:
+        """vm_map_entry_create (vm_map.c:811-827): a blank entry, not in any map."""
+        return self.k.new(VmMapEntry)
+
+    def entry_clone(self, entry: VmMapEntry) -> VmMapEntry:
+        """A new entry with the values of *entry* (the C's ``*new_entry = *entry``)."""
+        new = self.entry_create()
+        new.copy_from(entry)
+        return new
+
+    def entry_dispose(self, map: VmMap, entry: VmMapEntry) -> None:
+        """vm_map_entry_dispose (vm_map.c:834-848): no hint may point to it any more.
+
+        The C puts it on the CPU's list of spare entries at once, by its ``next``: whoever walks the
+        map and stands on it goes astray (``walk``).
+        """
+        self.k.kassert(map.hint is not entry, "entry-is-hint", str(entry))
+        self.k.kassert(map.first_free is not entry, "entry-is-first-free", str(entry))
+        entry.freed = True
+
+    def walk(self, map: VmMap) -> Iterator[VmMapEntry]:
+        """The entries in address order, for walks that only the token guards, not the map lock.
+
+        Panics ``map-entry-freed`` where the C would follow a ``next`` into the spare entries.
+        """
+        entry = map.header.next
+        while entry is not map.header:
+            yield entry
+            following = entry.next
+            if entry.freed:
+                self.k.panic("map-entry-freed", f"{map} {entry}", kind="fault")
+            entry = following
+
+    def entry_link(self, map: VmMap, after: VmMapEntry, entry: VmMapEntry) -> None:
+        """vm_map_entry_link (vm_map.c:858-872).  Map locked exclusively."""
+        self.assert_locked(map)
+        map.nentries += 1
+        entry.prev = after
+        entry.next = after.next
+        entry.next.prev = entry
+        after.next = entry
+        if map.tree_insert(entry):
+            self.k.panic("map-duplicate", f"{map} {entry}")
+
+    def entry_unlink(self, map: VmMap, entry: VmMapEntry) -> None:
+        """vm_map_entry_unlink (vm_map.c:874-894).  Map locked exclusively."""
+        self.assert_locked(map)
+        if entry.eflags & MAP_ENTRY_IN_TRANSITION:
+            self.k.panic("map-unlink-in-transition", f"{map} {entry}")
+        prev, nxt = entry.prev, entry.next
+        nxt.prev = prev
+        prev.next = nxt
+        map.tree_remove(entry)
+        map.nentries -= 1
+
+    def lookup_entry(self, map: VmMap, address: int) -> tuple[bool, VmMapEntry]:
+        """vm_map_lookup_entry (vm_map.c:907-966): is *address* mapped, and by which entry.
+
+        When it is not, the entry is the closest one before it (the header when there is none).
+        Map locked, shared will do.  Does not block.  Logarithmic.
+        """
+        self.assert_locked(map)
+        entry = map.at_or_before(address)
+        if entry is not map.header and address < entry.end:
+            map.hint = entry
+            return True, entry
+        return False, entry
+
+    def entry_shadow(self, entry: VmMapEntry, addref: bool) -> None:
+        """vm_map_entry_shadow (vm_map.c:628-641): put a shadow object over the entry's object.
+
+        Map locked exclusively.  May block.  With *addref* the new object has a reference to spare.
+        """
+        pages = VPAGETABLE_PAGES if entry.maptype == VM_MAPTYPE_VPAGETABLE else entry.pages
+        entry.object, entry.offset = self.vm.object.shadow(
+            entry.object, entry.offset, pages, addref
+        )
+        entry.eflags &= ~MAP_ENTRY_NEEDS_COPY
+
+    def entry_allocate_object(self, entry: VmMapEntry) -> None:
+        """vm_map_entry_allocate_object (vm_map.c:656-671): the deferred anonymous object.
+
+        Map locked exclusively.
+        """
+        pages = VPAGETABLE_PAGES if entry.maptype == VM_MAPTYPE_VPAGETABLE else entry.pages
+        entry.object = self.vm.object.allocate(OBJT_DEFAULT, pages)
+        entry.offset = 0
+
+    # -- ranges and entries in transition
+
+    def range_check(self, map: VmMap, start: int, end: int) -> tuple[int, int]:
+        """VM_MAP_RANGE_CHECK (vm_map.c:1586-1594): *start* and *end* brought inside the map."""
+        start = max(start, map.min_offset)
+        end = min(end, map.max_offset)
+        return min(start, end), end
+
+    def transition_wait(self, map: VmMap, entry: VmMapEntry) -> None:
+        """vm_map_transition_wait (vm_map.c:1600-1607): sleep until *entry* may be touched again.
+
+        Map locked exclusively on entry and return; unlocked meanwhile, so everything that the
+        caller knew is stale.  *entry* (not an argument in the C) gets NEEDS_WAKEUP, and the
+        counters of its callers are kept here.
+        """
+        td = self.k.curthread()
+        entry.eflags |= MAP_ENTRY_NEEDS_WAKEUP
+        td.hit("v_intrans_coll")
+        td.hit("v_intrans_wait")
+        self.k.sleep.tsleep_interlock(map)
+        self.unlock(map)
+        self.k.sleep.tsleep(
+            map,
+            PINTERLOCKED,
+            "vment",
+            0,
+            cond=lambda: not entry.eflags & MAP_ENTRY_IN_TRANSITION,
+        )
+        self.lock(map)
+
+    def check_back(self, map: VmMap, entry: VmMapEntry, start: int) -> VmMapEntry:
+        """CLIP_CHECK_BACK (vm_map.c:1616-1622): back to the piece that begins at *start*."""
+        while entry.start != start:
+            entry = entry.prev
+            self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
+        return entry
+
+    def check_fwd(self, map: VmMap, entry: VmMapEntry, end: int) -> VmMapEntry:
+        """CLIP_CHECK_FWD (vm_map.c:1624-1630): on to the piece that ends at *end*."""
+        while entry.end != end:
+            entry = entry.next
+            self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
+        return entry
+
+
+def pages_of(nbytes: int) -> int:
+    """atop: whole pages in *nbytes*."""
+    return nbytes >> PAGE_SHIFT

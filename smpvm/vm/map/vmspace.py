@@ -1,0 +1,346 @@
+"""Address spaces: struct vmspace, its two counts and two-stage end, fork and exec.
+
+``vm_refcnt`` counts processes that run in it; its last release takes the mappings away (stage 1).
+``vm_holdcnt`` counts those references and every temporary hold; its last release frees the rest
+(stage 2).  A refcnt of -1 says that stage 1 has begun.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from smpvm.config import PAGE_SIZE
+from smpvm.kern.shared import shared
+from smpvm.vm.map.entry import (
+    MAP_ENTRY_NEEDS_COPY,
+    MAP_ENTRY_USER_WIRED,
+    OBJECT_MAPTYPES,
+    VM_INHERIT_COPY,
+    VM_INHERIT_NONE,
+    VM_INHERIT_SHARE,
+    VM_MAPTYPE_SUBMAP,
+    VM_MAPTYPE_UKSMAP,
+    VmMap,
+    VmMapEntry,
+)
+from smpvm.vm.param import (
+    OBJ_ONEMAPPING,
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    OBJT_VNODE,
+    SWAP_META_PAGES,
+    VM_MAX_USER_ADDRESS,
+    VM_MIN_USER_ADDRESS,
+)
+
+if TYPE_CHECKING:
+    from smpvm.kern.proc import Proc
+    from smpvm.vm.pmap.pmaps import Pmap
+    from smpvm.vm.vm import Vm
+
+VMSPACE_EXIT1 = 0x0001
+VMSPACE_EXIT2 = 0x0002
+
+
+@shared("vm_refcnt", "vm_holdcnt", "vm_flags")
+class VmSpace:
+    """struct vmspace (vm_map.h): a map, its pmap, and the process's sizes.
+
+    ``vm_swrss``, ``vm_tsize``, ``vm_dsize``, ``vm_ssize`` in pages; addresses in bytes.
+    """
+
+    __slots__ = (
+        "vm_daddr",
+        "vm_dsize",
+        "vm_flags",
+        "vm_holdcnt",
+        "vm_map",
+        "vm_maxsaddr",
+        "vm_pmap",
+        "vm_refcnt",
+        "vm_ssize",
+        "vm_swrss",
+        "vm_taddr",
+        "vm_tsize",
+    )
+
+    def __init__(self, map: VmMap, pmap: Pmap) -> None:
+        self.vm_map = map
+        self.vm_pmap = pmap
+        self.vm_flags = 0
+        self.vm_refcnt = 1
+        self.vm_holdcnt = 1
+        self.vm_swrss = 0
+        self.vm_tsize = 0
+        self.vm_dsize = 0
+        self.vm_ssize = 0
+        self.vm_taddr = 0
+        self.vm_daddr = 0
+        self.vm_maxsaddr = 0
+
+    def __str__(self) -> str:
+        return f"vmspace {self.vm_map.id}"
+
+    def startcopy(self, other: VmSpace) -> None:
+        """The fields between vm_startcopy and vm_endcopy, which fork and exec copy."""
+        self.vm_swrss = other.vm_swrss
+        self.vm_tsize = other.vm_tsize
+        self.vm_dsize = other.vm_dsize
+        self.vm_ssize = other.vm_ssize
+        self.vm_taddr = other.vm_taddr
+        self.vm_daddr = other.vm_daddr
+        self.vm_maxsaddr = other.vm_maxsaddr
+
+
+class VmSpaces:
+    """vmspace_* of vm_map.c: ``vm.vmspace``."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = vm.k
+
+    def alloc(self, low: int = VM_MIN_USER_ADDRESS, high: int = VM_MAX_USER_ADDRESS) -> VmSpace:
+        """vmspace_alloc (vm_map.c:280-318): an empty space, one reference and one hold."""
+        k = self.k
+        pmap = self.vm.pmap.pinit()
+        map = self.vm.map.create(pmap, low, high)
+        space = k.new(VmSpace, map, pmap)
+        map.vmspace = space
+        pmap.map = map
+        return space
+
+    def getrefs(self, space: VmSpace) -> int:
+        """vmspace_getrefs (vm_map.c:323-327): -1 once it is exiting."""
+        return space.vm_refcnt
+
+    def hold_notoken(self, space: VmSpace) -> None:
+        """vmspace_hold_notoken (vm_map.c:333-338): the caller has a hold, or knows of one."""
+        self.k.kassert(space.vm_holdcnt != 0, "vmspace-hold-dead", str(space))
+        self.k.atomic.add_int(space, "vm_holdcnt", 1)
+
+    def drop_notoken(self, space: VmSpace) -> None:
+        """vmspace_drop_notoken (vm_map.c:340-348): the last one ends the space for good."""
+        if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
+            self._terminate_final(space)
+
+    def hold(self, space: VmSpace) -> None:
+        """vmspace_hold (vm_map.c:350-355): a hold, and the map's token.  Blocks."""
+        self.hold_notoken(space)
+        space.vm_map.token.get()
+
+    def drop(self, space: VmSpace) -> None:
+        """vmspace_drop (vm_map.c:357-362): releases the token, then the hold."""
+        space.vm_map.token.release()
+        self.drop_notoken(space)
+
+    def ref(self, space: VmSpace) -> None:
+        """vmspace_ref (vm_map.c:370-376): a reference; not possible once it is exiting."""
+        self.k.kassert(space.vm_refcnt >= 0, "vmspace-ref-dead", str(space))
+        self.hold_notoken(space)
+        self.k.atomic.add_int(space, "vm_refcnt", 1)
+
+    def rel(self, space: VmSpace) -> None:
+        """vmspace_rel (vm_map.c:383-391): undo vmspace_ref.  Blocks."""
+        self.relexit(space)
+        self.drop_notoken(space)
+
+    def relexit(self, space: VmSpace) -> None:
+        """vmspace_relexit (vm_map.c:402-409): at exit, the reference without its hold.  Blocks."""
+        if self._release(space, "vm_refcnt"):
+            space.vm_refcnt = -1
+            self._terminate_first(space)
+
+    def exitfree(self, p: Proc) -> None:
+        """vmspace_exitfree (vm_map.c:417-425): at reap, the hold that was left.  Blocks."""
+        space = p.p_vmspace
+        p.p_vmspace = None
+        if space is not None:
+            self.drop_notoken(space)
+
+    def _release(self, space: VmSpace, field: str) -> bool:
+        """refcount_release: one less; True when that was the last."""
+        left = self.k.atomic.fetchadd_int(space, field, -1) - 1
+        self.k.kassert(left >= 0, "refcount-negative", f"{space}.{field}")
+        return left == 0
+
+    def _terminate_first(self, space: VmSpace) -> None:
+        """vmspace_terminate(vm, 0) (vm_map.c:439-471): the mappings go, wired ones after their map.
+
+        The bulk removal of mappings comes first only when nothing is wired: unwiring finds pages
+        through the pmap.
+        """
+        map, pmap = space.vm_map, space.vm_pmap
+        map.token.get()
+        self.k.kassert(not space.vm_flags & VMSPACE_EXIT1, "vmspace-exit-twice", str(space))
+        space.vm_flags |= VMSPACE_EXIT1
+        low, high = VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS
+        if pmap.wired_count:
+            self.vm.map.remove(map, low, high)
+            self.vm.pmap.remove_pages(pmap, low, high)
+        else:
+            self.vm.pmap.remove_pages(pmap, low, high)
+            self.vm.map.remove(map, low, high)
+        map.token.release()
+
+    def _terminate_final(self, space: VmSpace) -> None:
+        """vmspace_terminate(vm, 1) (vm_map.c:472-503): nobody can reach the space any more."""
+        map = space.vm_map
+        map.token.get()
+        self.k.kassert(space.vm_flags & VMSPACE_EXIT1, "vmspace-not-exited", str(space))
+        self.k.kassert(not space.vm_flags & VMSPACE_EXIT2, "vmspace-freed-twice", str(space))
+        space.vm_flags |= VMSPACE_EXIT2
+        self.vm.map.lock(map)
+        self.vm.map.delete(map, map.min_offset, map.max_offset)
+        self.vm.map.unlock(map)
+        self.vm.pmap.release(space.vm_pmap)
+        map.token.release()
+
+    # -- sizes
+
+    def swap_count(self, space: VmSpace) -> int:
+        """vmspace_swap_count (vm_map.c:499-529): pages of swap, roughly; 1 at least for each entry.
+
+        Holds the space.  Only its token guards the walk, not the map lock, though vm_map_protect,
+        _madvise, _inherit and the wiring merge and free entries without the token.
+        """
+        count = 0
+        self.hold(space)
+        for entry in self.vm.map.walk(space.vm_map):
+            obj = entry.vm_object
+            if obj is not None and (blocks := obj.swblock_count):
+                n = (entry.end - entry.start) // PAGE_SIZE
+                count += blocks * SWAP_META_PAGES * n // obj.size + 1
+        self.drop(space)
+        return count
+
+    def anonymous_count(self, space: VmSpace) -> int:
+        """vmspace_anonymous_count (vm_map.c:538-568): resident pages of the anonymous objects.
+
+        Holds the space, as vmspace_swap_count.  An object counts once for each entry.
+        """
+        count = 0
+        self.hold(space)
+        for entry in self.vm.map.walk(space.vm_map):
+            obj = entry.vm_object
+            if obj is not None and obj.type in (OBJT_DEFAULT, OBJT_SWAP):
+                count += obj.resident_page_count
+        self.drop(space)
+        return count
+
+    def resident_count(self, space: VmSpace) -> int:
+        """vmspace_resident_count (vm_map.h): pages mapped in its pmap, page tables included."""
+        return self.vm.pmap.resident_count(space.vm_pmap)
+
+    # -- fork and exec
+
+    def fork(self, old: VmSpace) -> VmSpace:
+        """vmspace_fork (vm_map.c:3416-3474): a new space that shows what *old* shows.
+
+        Entries go by their inheritance: shared, copy-on-write, or left out.  Nothing of *old*'s map
+        is locked on entry.  Locks both maps exclusively; blocks.
+        """
+        src = old.vm_map
+        src.token.get()
+        self.vm.map.lock(src)
+        new = self.alloc(src.min_offset, src.max_offset)
+        dst = new.vm_map
+        dst.token.get()
+        new.startcopy(old)
+        dst.timestamp = 1
+        self.vm.map.lock(dst)
+        entry = src.header.next
+        while entry is not src.header:
+            if entry.maptype == VM_MAPTYPE_SUBMAP:
+                self.k.panic("map-fork-submap", str(src))
+            elif entry.maptype == VM_MAPTYPE_UKSMAP:
+                self._fork_clone(dst, entry)
+            elif entry.maptype in OBJECT_MAPTYPES:
+                self.fork_normal_entry(src, dst, entry)
+            entry = entry.next
+        dst.size = src.size
+        self.vm.map.unlock(src)
+        self.vm.map.unlock(dst)
+        dst.token.release()
+        src.token.release()
+        return new
+
+    def fork_normal_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry) -> None:
+        """vmspace_fork_normal_entry (vm_map.c:3476-3566).  Both maps locked, tokens held.  Blocks.
+
+        ``dst.size`` is the caller's business.
+        """
+        if old.inheritance == VM_INHERIT_NONE:
+            return
+        if old.inheritance == VM_INHERIT_SHARE:
+            self._fork_share_object(old)
+            new = self._fork_clone(dst, old)
+            self.vm.pmap.copy(dst.pmap, src.pmap, new.start, old.end - old.start, old.start)
+        elif old.inheritance == VM_INHERIT_COPY:
+            new = self._fork_clone(dst, old, objectless=True)
+            self.vm.map.copy_entry(src, dst, old, new)
+
+    def _fork_share_object(self, old: VmMapEntry) -> None:
+        """One reference more on the object of a shared entry, made first where it is missing."""
+        objects = self.vm.object
+        if old.object is None:
+            self.vm.map.entry_allocate_object(old)
+        if old.eflags & MAP_ENTRY_NEEDS_COPY:
+            self.vm.map.entry_shadow(old, True)
+            return
+        obj = old.object
+        if obj.type == OBJT_VNODE:
+            objects.reference_quick(obj)
+            objects.clear_flag(obj, OBJ_ONEMAPPING)
+        else:
+            objects.hold(obj)
+            objects.chain_wait(obj, False)
+            objects.reference_locked(obj)
+            objects.clear_flag(obj, OBJ_ONEMAPPING)
+            objects.drop(obj)
+
+    def _fork_clone(self, dst: VmMap, old: VmMapEntry, objectless: bool = False) -> VmMapEntry:
+        """A clone of *old* at the end of *dst*, unwired."""
+        new = self.vm.map.entry_clone(old)
+        new.eflags &= ~MAP_ENTRY_USER_WIRED
+        new.wired_count = 0
+        if objectless:
+            new.object = None
+        self.vm.map.entry_link(dst, dst.header.prev, new)
+        return new
+
+    def exec(self, p: Proc, vmcopy: VmSpace | None = None) -> None:
+        """vmspace_exec (vm_map.c:3875-3911): give *p* a space of its own, blank or a copy.
+
+        Blocks: the old space's reference is released.
+        """
+        old: VmSpace = p.p_vmspace
+        old.vm_map.token.get()
+        if vmcopy is not None:
+            new = self.fork(vmcopy)
+            new.vm_map.token.get()
+        else:
+            new = self.alloc(old.vm_map.min_offset, old.vm_map.max_offset)
+            new.vm_map.token.get()
+            new.startcopy(old)
+        self._replacevm(p, new)
+        new.vm_map.token.release()
+        old.vm_map.token.release()
+        self.rel(old)
+
+    def unshare(self, p: Proc) -> None:
+        """vmspace_unshare (vm_map.c:3917-3937): copy-on-write from the others that share it."""
+        old: VmSpace = p.p_vmspace
+        old.vm_map.token.get()
+        if self.getrefs(old) == 1:
+            old.vm_map.token.release()
+            return
+        new = self.fork(old)
+        new.vm_map.token.get()
+        self._replacevm(p, new)
+        new.vm_map.token.release()
+        old.vm_map.token.release()
+        self.rel(old)
+
+    def _replacevm(self, p: Proc, new: Any) -> None:
+        """pmap_replacevm (pmap.c): from now on *p* runs in *new*."""
+        p.p_vmspace = new

@@ -1,0 +1,340 @@
+"""References going away: vm_object_deallocate and what follows from the last one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from smpvm.vm.console import kprintf
+from smpvm.vm.object.struct import ObjectsBase, VmObject
+from smpvm.vm.param import (
+    CHAINLK_EXCL,
+    CHAINLK_MASK,
+    OBJ_DEAD,
+    OBJ_ONEMAPPING,
+    OBJ_ONSHADOW,
+    OBJPC_SYNC,
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    OBJT_VNODE,
+)
+
+if TYPE_CHECKING:
+    from smpvm.vm.page.pages import Page
+
+INTERNAL = (OBJT_DEFAULT, OBJT_SWAP)
+
+# What one turn of vm_object_deallocate_locked's loop wants next.
+DONE, AGAIN, SKIP = range(3)
+
+
+class Deallocation(ObjectsBase):
+    """vm_object_reference_*, vm_object_deallocate*, vm_object_terminate."""
+
+    def reference_locked(self, obj: VmObject) -> None:
+        """vm_object_reference_locked, vm_object.c:490-504: one reference more.
+
+        *obj* is held in either mode, and nobody has it chain locked (callers chain_wait first): a
+        collapse counts references.  A vnode object references its vnode along.
+        """
+        self.assert_held(obj)
+        self.k.kassert(not obj.chainlk & (CHAINLK_EXCL | CHAINLK_MASK), "ref-chainlocked", str(obj))
+        self.atomic.add_int(obj, "ref_count", 1)
+        if obj.type == OBJT_VNODE:
+            self.k.vnode.vref(obj.handle)
+
+    def reference_quick(self, obj: VmObject) -> None:
+        """vm_object_reference_quick, vm_object.c:509-518: for vnode objects, without the token."""
+        self.k.kassert(obj.type == OBJT_VNODE, "ref-quick-not-vnode", str(obj))
+        self.atomic.add_int(obj, "ref_count", 1)
+        self.k.vnode.vref(obj.handle)
+
+    def vndeallocate(self, obj: VmObject, returns_vp: bool = False) -> Any:
+        """vm_object_vndeallocate, vm_object.c:716-769: one reference of a vnode object less.
+
+        *obj* is held in either mode and stays held (upgraded for the last reference).  With
+        *returns_vp* the caller must vrele the returned vnode, after it has dropped *obj*; else
+        that happens here, for which *obj* must be held exclusively.
+        """
+        k = self.k
+        vp = obj.handle
+        k.kassert(obj.type == OBJT_VNODE, "vndeallocate-not-vnode", str(obj))
+        k.kassert(vp is not None, "vndeallocate-no-vnode", str(obj))
+        self.assert_held(obj)
+        k.kassert(obj.ref_count != 0, "vndeallocate-no-refs", str(obj))
+        while True:
+            count = obj.ref_count
+            if count == 1:
+                self.upgrade(obj)
+            if self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
+                break
+        if returns_vp:
+            return vp
+        k.vnode.vrele(vp)
+        return None
+
+    def deallocate(self, obj: VmObject | None) -> None:
+        """vm_object_deallocate, vm_object.c:782-844: give one reference back; None is allowed.
+
+        The caller owns that reference and holds nothing of *obj*.  Counts of 3 and below go the
+        long way with the token, others by compare-and-set.  Blocks.
+        """
+        if obj is None:
+            return
+        while True:
+            count = obj.ref_count
+            # The second test can never be the one that decides, as it stands in the C.
+            if count <= 3 or (obj.type == OBJT_VNODE and count <= 1):
+                self.hold(obj)
+                self.deallocate_locked(obj)
+                self.drop(obj)
+                return
+            if obj.type == OBJT_VNODE:
+                vp = obj.handle
+                if self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
+                    self.k.vnode.vrele(vp)
+                    return
+            elif self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
+                return
+
+    def deallocate_locked(self, obj: VmObject) -> None:
+        """vm_object_deallocate_locked, vm_object.c:845-1118: give one reference back.
+
+        *obj* is held exclusively on entry and return.  Follows the chain of backing objects whose
+        last reference goes along, and the shadow that can now be collapsed.  Blocks.
+        """
+        dlist: list[VmObject] = []
+        at: VmObject | None = obj
+        must_drop = False
+        while True:
+            while at is not None:
+                if at.type == OBJT_VNODE:
+                    at, must_drop = self._dealloc_vnode(at, must_drop)
+                    break
+                self.assert_held_excl(at)
+                self.k.kassert(at.ref_count != 0, "dealloc-too-often", str(at))
+                if self._dealloc_simple(at):
+                    break
+                if self._second_ref_is_shadow(at):
+                    what, temp = self._dealloc_shadow(at, dlist)
+                    if what == DONE:
+                        break
+                    if what == AGAIN:
+                        if temp is not None:
+                            if must_drop:
+                                self.lock_swap()
+                                self.drop(at)
+                            at, must_drop = temp, True
+                        continue
+                what, temp = self._dealloc_last(at)
+                if what == DONE:
+                    break
+                if what == AGAIN:
+                    continue
+                if must_drop:
+                    if temp is not None:
+                        self.lock_swap()
+                    self.drop(at)
+                at, must_drop = temp, True
+            if must_drop and at is not None:
+                self.drop(at)
+            if not dlist:
+                return
+            at = dlist.pop()
+            self.lock(at)  # it has been kept by a hold
+            must_drop = True
+
+    def _dealloc_vnode(self, obj: VmObject, must_drop: bool) -> tuple[VmObject | None, bool]:
+        """The end of a chain at a vnode object; one that we hold shared is dropped before vrele."""
+        if not must_drop:
+            self.vndeallocate(obj)
+            return obj, False
+        vp = self.vndeallocate(obj, returns_vp=True)
+        self.drop(obj)
+        self.k.vnode.vrele(vp)
+        return None, False
+
+    def _dealloc_simple(self, obj: VmObject) -> bool:
+        """The references that only count down; returns whether that was all."""
+        if obj.ref_count > 2:
+            self.atomic.add_int(obj, "ref_count", -1)
+            return True
+        if obj.ref_count == 2 and obj.shadow_count == 0:
+            if obj.type in INTERNAL:
+                self.set_flag(obj, OBJ_ONEMAPPING)
+            self.atomic.add_int(obj, "ref_count", -1)
+            return True
+        return False
+
+    def _second_ref_is_shadow(self, obj: VmObject) -> bool:
+        return (
+            obj.ref_count == 2
+            and obj.shadow_count == 1
+            and obj.handle is None
+            and obj.type in INTERNAL
+        )
+
+    def _dealloc_shadow(self, obj: VmObject, dlist: list[VmObject]) -> tuple[int, VmObject | None]:
+        """The other reference is a shadow's: collapse *obj* into it (vm_object.c:915-1021).
+
+        Returns (DONE, None), (SKIP, None) when the shadow is chain locked, (AGAIN, None) to look
+        at *obj* once more, or (AGAIN, shadow): the shadow, held, has a reference to give back.
+        """
+        k = self.k
+        temp = next(reversed(obj.shadow_head), None)
+        if temp is None:
+            k.panic("shadow-head-empty", str(obj))
+        self.hold(temp)
+        while temp.paging_in_progress or obj.paging_in_progress:
+            self.pip_wait(temp, "objde1")
+            self.pip_wait(obj, "objde2")
+        if temp.chainlk & (CHAINLK_EXCL | CHAINLK_MASK):
+            k.curthread().hit("vm_object_deallocate_locked:chainlocked")
+            self.drop(temp)
+            return SKIP, None
+        # Declared on this class's sibling: the chain lock is one lock for both.
+        chain = self.vm.object
+        chain.chain_acquire(temp)
+        first = next(reversed(obj.shadow_head), None)
+        if not self._second_ref_is_shadow(obj) or first is not temp:
+            chain.chain_release(temp)
+            self.drop(temp)
+            return AGAIN, None
+        k.kassert(obj.ref_count == 2, "dealloc-refs", str(obj))
+        self.atomic.add_int(obj, "ref_count", -1)
+        if temp.handle is not None or temp.type not in INTERNAL:
+            chain.chain_release(temp)
+            self.drop(temp)
+            return DONE, None
+        # An extra reference, so that the collapse cannot destroy temp under us.
+        self.atomic.add_int(temp, "ref_count", 1)
+        k.kassert(temp.ref_count > 1, "dealloc-temp-refs", str(temp))
+        chain.collapse(temp, dlist)
+        chain.chain_release(temp)
+        return AGAIN, temp
+
+    def _dealloc_last(self, obj: VmObject) -> tuple[int, VmObject | None]:
+        """The last reference, if it still is (vm_object.c:1027-1086).
+
+        Returns (DONE, None), (AGAIN, None), or (SKIP, backing object, held): *obj* is dead and the
+        reference that it had on its backing object is to be given back next.
+        """
+        k = self.k
+        k.kassert(obj.ref_count != 0, "dealloc-refs", str(obj))
+        if obj.ref_count >= 2:
+            self.atomic.add_int(obj, "ref_count", -1)
+            return DONE, None
+        k.kassert(obj.ref_count == 1, "dealloc-refs", str(obj))
+        temp = self.hold_backing(obj)
+        if obj.ref_count != 1:
+            self.drop(temp)
+            return AGAIN, None
+        k.kassert(not obj.chainlk & (CHAINLK_EXCL | CHAINLK_MASK), "dealloc-chainlocked", str(obj))
+        if temp is not None:
+            if obj.flags & OBJ_ONSHADOW:
+                self.off_shadow_list(obj, temp)
+            obj.backing_object = None
+        self.atomic.add_int(obj, "ref_count", -1)
+        if not obj.flags & OBJ_DEAD:
+            self.terminate(obj)
+        return SKIP, temp
+
+    def hold_backing(self, obj: VmObject) -> VmObject | None:
+        """Hold the backing object of *obj*, held: shared if it is a vnode's.
+
+        Waiting for its token may let it be replaced, so look again.  Returns it, or None.
+        """
+        while (temp := obj.backing_object) is not None:
+            if temp.type == OBJT_VNODE:
+                self.hold_shared(temp)
+            else:
+                self.hold(temp)
+            if temp is obj.backing_object:
+                return temp
+            self.drop(temp)
+        return None
+
+    def off_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
+        """Take *obj* off the shadow list of *backing*; both are held."""
+        del backing.shadow_head[obj]
+        backing.shadow_count -= 1
+        backing.generation += 1
+        self.clear_flag(obj, OBJ_ONSHADOW)
+
+    def on_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
+        """Put *obj* on the shadow list of *backing* (never a vnode's); both are held."""
+        backing.shadow_head[obj] = None
+        backing.shadow_count += 1
+        backing.generation += 1
+        self.set_flag(obj, OBJ_ONSHADOW)
+
+    def deallocate_list(self, dlist: list[VmObject]) -> None:
+        """vm_object_deallocate_list, vm_object.c:2618-2630: references put off by a collapse.
+
+        The objects are kept by a hold without the token.
+        """
+        while dlist:
+            obj = dlist.pop()
+            self.lock(obj)
+            self.deallocate_locked(obj)
+            self.drop(obj)
+
+    # -- the end of an object
+
+    def terminate(self, obj: VmObject) -> None:
+        """vm_object_terminate, vm_object.c:1130-1246: destroy an object without references.
+
+        *obj* is held exclusively on entry and return; the caller's drop frees the structure.
+        Waits for I/O, flushes a vnode's pages, frees all pages and the swap.  Blocks.
+        """
+        k = self.k
+        self.assert_held(obj)
+        k.kassert(not obj.flags & OBJ_DEAD, "terminate-dead", str(obj))
+        self.set_flag(obj, OBJ_DEAD)
+        self.pip_wait(obj, "objtrm1")
+        k.kassert(not obj.paging_in_progress, "terminate-paging", str(obj))
+        if obj.type == OBJT_VNODE:
+            vp = obj.handle
+            self.vm.vnode_pager.vinvalbuf(vp, save=True)
+            self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
+            self.vm.vnode_pager.vinvalbuf(vp, save=True)
+        self.pip_wait(obj, "objtrm2")
+        k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
+        count = 0
+
+        def callback(m: Page) -> int:
+            nonlocal count
+            count += 1
+            self.user_yield(count)
+            return self.terminate_callback(obj, m)
+
+        obj.rb_memq.scan(callback)
+        self.vm.pager.deallocate(obj)
+        while len(obj.rb_memq):
+            kprintf(k, "terminate-pages-left", object=obj, pages=obj.resident_page_count)
+            obj.rb_memq.scan(callback)
+        k.kassert(obj.resident_page_count == 0, "terminate-resident", str(obj))
+        self.unlist(obj)
+        k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
+
+    def terminate_callback(self, obj: VmObject, m: Page) -> int:
+        """vm_object_terminate_callback, vm_object.c:1251-1284: free a page, disown a wired one.
+
+        *obj* is held; waits for a busy page.
+        """
+        k, page = self.k, self.vm.page
+        if m.object is not obj:
+            kprintf(k, "terminate-race", object=obj, page=m)
+            return 0
+        page.busy_wait(m, True, "vmpgtrm")
+        if m.object is not obj:
+            kprintf(k, "terminate-busied", object=obj, page=m)
+            page.wakeup(m)
+        elif m.wire_count == 0:
+            page.free(m)
+            k.curthread().hit("v_pfree")
+        else:
+            if m.queue != self.vm.pq.NONE:
+                kprintf(k, "terminate-wired-queued", object=obj, page=m)
+            page.remove(m)
+            page.wakeup(m)
+        return 0

@@ -1,0 +1,150 @@
+"""madvise at the level of objects and pages, and the helpers that protect a range of an object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.config import PAGE_SHIFT
+from smpvm.vm.console import kprintf
+from smpvm.vm.object.struct import ObjectsBase, VmObject
+from smpvm.vm.page.struct import PG_NEED_COMMIT, PG_UNMANAGED
+from smpvm.vm.param import (
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_WILLNEED,
+    OBJ_ONEMAPPING,
+    OBJ_WRITEABLE,
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    VM_PAGE_BITS_ALL,
+    VM_PROT_NONE,
+    VM_PROT_READ,
+)
+
+if TYPE_CHECKING:
+    from smpvm.vm.page.pages import Page
+
+
+class Madvise(ObjectsBase):
+    """vm_object_madvise, vm_object_pmap_copy_1, vm_object_pmap_remove."""
+
+    def madvise(self, obj: VmObject | None, pindex: int, count: int, advise: int) -> None:
+        """vm_object_madvise, vm_object.c:1707-1831: *count* pages from *pindex*.
+
+        *advise* is MADV_WILLNEED, MADV_DONTNEED or MADV_FREE (DEFAULT and SWAP objects mapped once
+        only).  Looks down the chain of backing objects for each page.  The caller holds nothing.
+        Blocks.
+        """
+        if obj is None:
+            return
+        self.hold(obj)
+        for each in range(pindex, pindex + count):
+            while self._madvise_one(obj, each, advise):
+                pass
+        self.drop(obj)
+
+    def _madvise_one(self, obj: VmObject, pindex: int, advise: int) -> bool:
+        """One page of the range; returns True when it was busy, has been waited for, and is due.
+
+        *obj* is held on entry and return.
+        """
+        page = self.vm.page
+        at = obj
+        while True:
+            if advise == MADV_FREE and (
+                at.type not in (OBJT_DEFAULT, OBJT_SWAP) or not at.flags & OBJ_ONEMAPPING
+            ):
+                break
+            m, error = page.lookup_busy_try(at, pindex, True)
+            if error and m is not None:
+                page.sleep_busy(m, True, "madvpo")
+                if at is not obj:
+                    self.drop(at)
+                return True
+            if m is not None:
+                self._madvise_page(at, m, pindex, advise)
+                break
+            if advise == MADV_FREE and at.type == OBJT_SWAP:
+                self.vm.swap.freespace(at, pindex, 1)
+            behind = self._hold_behind(obj, at)
+            if behind is None:
+                break
+            pindex += at.backing_object_offset >> PAGE_SHIFT
+            if at is not obj:
+                self.lock_swap()
+                self.drop(at)
+            at = behind
+        if at is not obj:
+            self.drop(at)
+        return False
+
+    def _hold_behind(self, top: VmObject, at: VmObject) -> VmObject | None:
+        """The backing object of *at*, held exclusively, or None."""
+        while (behind := at.backing_object) is not None:
+            self.k.kassert(behind is not top, "madvise-loop", str(top))
+            self.hold(behind)
+            if behind is at.backing_object:
+                return behind
+            self.drop(behind)
+        return None
+
+    def _madvise_page(self, at: VmObject, m: Page, pindex: int, advise: int) -> None:
+        """The advice for one resident page *m*, busy on entry, released on return."""
+        page = self.vm.page
+        usual = (
+            m.wire_count == 0
+            and not m.flags & (PG_UNMANAGED | PG_NEED_COMMIT)
+            and m.valid == VM_PAGE_BITS_ALL
+        )
+        if usual and advise == MADV_WILLNEED:
+            page.activate(m)
+        elif usual and advise == MADV_DONTNEED:
+            page.dontneed(m)
+        elif usual and advise == MADV_FREE:
+            self.vm.pmap.clear_modify(m)
+            m.dirty = 0
+            m.act_count = 0
+            page.dontneed(m)
+            if at.type == OBJT_SWAP:
+                self.vm.swap.freespace(at, pindex, 1)
+        page.wakeup(m)
+
+    def pmap_copy_1(self, obj: VmObject | None, start: int, end: int) -> None:
+        """vm_object_pmap_copy_1, vm_object.c:1615-1632: make resident pages read-only.
+
+        Nothing in the C calls it any more; it does not busy the pages that it protects, so that
+        vm_page_protect would stop it.
+        """
+        if obj is None or not obj.flags & OBJ_WRITEABLE:
+            return
+        self.hold(obj)
+        for pindex in range(start, end):
+            m = self.vm.page.lookup(obj, pindex)
+            if m is not None:
+                self.vm.page.protect(m, VM_PROT_READ)
+        self.drop(obj)
+
+    def pmap_remove(self, obj: VmObject | None, start: int, end: int) -> None:
+        """vm_object_pmap_remove, vm_object.c:1643-1661: unmap the pages of [start, end).
+
+        As little used as ``pmap_copy_1``, and with the same flaw.
+        """
+        if obj is None:
+            return
+        self.hold(obj)
+        count = 0
+
+        def callback(m: Page) -> int:
+            nonlocal count
+            count += 1
+            self.user_yield(count)
+            if m.object is not obj:
+                kprintf(self.k, "pmap-remove-race", object=obj, page=m)
+            else:
+                self.vm.page.protect(m, VM_PROT_NONE)
+            return 0
+
+        obj.rb_memq.scan(callback, start, end - 1)
+        if start == 0 and end == obj.size:
+            self.clear_flag(obj, OBJ_WRITEABLE)
+        self.drop(obj)

@@ -1,0 +1,116 @@
+"""The resident pages of one object, by page index: the rb_memq tree.
+
+Lookups take a dict, ordered walks a sorted list of the indexes.  A scan survives what its callback
+(or, when that blocks, anybody) does to the tree, exactly as the C's RB_SCAN does: the next page is
+chosen before the callback runs, and only its removal moves the choice on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sortedcontainers import SortedList
+
+if TYPE_CHECKING:
+    from smpvm.vm.page.struct import Page
+
+
+class _Scan:
+    """struct rb_tree's scan info: the index that comes next, None at the end."""
+
+    __slots__ = ("link",)
+
+    def __init__(self, link: int | None) -> None:
+        self.link = link
+
+
+class PageTree:
+    """vm_page_rb_tree.  The object's token guards it: exclusive to change it, shared to look."""
+
+    __slots__ = ("_keys", "_pages", "_scans")
+
+    def __init__(self) -> None:
+        self._pages: dict[int, Page] = {}
+        self._keys: Any = None  # SortedList[int]; made at the first ordered question
+        self._scans: list[_Scan] = []
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def __contains__(self, pindex: object) -> bool:
+        return pindex in self._pages
+
+    def __iter__(self) -> Iterator[Page]:
+        """The pages by ascending index, as they are now."""
+        return iter([self._pages[p] for p in sorted(self._pages)])
+
+    def lookup(self, pindex: int) -> Page | None:
+        """RB_LOOKUP."""
+        return self._pages.get(pindex)
+
+    def insert(self, pindex: int, m: Page) -> bool:
+        """RB_INSERT.  Returns False, changing nothing, when *pindex* is taken."""
+        if self._pages.setdefault(pindex, m) is not m:
+            return False
+        if self._keys is not None:
+            self._keys.add(pindex)
+        return True
+
+    def remove(self, pindex: int) -> Page | None:
+        """RB_REMOVE.  Returns the page; a scan that had it next goes on behind it."""
+        m = self._pages.pop(pindex, None)
+        if m is not None:
+            if self._keys is not None:
+                self._keys.remove(pindex)
+            for scan in self._scans:
+                if scan.link == pindex:
+                    scan.link = self._next_key(pindex + 1)
+        return m
+
+    def first(self, start: int = 0) -> Page | None:
+        """The page with the lowest index that is at least *start* (RB_FIRST, RB_NFIND)."""
+        key = self._next_key(start)
+        return None if key is None else self._pages[key]
+
+    def next(self, pindex: int) -> Page | None:
+        """RB_NEXT: the page that follows index *pindex*."""
+        return self.first(pindex + 1)
+
+    def last(self) -> Page | None:
+        """RB_MAX."""
+        keys = self._sorted()
+        return self._pages[keys[-1]] if keys else None
+
+    def scan(self, callback: Callable[[Page], int], start: int = 0, end: int | None = None) -> int:
+        """RB_SCAN over start <= index <= *end* (None: all), ascending.
+
+        A negative return of *callback* ends the scan and is its result; otherwise the sum of all.
+        """
+        key = self._next_key(start)
+        scan = _Scan(None)
+        self._scans.append(scan)
+        count = 0
+        try:
+            while key is not None and (end is None or key <= end):
+                scan.link = self._next_key(key + 1)
+                got = callback(self._pages[key])
+                if got < 0:
+                    return got
+                count += got
+                key = scan.link
+        finally:
+            self._scans.remove(scan)
+        return count
+
+    def _sorted(self) -> Any:
+        keys = self._keys
+        if keys is None:
+            keys = self._keys = SortedList(self._pages)
+        return keys
+
+    def _next_key(self, start: int) -> int | None:
+        if start in self._pages:
+            return start
+        key: int | None = next(self._sorted().irange(minimum=start), None)
+        return key

@@ -1,0 +1,24 @@
+"""vm_object.c: objects, gathered in one class.
+
+struct      the structure, holds, references, flags, paging in progress
+memq        an object's pages by index (rb_memq)
+chain       locking a shadow chain, hand over hand
+collapse    collapse and bypass
+dealloc     deallocation and termination
+clean       page_clean: writing dirty pages to their file
+madvise     madvise, page removal, coalescing, shadowing
+"""
+
+from __future__ import annotations
+
+from smpvm.vm.object.clean import Cleaning
+from smpvm.vm.object.collapse import Collapse
+from smpvm.vm.object.madvise import Madvise
+from smpvm.vm.object.struct import ObjectsBase, VmObject
+
+
+class Objects(Collapse, Cleaning, Madvise):
+    """vm_object.c: ``vm.object``."""
+
+
+__all__ = ["Objects", "ObjectsBase", "VmObject"]

@@ -1,0 +1,343 @@
+"""struct vm_object, and what every part of vm_object.c stands on: lock, hold, flags, paging count.
+
+An object's *token* is its lock.  ``hold_count`` keeps the structure in memory while somebody waits
+for, or has, that token; ``ref_count`` counts maps, shadows and owners.  The structure goes when
+both are zero and OBJ_DEAD is set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from smpvm.kern.shared import shared
+from smpvm.kern.token import Token
+from smpvm.kern.vnode import VOBJDIRTY
+from smpvm.vm.object.memq import PageTree
+from smpvm.vm.param import (
+    OBJ_DEAD,
+    OBJ_MIGHTBEDIRTY,
+    OBJ_ONEMAPPING,
+    OBJ_WRITEABLE,
+    OBJT_DEFAULT,
+    OBJT_NAMES,
+    OBJT_SWAP,
+    OBJT_VNODE,
+    PQ_PRIME2,
+    U32,
+)
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.vm.pager.swap_meta import SwBlock
+    from smpvm.vm.vm import Vm
+
+VMOBJ_HSIZE = 8
+"""Lists that all objects are spread over (64 in the C; nothing depends on the number)."""
+
+KERNEL_OBJECT_SIZE = 1 << 35
+"""Pages of the kernel's object: all of kernel virtual memory."""
+
+
+@shared(
+    "ref_count",
+    "hold_count",
+    "flags",
+    "type",
+    "size",
+    "handle",
+    "chainlk",
+    "generation",
+    "shadow_count",
+    "swblock_count",
+    "backing_object",
+    "backing_object_offset",
+    "paging_in_progress",
+    "resident_page_count",
+    benign={
+        "type": "read before the token to choose how to take it, and looked at again after",
+        "ref_count": "vm_object_deallocate picks its path by an instant's value, then compares",
+        "flags": "vm_object_set_writeable_dirty reads first only to avoid an atomic",
+        "swblock_count": "a quick 'has it any swap' before the object is held",
+        "backing_object": "read to find whom to hold, and looked at again after",
+    },
+)
+class VmObject:
+    """struct vm_object (vm_object.h:127-196).
+
+    ``backing_object_offset`` is in bytes, ``size`` in pages.  ``shadow_head`` holds the objects
+    that this one backs, newest last (the C's list has the newest first); vnode objects leave it
+    empty.  ``swblock_root`` maps a page index, rounded down, to its piece of swap metadata.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "backing_object",
+        "backing_object_offset",
+        "chainlk",
+        "devp",
+        "flags",
+        "generation",
+        "handle",
+        "hold_count",
+        "num",
+        "paging_in_progress",
+        "pg_color",
+        "rb_memq",
+        "ref_count",
+        "resident_page_count",
+        "shadow_count",
+        "shadow_head",
+        "size",
+        "swblock_count",
+        "swblock_root",
+        "token",
+        "type",
+        "zfreed",
+    )
+
+    def __init__(self, kernel: Kernel, type_: int, size: int, pg_color: int) -> None:
+        self.num = kernel.next_id("object")
+        self.token = Token(kernel, "object", str(self))
+        self.rb_memq = PageTree()
+        self.shadow_head: dict[VmObject, None] = {}
+        self.type = type_
+        self.size = size
+        self.ref_count = 1
+        self.hold_count = 0
+        self.flags = OBJ_ONEMAPPING if type_ in (OBJT_DEFAULT, OBJT_SWAP) else 0
+        self.paging_in_progress = 0
+        self.resident_page_count = 0
+        self.shadow_count = 0
+        self.pg_color = pg_color
+        self.handle: Any = None
+        self.backing_object: VmObject | None = None
+        self.backing_object_offset = 0
+        self.generation = 1
+        self.swblock_count = 0
+        self.swblock_root: dict[int, SwBlock] = {}
+        self.chainlk = 0
+        self.devp: Any = None
+        self.zfreed = False
+
+    def __str__(self) -> str:
+        return f"object {self.num}"
+
+    def __repr__(self) -> str:
+        return f"<object {self.num} {OBJT_NAMES[self.type]} refs {self.ref_count}>"
+
+
+class ObjectsBase:
+    """The low end of vm_object.c; the rest are the mixins that ``Objects`` gathers."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = k = vm.k
+        self.atomic = k.atomic
+        self.lists: list[dict[VmObject, None]] = [{} for _ in range(VMOBJ_HSIZE)]
+        self.list_tokens: list[Token] = [Token(k, "vmobjlst", f"{n}") for n in range(VMOBJ_HSIZE)]
+        self.quick_color = [0] * max(vm.config.ncpus, 1)
+        self.collapses = 0
+        self.bypasses = 0
+        vm.kernel_object = self.allocate(OBJT_DEFAULT, KERNEL_OBJECT_SIZE)
+
+    # -- the lock
+
+    def lock_swap(self) -> None:
+        """vm_object_lock_swap, vm_object.c:199-203: exchange the two newest tokens of the thread.
+
+        Lets a chain walk release the parent while it keeps the backing object.
+        """
+        self.k.token.swap()
+
+    def lock(self, obj: VmObject) -> None:
+        """vm_object_lock, vm_object.c:205-209: only the token; the caller has a hold.  Blocks."""
+        obj.token.get()
+
+    def lock_shared(self, obj: VmObject) -> None:
+        """vm_object_lock_shared, vm_object.c:220-224.  Blocks."""
+        obj.token.get_shared()
+
+    def unlock(self, obj: VmObject) -> None:
+        """vm_object_unlock, vm_object.c:226-230: only the token; a hold stays."""
+        obj.token.release()
+
+    def upgrade(self, obj: VmObject) -> None:
+        """vm_object_upgrade, vm_object.c:232-237: shared to exclusive.
+
+        Released in between, so that everything may have changed.  Blocks.
+        """
+        obj.token.release()
+        obj.token.get()
+
+    def downgrade(self, obj: VmObject) -> None:
+        """vm_object_downgrade, vm_object.c:239-244: exclusive to shared, released in between."""
+        obj.token.release()
+        obj.token.get_shared()
+
+    def assert_held(self, obj: VmObject) -> None:
+        """ASSERT_LWKT_TOKEN_HELD: panics ``object-not-held`` unless held, in either mode."""
+        self.k.kassert(obj.token.held(), "object-not-held", str(obj))
+
+    def assert_held_excl(self, obj: VmObject) -> None:
+        """ASSERT_LWKT_TOKEN_HELD_EXCL: panics unless held exclusively."""
+        self.k.kassert(obj.token.held_excl(), "object-not-held", f"{obj}, exclusively")
+
+    def hold(self, obj: VmObject | None) -> None:
+        """vm_object_hold, vm_object.c:265-282: keep *obj* in memory and take its token exclusively.
+
+        The caller must be sure that *obj* is there until the hold counts (it holds the parent, or
+        owns a reference).  Blocks.
+        """
+        if obj is None:
+            self.k.panic("object-null", "hold", kind="panic")
+        self.atomic.add_int(obj, "hold_count", 1)
+        self.lock(obj)
+
+    def hold_try(self, obj: VmObject) -> bool:
+        """vm_object_hold_try, vm_object.c:284-308: the same without blocking.
+
+        Returns True when held.  On failure the hold is undone, which may free a dead object.
+        """
+        self.atomic.add_int(obj, "hold_count", 1)
+        if obj.token.try_():
+            return True
+        last = self.atomic.fetchadd_int(obj, "hold_count", -1) == 1
+        if last and obj.ref_count == 0 and obj.flags & OBJ_DEAD:
+            self.zfree(obj)
+        return False
+
+    def hold_shared(self, obj: VmObject) -> None:
+        """vm_object_hold_shared, vm_object.c:310-327: hold with the token shared.  Blocks."""
+        self.atomic.add_int(obj, "hold_count", 1)
+        self.lock_shared(obj)
+
+    def drop(self, obj: VmObject | None) -> None:
+        """vm_object_drop, vm_object.c:334-362: undo a hold of either mode; None is allowed.
+
+        The last drop of a dead, unreferenced object frees it.
+        """
+        if obj is None:
+            return
+        k = self.k
+        k.kassert(obj.hold_count > 0, "object-drop-unheld", str(obj))
+        last = self.atomic.fetchadd_int(obj, "hold_count", -1) == 1
+        if last and obj.ref_count == 0 and obj.flags & OBJ_DEAD:
+            self.unlock(obj)
+            self.zfree(obj)
+        else:
+            self.unlock(obj)
+
+    def zfree(self, obj: VmObject) -> None:
+        """zfree(obj_zone, obj): the structure is gone; nobody may hold it again."""
+        k = self.k
+        k.kassert(not obj.zfreed, "object-freed-twice", str(obj))
+        obj.zfreed = True
+        if (f := k.probe.call) is not None:
+            f(k.curthread(), "object_zfree", object=obj)
+
+    # -- allocation and references
+
+    def quickcolor(self) -> int:
+        """vm_quickcolor, vm_object.c:252-263: where the colours of a new object begin."""
+        td = self.k.curthread()
+        cpu = td.cpu % len(self.quick_color)
+        color = td.tid + self.quick_color[cpu]
+        self.quick_color[cpu] = (self.quick_color[cpu] + PQ_PRIME2) & U32
+        return color & 0xFFFF
+
+    def allocate_hold(self, type_: int, size: int) -> VmObject:
+        """vm_object_allocate_hold, vm_object.c:465-475 (and _vm_object_allocate, :371-411).
+
+        A new object of *size* pages with one reference, returned held exclusively.  May block on
+        the token of an object list.
+        """
+        k = self.k
+        obj = k.new(VmObject, k, type_, size, self.quickcolor())
+        self.hold(obj)
+        n = obj.num % VMOBJ_HSIZE
+        self.list_tokens[n].get()
+        self.lists[n][obj] = None
+        self.list_tokens[n].release()
+        return obj
+
+    def allocate(self, type_: int, size: int) -> VmObject:
+        """vm_object_allocate, vm_object.c:448-459: the same, returned with no hold."""
+        obj = self.allocate_hold(type_, size)
+        self.drop(obj)
+        return obj
+
+    def unlist(self, obj: VmObject) -> None:
+        """Take *obj* off the list of all objects (in vm_object_terminate and the collapse)."""
+        n = obj.num % VMOBJ_HSIZE
+        self.list_tokens[n].get()
+        self.lists[n].pop(obj, None)
+        self.list_tokens[n].release()
+
+    def all_objects(self) -> list[VmObject]:
+        """Every object on the lists, by number; for audits and meters, without locks."""
+        found = [obj for some in self.lists for obj in tuple(some)]
+        return sorted(found, key=lambda obj: obj.num)
+
+    # -- flags
+
+    def set_flag(self, obj: VmObject, bits: int) -> None:
+        """vm_object_set_flag, vm_object.h:267-271 (atomic)."""
+        self.atomic.set_int(obj, "flags", bits)
+
+    def clear_flag(self, obj: VmObject, bits: int) -> None:
+        """vm_object_clear_flag, vm_object.h:273-277 (atomic)."""
+        self.atomic.clear_int(obj, "flags", bits)
+
+    def set_writeable_dirty(self, obj: VmObject) -> None:
+        """vm_object_set_writeable_dirty, vm_object.c:2887-2921: a page of *obj* may be dirty now.
+
+        Needs no lock: the caller's busy page keeps object and vnode there.  A vnode object also
+        puts its vnode on record as dirty, for the syncer.  Does not block.
+
+        That is so because the modelled mount is of the old style (its syncer looks at every vnode).
+        With MNTK_THR_SYNC (HAMMER, tmpfs, NFS) the C calls vsetobjdirty instead, which gets the
+        syncer's token (vfs_sync.c:266-278), though pmap_clearbit comes here with a page's spinlock
+        held (pmap.c:4832-4841): if the syncer has that token just then, lwkt_switch panics.
+        """
+        both = OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY
+        if obj.flags & both != both:
+            self.set_flag(obj, both)
+        if obj.type == OBJT_VNODE:
+            vp = obj.handle
+            if vp is not None and not vp.v_flag & VOBJDIRTY:
+                self.k.vnode.vsetflags(vp, VOBJDIRTY)
+
+    # -- paging_in_progress
+
+    def pip_add(self, obj: VmObject, n: int) -> None:
+        """vm_object_pip_add, vm_object.h:279-283: *n* I/Os more: no collapse, no end."""
+        self.atomic.add_int(obj, "paging_in_progress", n)
+        if (f := self.k.probe.pip_add) is not None:
+            f(self.k.curthread(), obj, n)
+
+    def pip_wakeup_n(self, obj: VmObject, n: int) -> None:
+        """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os less; zero wakes who waits."""
+        if (f := self.k.probe.pip_wakeup) is not None:
+            f(self.k.curthread(), obj, n)
+        self.k.refcount.release_wakeup_n(obj, "paging_in_progress", n)
+
+    def pip_wakeup(self, obj: VmObject) -> None:
+        """vm_object_pip_wakeup, vm_object.h:291-295: one I/O less."""
+        self.pip_wakeup_n(obj, 1)
+
+    def pip_wait(self, obj: VmObject, wmesg: str) -> None:
+        """vm_object_pip_wait, vm_object.h:297-301: sleep until no I/O is in progress on *obj*.
+
+        The sleep gives up the caller's tokens meanwhile.
+        """
+        if obj.paging_in_progress:
+            if (f := self.k.probe.pip_block) is not None:
+                f(self.k.curthread(), obj)
+            self.k.refcount.wait(obj, "paging_in_progress", wmesg)
+
+    # -- scans
+
+    def user_yield(self, count: int) -> None:
+        """lwkt_user_yield on every 64th page of a scan."""
+        if count & 63 == 0:
+            self.k.sched.lwkt_user_yield()

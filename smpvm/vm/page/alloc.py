@@ -1,0 +1,345 @@
+"""The allocator: the colour search, the two selections, and the reserve levels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.kern.thread import TDF_SYSTHREAD
+from smpvm.vm.page.reclaim import PageReclaim
+from smpvm.vm.page.struct import (
+    PG_BUSY,
+    PG_FICTITIOUS,
+    PG_MAPPED,
+    PG_NEED_COMMIT,
+    PG_SBUSY,
+    PG_UNMANAGED,
+    VM_ALLOC_FORCE_ZERO,
+    VM_ALLOC_INTERRUPT,
+    VM_ALLOC_NORMAL,
+    VM_ALLOC_NULL_OK,
+    VM_ALLOC_QUICK,
+    VM_ALLOC_RETRY,
+    VM_ALLOC_SYSTEM,
+    VM_ALLOC_ZERO,
+    Page,
+)
+from smpvm.vm.param import VM_PAGE_BITS_ALL, VM_PROT_NONE, i32
+
+if TYPE_CHECKING:
+    from smpvm.vm.object.objects import VmObject
+
+_SOURCES = VM_ALLOC_NORMAL | VM_ALLOC_QUICK | VM_ALLOC_INTERRUPT | VM_ALLOC_SYSTEM
+_ZERO = VM_ALLOC_ZERO | VM_ALLOC_FORCE_ZERO
+U64 = (1 << 64) - 1
+
+
+class PageAlloc(PageReclaim):
+    """Taking pages off the free and cache queues.  Nothing but ``grab`` waits for memory."""
+
+    # -- colours
+
+    def cpu_topology(self, cpuid: int) -> tuple[int, int, int, int]:
+        """(packages, cores in each, package of *cpuid*, its core there); 0 packages: unknown."""
+        config = self.vm.config
+        phys_ids, core_ids = config.phys_ids, config.core_ids
+        if not (phys_ids and core_ids):
+            return 0, 0, 0, 0
+        phys_id, rest = divmod(cpuid, max(1, config.ncpus // phys_ids))
+        return phys_ids, core_ids, phys_id % phys_ids, rest % core_ids
+
+    def get_pg_color(self, cpuid: int, obj: VmObject | None, pindex: int) -> int:
+        """vm_get_pg_color, vm_page.c:763-810: the colour to look for first (u16; mask it).
+
+        Spreads the colours over the CPUs by the topology, so that they rarely meet.
+        """
+        size = self.vm.pq.L2_SIZE
+        phys_ids, core_ids, phys_id, core_id = self.cpu_topology(cpuid)
+        where = (pindex + (obj.pg_color if obj is not None else 0)) & U64
+        if not (phys_ids and core_ids):
+            return (cpuid * size // self.vm.config.ncpus + where) & 0xFFFF
+        grpsize = size // phys_ids
+        color = phys_id * grpsize
+        if grpsize // core_ids >= self.vm.pq.SET_ASSOC:
+            color += core_id * grpsize // core_ids
+            color += where % (grpsize // core_ids)
+        else:
+            if grpsize > 16:
+                color += 16 * (core_id % (grpsize // 16))
+            color += where % 16
+        return color & 0xFFFF
+
+    # -- finding
+
+    def list_find(self, basequeue: int, index: int, prefer_zero: bool) -> Page | None:
+        """vm_page_list_find, vm_page.c:1412-1437: take a page off a queue near colour *index*.
+
+        The page comes back spinlocked, on no queue and not busied; None when there is none.
+        *prefer_zero* takes the tail of the first list.
+        """
+        number = basequeue + index
+        q = self.queues[number]
+        while True:
+            m = q.tail if prefer_zero else q.head
+            if m is None:
+                return self._list_find2(basequeue, index)
+            self.and_queue_spin_lock(m)
+            if m.queue == number:
+                self.rem_queue_spinlocked(m)
+                return m
+            self.and_queue_spin_unlock(m)
+
+    def _list_find2(self, basequeue: int, index: int) -> Page | None:
+        """_vm_page_list_find2, vm_page.c:1443-1478: the same in widening sets of colours.
+
+        The first set is PQ_SET_ASSOC colours wide, each next one twice as wide, the last is all.
+        """
+        pq, queues = self.vm.pq, self.queues
+        index &= pq.L2_MASK
+        mask = (pq.SET_ASSOC - 1) >> 1
+        while True:
+            mask = ((mask << 1) | 1) & pq.L2_MASK
+            for i in range(mask + 1):
+                number = basequeue + ((index & ~mask) | ((index + i) & mask))
+                q = queues[number]
+                while (m := q.head) is not None:
+                    self.and_queue_spin_lock(m)
+                    if m.queue == number:
+                        self.rem_queue_spinlocked(m)
+                        return m
+                    self.and_queue_spin_unlock(m)
+            if mask == pq.L2_MASK:
+                return None
+
+    def select_cache(self, pg_color: int) -> Page | None:
+        """vm_page_select_cache, vm_page.c:1503-1544: a reusable page off the cache queue.
+
+        Comes back hard-busied and not spinlocked.  Those that cannot be had are deactivated.
+        """
+        color = pg_color & self.vm.pq.L2_MASK
+        while True:
+            m = self.list_find(self.CACHE, color, False)
+            if m is None:
+                return None
+            if self.busy_try(m, True):
+                self._deactivate_locked(m, False)
+                self.pool.unlock(m)
+            elif (
+                not m.flags & (PG_UNMANAGED | PG_NEED_COMMIT)
+                and m.hold_count == 0
+                and m.wire_count == 0
+                and not m.dirty & m.valid
+            ):
+                self.pool.unlock(m)
+                self.vm.pageout.pagedaemon_wakeup()
+                return m
+            else:
+                self._deactivate_locked(m, False)
+                self.wakeup_unlock(m)
+
+    def select_free(self, pg_color: int, prefer_zero: bool) -> Page | None:
+        """vm_page_select_free, vm_page.c:1553-1604: a page off the free queue, hard-busied.
+
+        One that somebody has busied is moved out of the way to the inactive queue.  Panics
+        ``alloc-held-or-wired``.
+        """
+        k = self.k
+        color = pg_color & self.vm.pq.L2_MASK
+        while True:
+            m = self.list_find(self.FREE, color, prefer_zero)
+            if m is None:
+                return None
+            if self.busy_try(m, True):
+                k.curthread().cnt["vm_page_select_free:busy"] += 1
+                self._deactivate_locked(m, False)
+                self.pool.unlock(m)
+                continue
+            if m.flags & (PG_UNMANAGED | PG_NEED_COMMIT):
+                k.panic("alloc-flags", repr(m))
+            if m.hold_count != 0 or m.wire_count != 0:
+                k.panic("alloc-held-or-wired", f"{m} held {m.hold_count} wired {m.wire_count}")
+            self.pool.unlock(m)
+            self.vm.pageout.pagedaemon_wakeup()
+            return m
+
+    # -- allocating
+
+    alloc_keeps = PG_BUSY | PG_SBUSY
+    """The flags that vm_page_alloc leaves as they are (vm_page.c:1786)."""
+
+    def alloc(self, obj: VmObject | None, pindex: int, page_req: int) -> Page | None:
+        """vm_page_alloc, vm_page.c:1633-1824: a page for (obj, pindex), hard-busied, on no queue.
+
+        *obj* is held exclusively, or None.  *page_req* are VM_ALLOC bits.  Returns None when
+        memory is short, or (with NULL_OK) when the index was taken meanwhile, which otherwise
+        panics ``alloc-collision``.  Does not wait for memory.
+        """
+        k = self.k
+        td = k.curthread()
+        color = self.get_pg_color(td.cpu, obj, pindex)
+        if not page_req & _SOURCES:
+            k.panic("alloc-request", f"page_req {page_req:#x}")
+        if td.flags & TDF_SYSTHREAD:
+            page_req |= VM_ALLOC_SYSTEM
+        while True:
+            if self.may_use_free(page_req):
+                m = self.select_free(color, page_req & _ZERO != 0)
+                if m is not None:
+                    break
+                self._alloc_raced()
+            elif not (page_req & VM_ALLOC_NORMAL and self._recycle_cache(color)):
+                self.glob.vm_pageout_deficit = i32(self.glob.vm_pageout_deficit + 1)
+                self.vm.pageout.pagedaemon_wakeup()
+                return None
+        return self._alloc_setup(m, obj, pindex, page_req)
+
+    def may_use_free(self, page_req: int) -> bool:
+        """The reserve levels: may this request take a page off the free queue now?"""
+        s = self.stats
+        if s.v_free_count >= s.v_free_reserved:
+            return True
+        if page_req & VM_ALLOC_INTERRUPT and s.v_free_count > 0:
+            return True
+        return (
+            page_req & VM_ALLOC_SYSTEM != 0
+            and s.v_cache_count == 0
+            and s.v_free_count > s.v_interrupt_free_min
+        )
+
+    def _alloc_raced(self) -> None:
+        """v_free_count told of pages that the queues do not show (yet): look again."""
+        free = self.queues[self.FREE : self.FREE + self.vm.pq.L2_SIZE]
+        self.k.carrier.relax(self.stats, *(q.spin for q in free))
+
+    def _recycle_cache(self, color: int) -> bool:
+        """Free one page of the cache queue, so that the next try finds it.  False: none there.
+
+        A page whose object cannot be locked at once is deactivated: the caller may hold that lock.
+        """
+        m = self.select_cache(color)
+        if m is None:
+            return False
+        if m.dirty:
+            self.k.panic("cache-dirty", f"{m} on the cache queue")
+        obj = m.object
+        if obj is None:
+            self.protect(m, VM_PROT_NONE)
+            self.free(m)
+        elif self.vm.object.hold_try(obj):
+            self.protect(m, VM_PROT_NONE)
+            self.free(m)
+            self.vm.object.drop(obj)
+        else:
+            self.k.curthread().cnt["vm_page_alloc:object-locked"] += 1
+            self.deactivate(m)
+            self.wakeup(m)
+        return True
+
+    def _alloc_setup(
+        self, m: Page, obj: VmObject | None, pindex: int, page_req: int
+    ) -> Page | None:
+        """The second half of vm_page_alloc: make *m* a fresh page and give it its place."""
+        k = self.k
+        if m.dirty:
+            k.panic("alloc-dirty", str(m))
+        if m.queue:
+            k.panic("alloc-queued", repr(m))
+        self.flag_clear(m, ~self.alloc_keeps)
+        if m.wire_count != 0:
+            k.panic("alloc-held-or-wired", f"{m} wired {m.wire_count}")
+        if m.busy != 0:
+            k.panic("alloc-softbusy", str(m))
+        m.act_count = 0
+        m.valid = 0
+        if (f := k.probe.page_alloc) is not None:
+            f(k.curthread(), m)
+        result: Page | None = m
+        if obj is None:
+            m.pindex = pindex
+        elif not self.insert(m, obj, pindex):
+            self.free(m)
+            if not page_req & VM_ALLOC_NULL_OK:
+                k.panic("alloc-collision", f"{obj} index {pindex}, {m}")
+            result = None
+        self.vm.pageout.pagedaemon_wakeup()
+        return result
+
+    def grab(self, obj: VmObject, pindex: int, allocflags: int) -> Page | None:
+        """vm_page_grab, vm_page.c:2709-2776: find or allocate page *pindex*, hard-busied.
+
+        With RETRY it waits as long as it takes; without, it gives up (None) where it had to wait
+        for memory, and where it had to wait for a busy page the C uses a NULL page (``null-page``).
+        Takes the object's hold itself.  Blocks.
+        """
+        k, objects = self.k, self.vm.object
+        if not allocflags & (VM_ALLOC_NORMAL | VM_ALLOC_INTERRUPT | VM_ALLOC_SYSTEM):
+            k.panic("grab-request", f"allocflags {allocflags:#x}")
+        shared = True
+        objects.hold_shared(obj)
+        while True:
+            m, error = self.lookup_busy_try(obj, pindex, True)
+            if error and m is not None:
+                self.sleep_busy(m, True, "pgrbwt")
+                if not allocflags & VM_ALLOC_RETRY:
+                    k.panic("null-page", "vm_page_grab after a busy page", kind="fault")
+                continue
+            if m is None:
+                if shared:
+                    objects.upgrade(obj)
+                    shared = False
+                if allocflags & VM_ALLOC_RETRY:
+                    allocflags |= VM_ALLOC_NULL_OK
+                m = self.alloc(obj, pindex, allocflags & ~VM_ALLOC_RETRY)
+                if m is None:
+                    self.vm_wait(0)
+                    if allocflags & VM_ALLOC_RETRY:
+                        continue
+                    objects.drop(obj)
+                    return None
+            break
+        if allocflags & VM_ALLOC_FORCE_ZERO or (m.valid == 0 and allocflags & VM_ALLOC_ZERO):
+            self.vm.pmap.zero_page(m)
+            m.valid = VM_PAGE_BITS_ALL
+        objects.drop(obj)
+        return m
+
+    def repurpose(
+        self, obj: VmObject, pindex: int, also_m_busy: bool, m: Page | None
+    ) -> tuple[Page | None, bool, bool, bool]:
+        """vm_page_repurpose, vm_page.c:1232-1290: use the wired page *m* for (obj, pindex).
+
+        *m* is wired and not busy.  Returns (page, error, must_reenter, iswired); a page that
+        cannot be used is released and the place looked up instead.  Blocks.
+        """
+        if m is not None:
+            if also_m_busy:
+                self.k.panic("repurpose-softbusy", str(m))
+            if self._repurposed(m, obj, pindex):
+                return m, False, False, True
+        found, error = self.lookup_busy_try(obj, pindex, also_m_busy)
+        return found, error, True, False
+
+    def _repurposed(self, m: Page, obj: VmObject, pindex: int) -> bool:
+        self.busy_wait(m, False, "biodep")
+        if not self._simple(m):
+            self.unwire(m, False)
+            self.wakeup(m)
+            return False
+        if m.dirty or m.flags & PG_NEED_COMMIT:
+            self.unwire(m, False)
+            self.deactivate(m)
+            self.wakeup(m)
+            return False
+        if m.queue:
+            self.k.panic("repurpose-queued", repr(m))
+        self.remove(m)
+        m.valid = 0
+        m.act_count = 0
+        if self.insert(m, obj, pindex):
+            return True
+        self.unwire(m, False)
+        self.free(m)
+        return False
+
+    def _simple(self, m: Page) -> bool:
+        complex_ = PG_UNMANAGED | PG_MAPPED | PG_FICTITIOUS | PG_SBUSY
+        return not (m.flags & complex_ or m.busy or m.wire_count != 1 or m.hold_count)

@@ -1,0 +1,40 @@
+"""What every part of the page layer has at hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.vm.page.struct import Page
+from smpvm.vm.param import i32
+
+if TYPE_CHECKING:
+    from smpvm.vm.vm import Vm
+
+
+class PageBase:
+    """The machine's parts under short names, the queue numbers, and the flag atomics."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = k = vm.k
+        self.atomic = k.atomic
+        self.stats = vm.stats
+        self.glob = vm.glob
+        self.queues = vm.queues
+        self.pool = k.spin_pool
+        pq = vm.pq
+        self.FREE, self.INACTIVE, self.ACTIVE = pq.FREE, pq.INACTIVE, pq.ACTIVE
+        self.CACHE, self.HOLD = pq.CACHE, pq.HOLD
+
+    def flag_set(self, m: Page, bits: int) -> None:
+        """vm_page_flag_set, vm_page2.h:272 (atomic)."""
+        self.atomic.set_int(m, "flags", bits)
+
+    def flag_clear(self, m: Page, bits: int) -> None:
+        """vm_page_flag_clear, vm_page2.h:278 (atomic)."""
+        self.atomic.clear_int(m, "flags", bits)
+
+    def bump_heuristic(self) -> None:
+        """++vm_swapcache_inactive_heuristic (a C int, not atomic)."""
+        glob = self.glob
+        glob.vm_swapcache_inactive_heuristic = i32(glob.vm_swapcache_inactive_heuristic + 1)

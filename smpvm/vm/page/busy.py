@@ -1,0 +1,176 @@
+"""The two busy states of a page: PG_BUSY, which one thread owns, and the soft count of its I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from smpvm.kern.tsleep import PINTERLOCKED
+from smpvm.vm.page.bits import PageBits
+from smpvm.vm.page.struct import (
+    PG_BUSY,
+    PG_MAPPED,
+    PG_REFERENCED,
+    PG_SBUSY,
+    PG_WANTED,
+    PG_WRITEABLE,
+    Page,
+)
+from smpvm.vm.param import VM_PROT_NONE, VM_PROT_READ
+
+
+class PageBusy(PageBits):
+    """Taking, waiting for and giving up the busy bit."""
+
+    def busy_try(self, m: Page, also_m_busy: bool) -> bool:
+        """vm_page_busy_try, vm_page.c:857-878: set PG_BUSY unless somebody has it.
+
+        With *also_m_busy* soft-busy counts as taken too.  Returns True when it FAILED.  Never
+        blocks; any lock may be held.
+        """
+        refuse = PG_BUSY | PG_SBUSY if also_m_busy else PG_BUSY
+        cmpset = self.atomic.cmpset_int
+        while True:
+            flags = m.flags
+            if flags & refuse:
+                return True
+            if cmpset(m, "flags", flags, flags | PG_BUSY):
+                self._busied(m)
+                return False
+
+    def busy_wait(self, m: Page, also_m_busy: bool, msg: str) -> None:
+        """vm_page_busy_wait, vm_page.c:816-849: the same, sleeping until it can be had.
+
+        Blocks in tsleep on the page: no spinlock may be held, tokens are lost meanwhile.
+        """
+        if (f := self.k.probe.page_want) is not None:
+            f(self.k.curthread(), m, also_m_busy)
+        refuse = PG_BUSY | PG_SBUSY if also_m_busy else PG_BUSY
+        cmpset = self.atomic.cmpset_int
+        while True:
+            flags = m.flags
+            if flags & refuse:
+                self._wait(m, flags, refuse, msg)
+            elif cmpset(m, "flags", flags, flags | PG_BUSY):
+                self._busied(m)
+                return
+
+    def sleep_busy(self, m: Page, also_m_busy: bool, msg: str) -> bool:
+        """vm_page_sleep_busy, vm_page.c:727-747: sleep once, unless *m* is not busy.
+
+        The page is not busied, and it may be busy again on return.  Blocks.  Returns whether it
+        slept (the C tells nobody).
+        """
+        refuse = PG_BUSY | PG_SBUSY if also_m_busy else PG_BUSY
+        while True:
+            flags = m.flags
+            if not flags & refuse:
+                return False
+            if self._wait(m, flags, refuse, msg):
+                return True
+
+    def _wait(self, m: Page, flags: int, refuse: int, msg: str) -> bool:
+        """One turn of the dance: interlock, set WANTED if the flags are still *flags*, sleep.
+
+        Returns whether it slept: when the flags had changed the caller looks again.
+        """
+        k = self.k
+        k.sleep.tsleep_interlock(m)
+        if not self.atomic.cmpset_int(m, "flags", flags, flags | PG_WANTED | PG_REFERENCED):
+            return False
+        if (f := k.probe.page_block) is not None:
+            f(k.curthread(), m, bool(refuse & PG_SBUSY))
+        k.sleep.tsleep(m, PINTERLOCKED, msg, 0, cond=self._free_cond(m, refuse))
+        return True
+
+    def _free_cond(self, m: Page, refuse: int) -> Callable[[], bool]:
+        return lambda: not m.flags & refuse
+
+    def _busied(self, m: Page) -> None:
+        k = self.k
+        td = m.busy_owner = k.curthread()
+        if (f := k.probe.page_busied) is not None:
+            f(td, m)
+
+    def _wakeup(self, m: Page) -> bool:
+        """_vm_page_wakeup, vm_page.c:890-904: clear PG_BUSY; True if the caller must wake waiters.
+
+        The page's spinlock is held and stays held; its queue must not be locked.
+        """
+        k = self.k
+        if (f := k.probe.page_unbusied) is not None:
+            f(k.curthread(), m)
+        m.busy_owner = None
+        cmpset = self.atomic.cmpset_int
+        while True:
+            flags = m.flags
+            if cmpset(m, "flags", flags, flags & ~(PG_BUSY | PG_WANTED)):
+                return flags & PG_WANTED != 0
+
+    def wakeup_unlock(self, m: Page) -> None:
+        """The C's usual end: unbusy, unlock the page, and wake who waited for it."""
+        if self._wakeup(m):
+            self.pool.unlock(m)
+            self.k.sleep.wakeup(m)
+        else:
+            self.pool.unlock(m)
+
+    def wakeup(self, m: Page) -> None:
+        """vm_page_wakeup, vm_page.c:911-922: give up PG_BUSY and wake who waits.
+
+        Takes the page's spinlock.  Panics ``wakeup-unbusied``.
+        """
+        if not m.flags & PG_BUSY:
+            self.k.panic("wakeup-unbusied", f"{m} is not busy")
+        self.pool.lock(m)
+        self.wakeup_unlock(m)
+
+    def flash(self, m: Page) -> None:
+        """vm_page_flash, vm_page2.h:275: wake who waits without giving up anything."""
+        if m.flags & PG_WANTED:
+            self.flag_clear(m, PG_WANTED)
+            self.k.sleep.wakeup(m)
+
+    def io_start(self, m: Page) -> None:
+        """vm_page_io_start, vm_page.c:2652-2658: one soft-busy reference more (u8).
+
+        The page is hard-busied by the caller.
+        """
+        k = self.k
+        if not m.flags & PG_BUSY:
+            k.panic("io-start-unbusied", f"{m} is not busy")
+        if self.atomic.fetchadd_int(m, "busy", 1) == 0xFF:
+            self.atomic.add_int(m, "busy", -0x100)
+        self.flag_set(m, PG_SBUSY)
+        if (f := k.probe.io_start) is not None:
+            f(k.curthread(), m)
+
+    def io_finish(self, m: Page) -> None:
+        """vm_page_io_finish, vm_page.c:2660-2667: one less; the last takes PG_SBUSY off.
+
+        The page is hard-busied by the caller, whose wakeup then wakes those who wait for the soft
+        busy state, too.
+        """
+        k = self.k
+        if not m.flags & PG_BUSY:
+            k.panic("io-finish-unbusied", f"{m} is not busy")
+        if (f := k.probe.io_finish) is not None:
+            f(k.curthread(), m)
+        if self.atomic.fetchadd_int(m, "busy", -1) == 0:
+            self.atomic.add_int(m, "busy", 0x100)
+        if m.busy == 0:
+            self.flag_clear(m, PG_SBUSY)
+
+    def protect(self, m: Page, prot: int) -> None:
+        """vm_page_protect, vm_page2.h:302-316: lower the protection of every mapping.
+
+        VM_PROT_NONE removes the mappings, VM_PROT_READ makes them read-only; both bring modified
+        bits over to the page.  The page is hard-busied (panics ``protect-unbusied``).  May block.
+        """
+        flags = m.flags
+        if not flags & PG_BUSY:
+            self.k.panic("protect-unbusied", f"{m} is not busy")
+        if prot == VM_PROT_NONE:
+            if m.flags & (PG_WRITEABLE | PG_MAPPED):
+                self.vm.pmap.page_protect(m, VM_PROT_NONE)
+        elif prot == VM_PROT_READ and m.flags & PG_WRITEABLE:
+            self.vm.pmap.page_protect(m, VM_PROT_READ)

@@ -1,0 +1,205 @@
+"""Pages between the queues: unqueue, activate, deactivate; and what keeps them off: hold, wire."""
+
+from __future__ import annotations
+
+from smpvm.vm.page.busy import PageBusy
+from smpvm.vm.page.struct import (
+    PG_BUSY,
+    PG_FICTITIOUS,
+    PG_NEED_COMMIT,
+    PG_UNMANAGED,
+    PG_WINATCFLS,
+    Page,
+)
+from smpvm.vm.param import ACT_INIT
+
+
+class PageMoves(PageBusy):
+    """Nothing here blocks, though each takes spinlocks."""
+
+    # -- queues
+
+    def unqueue_nowakeup(self, m: Page) -> None:
+        """vm_page_unqueue_nowakeup, vm_page.c:1352-1358: off its queue, telling nobody."""
+        self.and_queue_spin_lock(m)
+        self.rem_queue_spinlocked(m)
+        self.pool.unlock(m)
+
+    def unqueue(self, m: Page) -> None:
+        """vm_page_unqueue, vm_page.c:1366-1379: off its queue; the daemon hears of a free page."""
+        self.and_queue_spin_lock(m)
+        queue = self.rem_queue_spinlocked(m)
+        self.pool.unlock(m)
+        if queue == self.FREE or queue == self.CACHE:
+            self.vm.pageout.pagedaemon_wakeup()
+
+    def activate(self, m: Page) -> None:
+        """vm_page_activate, vm_page.c:2055-2081: to the active queue, act_count at least ACT_INIT.
+
+        A wired or unmanaged page only leaves the queue it was on.
+        """
+        self.pool.lock(m)
+        if m.queue - m.pc == self.ACTIVE:
+            if m.act_count < ACT_INIT:
+                m.act_count = ACT_INIT
+            self.pool.unlock(m)
+            return
+        self.queue_spin_lock(m)
+        oqueue = self.rem_queue_spinlocked(m)
+        if oqueue == self.CACHE:
+            self.k.curthread().cnt["v_reactivated"] += 1
+        if m.wire_count == 0 and not m.flags & PG_UNMANAGED:
+            if m.act_count < ACT_INIT:
+                m.act_count = ACT_INIT
+            self.add_queue_spinlocked(m, self.ACTIVE + m.pc)
+        self.and_queue_spin_unlock(m)
+        if oqueue == self.CACHE or oqueue == self.FREE:
+            self.vm.pageout.pagedaemon_wakeup()
+
+    def _deactivate_locked(self, m: Page, athead: bool) -> None:
+        """_vm_page_deactivate_locked, vm_page.c:2360-2384: to the inactive queue's tail or head.
+
+        The page's spinlock is held and stays held.  A page that is inactive already stays where
+        it is; a wired or unmanaged one only leaves its queue.
+        """
+        if m.queue - m.pc == self.INACTIVE:
+            return
+        self.queue_spin_lock(m)
+        oqueue = self.rem_queue_spinlocked(m)
+        if m.wire_count == 0 and not m.flags & PG_UNMANAGED:
+            if oqueue == self.CACHE:
+                self.k.curthread().cnt["v_reactivated"] += 1
+            self.flag_clear(m, PG_WINATCFLS)
+            self.add_queue_spinlocked(m, self.INACTIVE + m.pc, athead)
+            if not athead:
+                self.bump_heuristic()
+        self.queue_spin_unlock(m)
+
+    def deactivate(self, m: Page) -> None:
+        """vm_page_deactivate, vm_page.c:2391-2397: to the tail of the inactive queue."""
+        self.pool.lock(m)
+        self._deactivate_locked(m, False)
+        self.pool.unlock(m)
+
+    def deactivate_locked(self, m: Page) -> None:
+        """vm_page_deactivate_locked, vm_page.c:2399-2403: the same, the page's spinlock held."""
+        self._deactivate_locked(m, False)
+
+    # -- holds
+
+    def hold(self, m: Page) -> None:
+        """vm_page_hold, vm_page.c:939-951: the page may be freed now, but not used again.
+
+        A page on the free queue goes to the hold queue.
+        """
+        self.pool.lock(m)
+        self.atomic.add_int(m, "hold_count", 1)
+        if m.queue - m.pc == self.FREE:
+            self.queue_spin_lock(m)
+            self.rem_queue_spinlocked(m)
+            self.add_queue_spinlocked(m, self.HOLD + m.pc)
+            self.queue_spin_unlock(m)
+        self.pool.unlock(m)
+        if (f := self.k.probe.page_hold) is not None:
+            f(self.k.curthread(), m, 1)
+
+    def unhold(self, m: Page) -> None:
+        """vm_page_unhold, vm_page.c:957-972: the last one sends a held page on to the free queue.
+
+        Panics ``unhold-illegal`` (looked at before the lock is taken, as in the C).
+        """
+        if m.hold_count <= 0 or m.queue - m.pc == self.FREE:
+            self.k.panic("unhold-illegal", f"{m} hold_count {m.hold_count}")
+        if (f := self.k.probe.page_hold) is not None:
+            f(self.k.curthread(), m, -1)
+        self.pool.lock(m)
+        self.atomic.add_int(m, "hold_count", -1)
+        if m.hold_count == 0 and m.queue - m.pc == self.HOLD:
+            self.queue_spin_lock(m)
+            self.rem_queue_spinlocked(m)
+            self.add_queue_spinlocked(m, self.FREE + m.pc)
+            self.queue_spin_unlock(m)
+        self.pool.unlock(m)
+
+    # -- wirings
+
+    def wire(self, m: Page) -> None:
+        """vm_page_wire, vm_page.c:2270-2289: the first wiring takes the page off the queues.
+
+        The page is hard-busied.  Nothing happens to a fictitious page.
+        """
+        k = self.k
+        if not m.flags & PG_BUSY:
+            k.panic("wire-unbusied", f"{m} is not busy")
+        if m.flags & PG_FICTITIOUS:
+            return
+        if self.atomic.fetchadd_int(m, "wire_count", 1) == 0:
+            if not m.flags & PG_UNMANAGED:
+                self.unqueue(m)
+            self.atomic.add_int(self.stats, "v_wire_count", 1)
+        if m.wire_count == 0:
+            k.panic("wire-overflow", str(m))
+        if (f := k.probe.page_wire) is not None:
+            f(k.curthread(), m, 1)
+
+    def unwire(self, m: Page, activate: bool) -> None:
+        """vm_page_unwire, vm_page.c:2319-2347: the last wiring puts the page back on a queue.
+
+        Active with *activate* or when it needs a commit, inactive otherwise.  The page is
+        hard-busied.  Panics ``unwire-unwired``, ``enqueue-queued``.
+        """
+        k = self.k
+        if not m.flags & PG_BUSY:
+            k.panic("unwire-unbusied", f"{m} is not busy")
+        if m.flags & PG_FICTITIOUS:
+            return
+        if m.wire_count <= 0:
+            k.panic("unwire-unwired", f"{m} wire_count {m.wire_count}")
+        if (f := k.probe.page_wire) is not None:
+            f(k.curthread(), m, -1)
+        if self.atomic.fetchadd_int(m, "wire_count", -1) != 1:
+            return
+        self.atomic.add_int(self.stats, "v_wire_count", -1)
+        if m.flags & PG_UNMANAGED:
+            return
+        if activate or m.flags & PG_NEED_COMMIT:
+            self.pool.lock(m)
+            self.add_queue_spinlocked(m, self.ACTIVE + m.pc)
+        else:
+            self.pool.lock(m)
+            self.flag_clear(m, PG_WINATCFLS)
+            self.add_queue_spinlocked(m, self.INACTIVE + m.pc)
+            self.bump_heuristic()
+        self.and_queue_spin_unlock(m)
+
+    def wire_quick(self, m: Page) -> None:
+        """vm_page_wire_quick, vm_page2.h:221: one more on a wired page, busy or not."""
+        if self.atomic.fetchadd_int(m, "wire_count", 1) == 0:
+            self.k.panic("wire-quick-unwired", str(m))
+        if (f := self.k.probe.page_wire) is not None:
+            f(self.k.curthread(), m, 1)
+
+    def unwire_quick(self, m: Page) -> bool:
+        """vm_page_unwire_quick, vm_page2.h:236: one less, unless that were the last.
+
+        Returns True when it refused: the caller must busy the page and use ``unwire``.
+        """
+        k = self.k
+        if m.wire_count <= 0:
+            k.panic("unwire-quick-unwired", str(m))
+        while True:
+            wire_count = m.wire_count
+            if wire_count == 1:
+                return True
+            if self.atomic.cmpset_int(m, "wire_count", wire_count, wire_count - 1):
+                if (f := k.probe.page_wire) is not None:
+                    f(k.curthread(), m, -1)
+                return False
+
+    def unmanage(self, m: Page) -> None:
+        """vm_page_unmanage, vm_page.c:2253-2262: no mappings kept, off the queues (OBJT_PHYS)."""
+        if not m.flags & PG_BUSY:
+            self.k.panic("unmanage-unbusied", f"{m} is not busy")
+        if not m.flags & PG_UNMANAGED and m.wire_count == 0:
+            self.unqueue(m)
+        self.flag_set(m, PG_UNMANAGED)

@@ -1,0 +1,125 @@
+"""vm_page.c as one subsystem: ``vm.page``.  The page itself is in page_struct.py.
+
+``Pages`` is built up file by file: pageq (locks) → page_bits → page_busy → page_move → page_object
+→ page_wait → page_reclaim → page_alloc, each of which stands on the ones before it.
+"""
+
+from __future__ import annotations
+
+from smpvm.kern.shared import poke
+from smpvm.vm.page.alloc import PageAlloc
+from smpvm.vm.page.queues import PageQueue
+from smpvm.vm.page.struct import (
+    PG_ACTIONLIST,
+    PG_BUSY,
+    PG_CLEANCHK,
+    PG_FICTITIOUS,
+    PG_MAPPED,
+    PG_MARKER,
+    PG_NAMES,
+    PG_NEED_COMMIT,
+    PG_NOSYNC,
+    PG_NOTMETA,
+    PG_RAM,
+    PG_REFERENCED,
+    PG_SBUSY,
+    PG_SWAPINPROG,
+    PG_SWAPPED,
+    PG_UNMANAGED,
+    PG_WANTED,
+    PG_WINATCFLS,
+    PG_WRITEABLE,
+    VM_ALLOC_FORCE_ZERO,
+    VM_ALLOC_INTERRUPT,
+    VM_ALLOC_NORMAL,
+    VM_ALLOC_NULL_OK,
+    VM_ALLOC_QUICK,
+    VM_ALLOC_RETRY,
+    VM_ALLOC_SYSTEM,
+    VM_ALLOC_USE_GD,
+    VM_ALLOC_ZERO,
+    Page,
+    flag_names,
+)
+from smpvm.vm.vm import Vm
+
+
+class Pages(PageAlloc):
+    """The resident page module: boot here, everything else in the mixins."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        with self.k.quietly():
+            self.queue_init()
+            self.startup()
+
+    def queue_init(self) -> None:
+        """vm_page_queue_init, vm_page.c:152-176: the empty queues."""
+        pq = self.vm.pq
+        self.queues.extend(self.k.new(PageQueue, self.k, pq, n) for n in range(pq.COUNT))
+
+    def startup(self) -> None:
+        """vm_page_startup, vm_page.c:273-422: all physical pages go on the free queues.
+
+        Ascending, each at the head of its queue, so that high pages are used first.
+        """
+        vm = self.vm
+        lists: list[list[Page]] = [[] for _ in range(vm.pq.L2_SIZE)]
+        for idx in range(vm.config.pages):
+            m = self._add_new_page(idx)
+            vm.page_array.append(m)
+            lists[m.pc].append(m)
+        for pc, pages in enumerate(lists):
+            self._link_free(self.queues[self.FREE + pc], pages)
+        self.stats.v_page_count = vm.config.pages
+        self.stats.v_free_count = vm.config.pages
+
+    def _add_new_page(self, idx: int) -> Page:
+        """vm_add_new_page, vm_page.c:214-256: one page of its twisted colour, free."""
+        size, mask = self.vm.pq.L2_SIZE, self.vm.pq.L2_MASK
+        pc = (idx & mask) ^ (idx // size & mask) ^ (idx // (size * size) & mask)
+        m: Page = self.k.new(Page, idx, self.FREE + pc, pc)
+        return m
+
+    def _link_free(self, q: PageQueue, pages: list[Page]) -> None:
+        """*pages*, the last one first, become the whole of *q*."""
+        for before, behind in zip(pages[1:], pages, strict=False):
+            poke(before, "q_next", behind)
+            poke(behind, "q_prev", before)
+        if pages:
+            q.head, q.tail, q.lcnt = pages[-1], pages[0], len(pages)
+
+
+__all__ = [
+    "PG_ACTIONLIST",
+    "PG_BUSY",
+    "PG_CLEANCHK",
+    "PG_FICTITIOUS",
+    "PG_MAPPED",
+    "PG_MARKER",
+    "PG_NAMES",
+    "PG_NEED_COMMIT",
+    "PG_NOSYNC",
+    "PG_NOTMETA",
+    "PG_RAM",
+    "PG_REFERENCED",
+    "PG_SBUSY",
+    "PG_SWAPINPROG",
+    "PG_SWAPPED",
+    "PG_UNMANAGED",
+    "PG_WANTED",
+    "PG_WINATCFLS",
+    "PG_WRITEABLE",
+    "VM_ALLOC_FORCE_ZERO",
+    "VM_ALLOC_INTERRUPT",
+    "VM_ALLOC_NORMAL",
+    "VM_ALLOC_NULL_OK",
+    "VM_ALLOC_QUICK",
+    "VM_ALLOC_RETRY",
+    "VM_ALLOC_SYSTEM",
+    "VM_ALLOC_USE_GD",
+    "VM_ALLOC_ZERO",
+    "Page",
+    "Pages",
+    "flag_names",
+]

@@ -1,0 +1,153 @@
+"""struct vm_page, its flags (vm_page.h:254-296) and the request bits of the allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from smpvm.host.carrier import READ, WRITE
+from smpvm.kern.shared import shared
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.kern.thread import Thread
+    from smpvm.vm.pmap.pte import PvEntry
+
+PG_BUSY: Final = 0x00000001
+PG_WANTED: Final = 0x00000002
+PG_WINATCFLS: Final = 0x00000004
+PG_FICTITIOUS: Final = 0x00000008
+PG_WRITEABLE: Final = 0x00000010
+PG_MAPPED: Final = 0x00000020
+PG_REFERENCED: Final = 0x00000080
+PG_CLEANCHK: Final = 0x00000100
+PG_SWAPINPROG: Final = 0x00000200
+PG_NOSYNC: Final = 0x00000400
+PG_UNMANAGED: Final = 0x00000800
+PG_MARKER: Final = 0x00001000
+PG_RAM: Final = 0x00002000
+PG_SWAPPED: Final = 0x00004000
+PG_NOTMETA: Final = 0x00008000
+PG_ACTIONLIST: Final = 0x00010000
+PG_SBUSY: Final = 0x00020000
+PG_NEED_COMMIT: Final = 0x00040000
+
+PG_NAMES: Final = {
+    name: value
+    for name, value in sorted(globals().items())
+    if name.startswith("PG_") and isinstance(value, int)
+}
+"""Every flag by its C name."""
+
+VM_ALLOC_NORMAL: Final = 0x0001
+VM_ALLOC_SYSTEM: Final = 0x0002
+VM_ALLOC_INTERRUPT: Final = 0x0004
+VM_ALLOC_ZERO: Final = 0x0008
+VM_ALLOC_QUICK: Final = 0x0010
+VM_ALLOC_FORCE_ZERO: Final = 0x0020
+VM_ALLOC_NULL_OK: Final = 0x0040
+VM_ALLOC_RETRY: Final = 0x0080
+VM_ALLOC_USE_GD: Final = 0x0100
+
+
+def flag_names(flags: int) -> list[str]:
+    """The names of the flags set in *flags*, without their PG_."""
+    return [name[3:] for name, bit in PG_NAMES.items() if flags & bit]
+
+
+_MARKED = "reads: pmap marks a page dirty as a mapping goes, without busying it (pmap.c:2637)"
+_LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970)"
+
+
+@shared(
+    "flags",
+    "busy",
+    "queue",
+    "object",
+    "pindex",
+    "act_count",
+    "hold_count",
+    "wire_count",
+    "valid",
+    "dirty",
+    "q_next",
+    "q_prev",
+    benign={"queue": _LOOKED, "dirty": _MARKED},
+)
+class Page:
+    """struct vm_page (vm_page.h:128-165), and what the model adds to it.
+
+    ``idx`` is the physical page number (negative for a marker); it is also what the page hashes
+    to in the pool of spinlocks.  ``queue`` is a queue number: a base plus the page's colour ``pc``,
+    or PQ_NONE; it changes only with the page's and the queue's spinlock held.  ``act_count``,
+    ``busy``, ``valid`` and ``dirty`` are u8, ``wire_count`` u32, ``hold_count`` i32.
+
+    ``busy_owner`` is the thread that set PG_BUSY (for the waits-for graph), ``contents`` the value
+    of each word that was written, None for a page of zeros.  The list of mappings
+    (``pv_first`` .. ``pv_last``, oldest first) is guarded by the page's spinlock.
+    """
+
+    __slots__ = (
+        "act_count",
+        "busy",
+        "busy_owner",
+        "contents",
+        "dirty",
+        "flags",
+        "hold_count",
+        "idx",
+        "object",
+        "pc",
+        "pindex",
+        "pv_first",
+        "pv_last",
+        "q_next",
+        "q_prev",
+        "queue",
+        "valid",
+        "wire_count",
+    )
+
+    def __init__(self, idx: int, queue: int = 0, pc: int = 0, flags: int = 0, wired: int = 0):
+        self.idx = idx
+        self.queue = queue
+        self.pc = pc
+        self.flags = flags
+        self.wire_count = wired
+        self.object: Any = None
+        self.pindex = 0
+        self.act_count = 0
+        self.busy = 0
+        self.hold_count = 0
+        self.valid = 0
+        self.dirty = 0
+        self.q_next: Page | None = None
+        self.q_prev: Page | None = None
+        self.pv_first: PvEntry | None = None
+        self.pv_last: PvEntry | None = None
+        self.contents: dict[int, int] | None = None
+        self.busy_owner: Thread | None = None
+
+    def mappings(self) -> Iterator[PvEntry]:
+        """The page's mappings, oldest first.  The page's spinlock must be held (or all at rest)."""
+        pv = self.pv_first
+        while pv is not None:
+            yield pv
+            pv = pv.pv_next
+
+    def owners(self) -> list[Thread]:
+        """Who owns the hard busy bit (for the waits-for graph)."""
+        owner = self.busy_owner
+        return [] if owner is None else [owner]
+
+    def __str__(self) -> str:
+        return f"page {self.idx}" if self.idx >= 0 else f"marker {-self.idx}"
+
+    def __repr__(self) -> str:
+        return f"<{self} queue {self.queue} {'|'.join(flag_names(self.flags))}>"
+
+
+def words_point(k: Kernel, m: Page, writes: bool) -> None:
+    """The step that follows reads (or *writes*) words of *m*, which no lock guards."""
+    if (p := k.point) is not None:
+        p(WRITE if writes else READ, m, "contents")

@@ -1,0 +1,1 @@
+"""The page-out daemon, its scans, and the vmdaemon (vm_pageout.c)."""

@@ -1,0 +1,71 @@
+"""What the three scans of the page-out daemon share: the place marker and its hops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
+    from smpvm.vm.page.queues import PageQueue
+    from smpvm.vm.page.struct import Page
+    from smpvm.vm.vm import Vm
+
+
+class Tally:
+    """The in-out arguments of one round of the daemon (C ints passed by address)."""
+
+    __slots__ = ("recycle_count", "vnodes_skipped")
+
+    def __init__(self, vnodes_skipped: int = 0, recycle_count: int = 0) -> None:
+        self.vnodes_skipped = vnodes_skipped
+        self.recycle_count = recycle_count
+
+
+class ScanBase:
+    """Markers, and the moves of a page within the queue that is being scanned."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k: Kernel = vm.k
+
+    def scan_open(self, queue: PageQueue, limit: int | None = None) -> tuple[Page, int]:
+        """Put a fresh marker at the head of *queue*; returns it and the steps of the scan.
+
+        The queue is locked on return.  The steps are bounded by the length of the queue (or by
+        *limit*), so that pages which join at the tail meanwhile are not met again.
+        """
+        marker = self.vm.page.make_marker(queue.number)
+        queue.spin.lock()
+        queue.insert_head(marker)
+        maxscan = queue.lcnt if limit is None else limit
+        if (f := self.k.probe.scan_begin) is not None:
+            f(self.k.curthread(), queue, marker, maxscan)
+        return marker, maxscan
+
+    def scan_hop(self, queue: PageQueue, marker: Page, m: Page) -> None:
+        """Move the marker from before *m* to just behind it.  The queue is locked throughout."""
+        queue.hop(marker, m)
+        if (f := self.k.probe.marker_hop) is not None:
+            f(self.k.curthread(), queue, marker, m)
+
+    def scan_close(self, queue: PageQueue, marker: Page, why: str) -> None:
+        """Take the marker out.  The queue is locked on entry and unlocked on return."""
+        queue.remove(marker)
+        if (f := self.k.probe.scan_end) is not None:
+            f(self.k.curthread(), queue, marker, why)
+        queue.spin.unlock()
+
+    def requeue(self, queue: PageQueue, m: Page, *, heuristic: bool = False) -> None:
+        """Move *m*, busied by the caller, to the tail of *queue* if it is still on it.
+
+        Others may take a busy page off its queue, so that is looked at again with the page and
+        its queue locked.  Neither is locked on entry or return.  With *heuristic* a move counts
+        in vm_swapcache_inactive_heuristic.
+        """
+        page = self.vm.page
+        page.and_queue_spin_lock(m)
+        if m.queue == queue.number:
+            queue.requeue(m)
+            if heuristic:
+                page.bump_heuristic()
+        page.and_queue_spin_unlock(m)

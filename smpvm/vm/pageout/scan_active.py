@@ -1,0 +1,185 @@
+"""vm_pageout_scan_active: pages that are used too little go to the inactive queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.vm.page.struct import PG_MARKER, PG_NEED_COMMIT, PG_REFERENCED
+from smpvm.vm.pageout.marker import ScanBase, Tally
+from smpvm.vm.param import ACT_ADVANCE, ACT_MAX, OBJT_DEFAULT, OBJT_SWAP, VM_PROT_NONE
+
+if TYPE_CHECKING:
+    from smpvm.kern.thread import Thread
+    from smpvm.vm.page.queues import PageQueue
+    from smpvm.vm.page.struct import Page
+
+
+class ActiveScan:
+    """The locals of one scan."""
+
+    __slots__ = ("avail_shortage", "delta", "inactive_shortage", "pass_", "queue", "tally", "td")
+
+    def __init__(
+        self,
+        td: Thread,
+        queue: PageQueue,
+        pass_: int,
+        avail_shortage: int,
+        inactive_shortage: int,
+        tally: Tally,
+    ) -> None:
+        self.td = td
+        self.queue = queue
+        self.pass_ = pass_
+        self.avail_shortage = avail_shortage
+        self.inactive_shortage = inactive_shortage
+        self.tally = tally
+        self.delta = 0
+
+
+class ScanActive(ScanBase):
+    """The scan and its steps.  In every step the page is busied by the scan."""
+
+    def scan_active(
+        self, pass_: int, q: int, avail_shortage: int, inactive_shortage: int, tally: Tally
+    ) -> int:
+        """vm_pageout_scan_active, vm_pageout.c:1183-1393.
+
+        Nothing is held on entry or return; blocks only by offering the CPU for each page.  The
+        shortages are in pages and may be negative.  Returns the pages deactivated or cached, and
+        adds those taken while free memory is short to *tally.recycle_count*.
+        """
+        vm, k = self.vm, self.k
+        td = k.curthread()
+        td.hit("vm_pageout_scan_active")
+        queue = vm.queues[vm.pq.ACTIVE + q]
+        s = ActiveScan(td, queue, pass_, avail_shortage, inactive_shortage, tally)
+        spin, busy_try = queue.spin, vm.page.busy_try
+        lwkt_yield, base = k.lwkt_yield, queue.number
+
+        marker, maxscan = self.scan_open(queue)
+        while True:
+            m = queue.next(marker)
+            if m is None:
+                why = "queue"
+                break
+            if maxscan <= 0:
+                why = "maxscan"
+                break
+            maxscan -= 1
+            if s.avail_shortage - s.delta <= 0 and s.inactive_shortage <= 0:
+                why = "target"
+                break
+            k.kassert(m.queue == base, "scan-queue")
+            self.scan_hop(queue, marker, m)
+            if m.flags & PG_MARKER:
+                td.hit("vm_pageout_scan_active:marker")
+                continue
+            if busy_try(m, True):
+                td.hit("vm_pageout_scan_active:busy")
+                continue
+            spin.unlock()
+            k.kassert(m.queue == base, "scan-queue")
+            lwkt_yield()
+            self.active_page(s, m)
+            spin.lock()
+        self.scan_close(queue, marker, why)
+        return s.delta
+
+    def active_page(self, s: ActiveScan, m: Page) -> None:
+        """What becomes of one page.  Busied on entry, given up on return."""
+        td = s.td
+        if m.hold_count != 0:
+            td.hit("vm_pageout_scan_active:held")
+            self.active_requeue(s, m)
+            return
+        td.hit("v_pdpages")
+        actcount = self.active_references(m)
+        if actcount and m.object.ref_count != 0:
+            td.hit("vm_pageout_scan_active:referenced")
+            self.active_requeue(s, m)
+            return
+        self.active_decline(m)
+        if self.active_idle(s, m):
+            self.active_deactivate(s, m)
+        else:
+            td.hit("vm_pageout_scan_active:declined")
+            self.active_requeue(s, m)
+
+    def active_requeue(self, s: ActiveScan, m: Page) -> None:
+        """To the tail of the queue, unless it has left it; the page is given up."""
+        self.requeue(s.queue, m)
+        self.vm.page.wakeup(m)
+
+    def active_references(self, m: Page) -> int:
+        """Take the page's references into act_count and clear them; returns how many.
+
+        Nobody asks for them when nobody uses the object: then 0 (vm_pageout.c:1290-1301).
+        """
+        actcount = 0
+        obj = m.object
+        if obj is not None and obj.ref_count != 0:
+            if m.flags & PG_REFERENCED:
+                actcount = 1
+            actcount += self.vm.pmap.ts_referenced(m)
+            if actcount:
+                self.act_advance(m, actcount)
+        self.vm.page.flag_clear(m, PG_REFERENCED)
+        return actcount
+
+    def act_advance(self, m: Page, actcount: int) -> None:
+        """Raise act_count, at most to ACT_MAX; the sum wraps as a u_char before it is compared."""
+        count = (m.act_count + ACT_ADVANCE + actcount) & 0xFF
+        m.act_count = min(count, ACT_MAX)
+
+    def active_decline(self, m: Page) -> None:
+        """Age an unused page, files faster than memory (vm_pageout.c:1320-1330).
+
+        Follows the page's object unseen: a page without one is the NULL that the daemon dies of,
+        though the test just behind this expects such pages.
+        """
+        obj = m.object
+        if obj is None:
+            self.k.panic("null-object", f"{m} is on the active queue without object", kind="fault")
+        self.active_age(m, anonymous=obj.type in (OBJT_DEFAULT, OBJT_SWAP))
+
+    def active_age(self, m: Page, *, anonymous: bool) -> None:
+        """Take the decline of its kind off act_count, at most down to 0."""
+        sysctl = self.vm.sysctl
+        decline = sysctl.anonmem_decline if anonymous else sysctl.filemem_decline
+        count = m.act_count
+        m.act_count = count - min(count, decline)
+
+    def active_idle(self, s: ActiveScan, m: Page) -> bool:
+        """Has the page been idle enough to go?"""
+        obj = m.object
+        return (
+            bool(self.vm.sysctl.pageout_algorithm)
+            or obj is None
+            or obj.ref_count == 0
+            or m.act_count < s.pass_ + 1
+        )
+
+    def active_deactivate(self, s: ActiveScan, m: Page) -> None:
+        """To the inactive queue, or, while free memory is short, a clean one to the cache."""
+        page, td = self.vm.page, s.td
+        s.inactive_shortage -= 1
+        short = s.avail_shortage - s.delta > 0
+        obj = m.object
+        if short or (obj is not None and obj.ref_count == 0):
+            if short:
+                s.tally.recycle_count += 1
+            page.protect(m, VM_PROT_NONE)
+            if m.dirty == 0 and not m.flags & PG_NEED_COMMIT and short:
+                td.hit("vm_pageout_scan_active:cache")
+                self.active_cache(m)
+                s.delta += 1
+                return
+        td.hit("vm_pageout_scan_active:deactivate")
+        page.deactivate(m)
+        page.wakeup(m)
+        s.delta += 1
+
+    def active_cache(self, m: Page) -> None:
+        """Straight to the cache queue; the page is given up."""
+        self.vm.page.cache(m)

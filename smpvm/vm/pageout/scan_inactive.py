@@ -1,0 +1,300 @@
+"""vm_pageout_scan_inactive: clean pages to the cache, dirty ones to their pager."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
+from smpvm.vm.console import kprintf
+from smpvm.vm.page.struct import PG_MARKER, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS
+from smpvm.vm.pageout.clean import Clean
+from smpvm.vm.pageout.marker import Tally
+from smpvm.vm.param import (
+    ACT_ADVANCE,
+    OBJ_DEAD,
+    OBJ_MIGHTBEDIRTY,
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    OBJT_VNODE,
+    i32,
+)
+
+if TYPE_CHECKING:
+    from smpvm.kern.thread import Thread
+    from smpvm.kern.vnode import Vnode
+    from smpvm.vm.object.struct import VmObject
+    from smpvm.vm.page.queues import PageQueue
+    from smpvm.vm.page.struct import Page
+
+LAUNDER_ALL_OUT = 10000
+"""Dirty pages that a scan may write once the first pass was not enough."""
+
+
+class InactiveScan:
+    """The locals of one scan."""
+
+    __slots__ = (
+        "avail_shortage",
+        "delta",
+        "maxlaunder",
+        "pass_",
+        "queue",
+        "tally",
+        "td",
+        "vpfailed",
+    )
+
+    def __init__(
+        self,
+        td: Thread,
+        queue: PageQueue,
+        pass_: int,
+        avail_shortage: int,
+        maxlaunder: int,
+        tally: Tally,
+    ) -> None:
+        self.td = td
+        self.queue = queue
+        self.pass_ = pass_
+        self.avail_shortage = avail_shortage
+        self.maxlaunder = maxlaunder
+        self.tally = tally
+        self.delta = 0
+        self.vpfailed: Vnode | None = None
+        """The last vnode that could not be locked; it may be long gone."""
+
+
+class ScanInactive(Clean):
+    """The scan and its steps.  In every step the page is busied by the scan unless it says not."""
+
+    def scan_inactive(self, pass_: int, q: int, avail_shortage: int, tally: Tally) -> int:
+        """vm_pageout_scan_inactive, vm_pageout.c:741-1181.
+
+        Nothing is held on entry or return.  May block: for a vnode's lock, in the pager, and it
+        offers the CPU for each page.  *pass_* is the number of rounds in a row that fell short,
+        *q* a colour, *avail_shortage* the number of pages wanted.  Returns the pages freed,
+        cached or sent out, and adds to *tally.vnodes_skipped*.
+        """
+        vm, k = self.vm, self.k
+        td = k.curthread()
+        td.hit("vm_pageout_scan_inactive")
+        queue = vm.queues[vm.pq.INACTIVE + q]
+        maxlaunder = self.inactive_maxlaunder(pass_)
+        s = InactiveScan(td, queue, pass_, avail_shortage, maxlaunder, tally)
+        cnt, spin, busy_try = td.cnt, queue.spin, vm.page.busy_try
+        lwkt_yield, base = k.lwkt_yield, queue.number
+
+        marker, maxscan = self.scan_open(queue)
+        while True:
+            m = queue.next(marker)
+            if m is None:
+                why = "queue"
+                break
+            if maxscan <= 0:
+                why = "maxscan"
+                break
+            maxscan -= 1
+            if s.avail_shortage - s.delta <= 0:
+                why = "target"
+                break
+            k.kassert(m.queue == base, "scan-queue")
+            self.scan_hop(queue, marker, m)
+            cnt["v_pdpages"] += 1
+            if m.flags & PG_MARKER:
+                td.hit("vm_pageout_scan_inactive:marker")
+                continue
+            if busy_try(m, True):
+                td.hit("vm_pageout_scan_inactive:busy")
+                continue
+            spin.unlock()
+            k.kassert(m.queue == base, "scan-queue")
+            lwkt_yield()
+            self.inactive_page(s, m)
+            spin.lock()
+            if self.inactive_enough():
+                td.hit("vm_pageout_scan_inactive:stop-early")
+                s.delta = max(s.delta, s.avail_shortage)
+                why = "stop"
+                break
+        self.scan_close(queue, marker, why)
+        return s.delta
+
+    def inactive_maxlaunder(self, pass_: int) -> int:
+        """How many dirty pages this scan may write."""
+        return LAUNDER_ALL_OUT if pass_ else max(self.vm.sysctl.max_launder, 1)
+
+    def inactive_enough(self) -> bool:
+        """Free and cache pages are well above the target: stop, and report complete success."""
+        return self.vm.meter.paging_target() < -self.vm.sysctl.max_launder
+
+    def inactive_page(self, s: InactiveScan, m: Page) -> None:
+        """What becomes of one page.  Busied on entry, given up on return."""
+        if m.wire_count:
+            self.inactive_wired(s, m)
+        elif m.hold_count:
+            s.td.hit("vm_pageout_scan_inactive:held")
+            self.inactive_requeue(s, m)
+        elif not self.inactive_reactivated(s, m):
+            self.inactive_unused(s, m)
+
+    def inactive_wired(self, s: InactiveScan, m: Page) -> None:
+        """A wired page has no business here: off the queue with it (vm_pageout.c:841-847)."""
+        s.td.hit("vm_pageout_scan_inactive:wired")
+        self.vm.page.unqueue_nowakeup(m)
+        self.vm.page.wakeup(m)
+        kprintf(self.k, "wired-on-inactive", page=m)
+
+    def inactive_requeue(self, s: InactiveScan, m: Page) -> None:
+        """To the tail for another cycle, unless it has left the queue; the page is given up."""
+        self.inactive_to_tail(s, m)
+        self.vm.page.wakeup(m)
+
+    def inactive_to_tail(self, s: InactiveScan, m: Page) -> None:
+        """The requeue, and the count that swapcache looks at; the page stays busy."""
+        self.requeue(s.queue, m, heuristic=True)
+
+    def inactive_reactivated(self, s: InactiveScan, m: Page) -> bool:
+        """Back to the active queue if it was used since; returns whether it was (and given up).
+
+        Use counts in two places: the page tables' bits, and PG_REFERENCED, which says more.
+        Nobody asks for either when nobody uses the object (vm_pageout.c:868-909).
+        """
+        vm = self.vm
+        obj = m.object
+        if obj is None or obj.ref_count == 0:
+            vm.page.flag_clear(m, PG_REFERENCED)
+            vm.pmap.clear_reference(m)
+        elif not m.flags & PG_REFERENCED and (actcount := vm.pmap.ts_referenced(m)):
+            s.td.hit("vm_pageout_scan_inactive:reactivated-pmap")
+            self.inactive_activate(m, actcount + ACT_ADVANCE)
+            return True
+        if m.flags & PG_REFERENCED:
+            s.td.hit("vm_pageout_scan_inactive:reactivated-flag")
+            vm.page.flag_clear(m, PG_REFERENCED)
+            actcount = vm.pmap.ts_referenced(m)
+            self.inactive_activate(m, actcount + ACT_ADVANCE + 1)
+            return True
+        return False
+
+    def inactive_activate(self, m: Page, more: int) -> None:
+        """Activate with a bonus.  The sum is a u_char, and nothing stops it at ACT_MAX."""
+        self.vm.page.activate(m)
+        m.act_count = (m.act_count + more) & 0xFF
+        self.vm.page.wakeup(m)
+
+    def inactive_unused(self, s: InactiveScan, m: Page) -> None:
+        """A page that nobody used: free it, cache it, let it cycle once, or launder it."""
+        page, td = self.vm.page, s.td
+        if m.dirty == 0:
+            page.test_dirty(m)
+        else:
+            page.dirty(m)
+        commit = m.flags & PG_NEED_COMMIT
+        if m.valid == 0 and not commit:
+            td.hit("vm_pageout_scan_inactive:invalid")
+            self.page_free(m)
+            td.hit("v_dfree")
+            s.delta += 1
+        elif m.dirty == 0 and not commit:
+            td.hit("vm_pageout_scan_inactive:cache")
+            page.cache(m)
+            s.delta += 1
+        elif self.inactive_second_chance(s, m):
+            td.hit("vm_pageout_scan_inactive:second-chance")
+            page.flag_set(m, PG_WINATCFLS)
+            self.inactive_requeue(s, m)
+        elif s.maxlaunder > 0:
+            self.inactive_launder(s, m)
+        else:
+            td.hit("vm_pageout_scan_inactive:launder-limit")
+            page.wakeup(m)
+
+    def inactive_second_chance(self, s: InactiveScan, m: Page) -> bool:
+        """A dirty page goes round twice before it is written, unless memory is already short."""
+        return not m.flags & PG_WINATCFLS and s.pass_ == 0
+
+    def inactive_launder(self, s: InactiveScan, m: Page) -> None:
+        """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
+        td = s.td
+        obj = m.object
+        if not self.swap_pageouts_ok(obj) or obj is None or obj.flags & OBJ_DEAD:
+            td.hit("vm_pageout_scan_inactive:no-launder")
+            self.inactive_requeue(s, m)
+            return
+        vp: Vnode | None = None
+        if obj.type == OBJT_VNODE:
+            vp = self.inactive_vnode_lock(s, m, obj)
+            if vp is None:
+                return
+        td.hit("vm_pageout_scan_inactive:launder")
+        count = self.clean(m)
+        s.delta += count
+        s.maxlaunder -= count
+        if vp is not None:
+            self.k.vnode.vput(vp)
+
+    def swap_pageouts_ok(self, obj: VmObject | None) -> bool:
+        """May a page of this object be written now?  Only swap knows a policy."""
+        sysctl = self.vm.sysctl
+        if obj is not None and obj.type != OBJT_SWAP and obj.type != OBJT_DEFAULT:
+            return True
+        defer, disable = sysctl.defer_swapspace_pageouts, sysctl.disable_swapspace_pageouts
+        ok = not (defer or disable)
+        return ok or bool(not disable and defer and self.vm.meter.count_min(0))
+
+    def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
+        """Lock the vnode of *m*'s object, which must not be waited for with the page busy.
+
+        So the page is held instead, and everything is looked at again once the lock is ours.
+        Returns the locked vnode with *m* busy again, or None with *m* given up.  Blocks for at
+        most the vnode lock's time-out (vm_pageout.c:1041-1120).
+        """
+        vm, k, td = self.vm, self.k, s.td
+        page = vm.page
+        vp: Vnode | None = obj.handle
+        flags = LK_EXCLUSIVE | (LK_NOWAIT if vp is s.vpfailed else LK_TIMELOCK)
+        page.hold(m)
+        page.wakeup(m)
+        if vp is None:
+            k.panic("null-vnode", f"{obj} lost its handle", kind="fault")
+        if error := k.vnode.vget(vp, flags):
+            td.hit("vm_pageout_scan_inactive:" + self.vget_failure(flags, error))
+            s.vpfailed = vp
+            vm.glob.pageout_lock_miss = i32(vm.glob.pageout_lock_miss + 1)
+            self.inactive_skip_vnode(s, obj)
+            page.unhold(m)
+            return None
+        if self.inactive_moved(s, m, obj, vp):
+            td.hit("vm_pageout_scan_inactive:moved")
+            self.inactive_skip_vnode(s, obj)
+            k.vnode.vput(vp)
+            page.unhold(m)
+            return None
+        if page.busy_try(m, True):
+            td.hit("vm_pageout_scan_inactive:busied-meanwhile")
+            k.vnode.vput(vp)
+            page.unhold(m)
+            return None
+        page.unhold(m)
+        if m.hold_count:
+            td.hit("vm_pageout_scan_inactive:held-meanwhile")
+            self.inactive_to_tail(s, m)
+            self.inactive_skip_vnode(s, obj)
+            page.wakeup(m)
+            k.vnode.vput(vp)
+            return None
+        return vp
+
+    @staticmethod
+    def vget_failure(flags: int, error: int) -> str:
+        """The coverage name of a vget that failed."""
+        return "vget-nowait" if flags & LK_NOWAIT else "vget-timeout"
+
+    def inactive_skip_vnode(self, s: InactiveScan, obj: VmObject) -> None:
+        """Count a page of a writeable file that had to be passed over."""
+        if obj.flags & OBJ_MIGHTBEDIRTY:
+            s.tally.vnodes_skipped += 1
+
+    def inactive_moved(self, s: InactiveScan, m: Page, obj: VmObject, vp: Vnode) -> bool:
+        """After a wait with *m* only held: is it no longer the page that the scan met?"""
+        return m.queue != s.queue.number or m.object is not obj or obj.handle is not vp

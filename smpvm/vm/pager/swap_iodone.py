@@ -1,0 +1,153 @@
+"""What a swap request has on it, and what its end does to the pages (swp_pager_async_iodone)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.vm.console import kprintf
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_SWAPINPROG, PG_SWAPPED
+from smpvm.vm.pager.disk import Contents, Disk, Io, Slots
+from smpvm.vm.pager.swap_meta import SWM_FREE, SwapSpace
+from smpvm.vm.param import OBJT_SWAP, VM_PAGE_BITS_ALL
+
+if TYPE_CHECKING:
+    from smpvm.vm.page.pages import Page
+    from smpvm.vm.vm import Vm
+
+NSWBUF_KVA = 32
+"""Buffers with address space for their pages: what the limits below are shares of."""
+
+SWBIO_READ = 1
+SWBIO_WRITE = 2
+SWBIO_SYNC = 4
+
+
+class SwapIo(Io):
+    """A swap request; *swbio* is bio_caller_info1: SWBIO_READ, or SWBIO_WRITE and SWBIO_SYNC."""
+
+    __slots__ = ("swbio",)
+
+    swbio: int
+
+
+class SwapCompletion(SwapSpace):
+    """The swap device, its buffers, and the end of requests."""
+
+    def __init__(self, vm: Vm) -> None:
+        super().__init__(vm)
+        k = self.k
+        self.disk = Disk(k, "swap", vm.config.swap_disk, vm.config.seed)
+        self.store: dict[int, Contents] = {}
+        self.swap_async_max = 4
+        self.swap_burst_read = False
+        self.nsw_rcount = self._slots("nsw_rcount", (NSWBUF_KVA + 1) // 2)
+        self.nsw_wcount_sync = self._slots("nsw_wcount_sync", (NSWBUF_KVA + 3) // 4)
+        self.nsw_wcount_async = self._slots("nsw_wcount_async", 4)
+        self.nsw_wcount_async_max = 4
+
+    def _slots(self, name: str, count: int) -> Slots:
+        return self.k.new(Slots, self.k, name, count, self.relpbuf_wakes)
+
+    def relpbuf_wakes(self, old: int) -> bool:
+        """Whether giving a buffer back, when *old* were free, wakes who sleeps for one.
+
+        As the C has it (relpbuf, vm_pager.c:659): at the second free one.  What it compares is
+        the count before the addition; sleepers sleep while that is 0.
+        """
+        return old == 1
+
+    def _iodone(self, io: Io) -> None:
+        assert isinstance(io, SwapIo)
+        self.async_iodone(io)
+
+    def async_iodone(self, io: SwapIo) -> None:
+        """swp_pager_async_iodone, swap_pager.c:1720-1948: a read or write has ended.
+
+        Runs in the device's thread for asynchronous requests, which holds nothing.  Written pages
+        lose one soft busy, read ones their busy bit except the one that the read was for.  May
+        sleep for a busy page.
+        """
+        k = self.k
+        k.curthread().hit("swp_pager_async_iodone")
+        reading = io.swbio & SWBIO_READ
+        if io.error:
+            kprintf(k, "swap-io-error", io=io, cmd=io.cmd, error=io.error)
+        obj: VmObject | None = io.pages[0].object if io.pages else None
+        for i, m in enumerate(io.pages):
+            if reading:
+                self.read_done(m, i == io.reqpage, io.error)
+            elif io.error:
+                self.write_error(m)
+            else:
+                self.write_done(m)
+        if obj is not None:
+            self.vm.object.pip_wakeup_n(obj, len(io.pages))
+        self.vm_token.get()
+        if reading:
+            slots = self.nsw_rcount
+        elif io.swbio & SWBIO_SYNC:
+            slots = self.nsw_wcount_sync
+        else:
+            slots = self.nsw_wcount_async
+        (io.slots or slots).users.pop(io, None)
+        slots.relpbuf(io)
+        self.vm_token.release()
+
+    def read_done(self, m: Page, requested: bool, error: int) -> None:
+        """One page of a read (:1774-1814 and :1842-1887): valid, or not; its reader is woken."""
+        page = self.vm.page
+        if error:
+            m.valid = 0
+            page.flag_clear(m, PG_SWAPINPROG)
+        else:
+            m.valid = VM_PAGE_BITS_ALL
+            page.undirty(m)
+            page.flag_clear(m, PG_SWAPINPROG)
+            page.flag_set(m, PG_SWAPPED)
+        if requested:
+            page.flash(m)
+        else:
+            page.deactivate(m)
+            page.wakeup(m)
+
+    def write_error(self, m: Page) -> None:
+        """One page of a failed write (:1815-1841): its swap is given up, the page dirty again.
+
+        The C does not hold the object here, which its meta data want.
+        """
+        page = self.vm.page
+        self.k.curthread().hit("swp_pager_async_iodone:write-error")
+        page.busy_wait(m, False, "swadpg")
+        obj = self._object_of(m)
+        self.write_error_forget(obj, m)
+        page.flag_clear(m, PG_SWAPPED)
+        if obj.type == OBJT_SWAP:
+            page.dirty(m)
+            page.activate(m)
+        page.flag_clear(m, PG_SWAPINPROG)
+        page.io_finish(m)
+        page.wakeup(m)
+
+    def write_error_forget(self, obj: VmObject, m: Page) -> None:
+        """Forget the swap of a page that could not be written (:1831)."""
+        self.meta_ctl(obj, m.pindex, SWM_FREE)
+
+    def write_done(self, m: Page) -> None:
+        """One page of a good write (:1889-1918): clean, and deactivated if memory is very short."""
+        page = self.vm.page
+        page.busy_wait(m, False, "swadpg")
+        if self._object_of(m).type == OBJT_SWAP:
+            page.undirty(m)
+        page.flag_clear(m, PG_SWAPINPROG)
+        page.flag_set(m, PG_SWAPPED)
+        if self.vm.meter.count_severe():
+            page.deactivate(m)
+        page.io_finish(m)
+        page.wakeup(m)
+
+    def _object_of(self, m: Page) -> VmObject:
+        obj: VmObject | None = m.object
+        if obj is None:
+            self.k.panic("null-object", f"{m} after its I/O", kind="fault")
+        return obj

@@ -1,0 +1,260 @@
+"""Swap space, and which of it belongs to which page of an object (swap_pager.c's meta data)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from smpvm.kern.token import Token
+from smpvm.vm.console import kprintf
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.pager.swap_blist import Blist
+from smpvm.vm.param import (
+    OBJT_DEFAULT,
+    OBJT_SWAP,
+    SWAP_META_MASK,
+    SWAP_META_PAGES,
+    SWAPBLK_NONE,
+)
+
+if TYPE_CHECKING:
+    from smpvm.vm.vm import Vm
+
+SWM_LOOK = 0
+SWM_FREE = 2
+SWM_POP = 4
+
+
+class SwBlock:
+    """struct swblock (swap_pager.h:73-78): the swap blocks of SWAP_META_PAGES pages."""
+
+    __slots__ = ("swb_count", "swb_index", "swb_pages")
+
+    def __init__(self, index: int) -> None:
+        self.swb_index = index
+        self.swb_count = 0
+        self.swb_pages = [SWAPBLK_NONE] * SWAP_META_PAGES
+
+
+class SwapSpace:
+    """The swap blocks of the machine, and swp_pager_meta_*.
+
+    ``vm_token`` guards the bitmap and the counts; taking it may block, and then gives up the
+    object's token as well.  Meta data is guarded by the object's token.
+    """
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = k = vm.k
+        self.glob = vm.glob
+        self.vm_token = Token(k, "vm", "vm_token")
+        self.vm_swap_max = vm.config.swap_pages
+        self.blist = Blist(self.vm_swap_max)
+        self.vm_swap_anon_use = 0
+        self.vm_swap_cache_use = 0
+        self.nswap_lowat = 128
+        self.nswap_hiwat = 512
+        self.glob.vm_swap_size = self.vm_swap_max
+        self.newswap()
+
+    # -- space
+
+    def newswap(self) -> None:
+        """swap_pager_newswap, swap_pager.c:1690-1703: the water marks, 4% and 6% of all swap."""
+        if self.vm_swap_max:
+            self.nswap_lowat = self.vm_swap_max * 4 // 100
+            self.nswap_hiwat = self.vm_swap_max * 6 // 100
+        else:
+            self.nswap_lowat = 128
+            self.nswap_hiwat = 512
+        self.sizecheck()
+
+    def sizecheck(self) -> None:
+        """swp_sizecheck, swap_pager.c:302-316: swap_pager_almost_full with hysteresis.
+
+        Clears swap_pager_full (what makes the daemon kill) once the low mark is met.
+        """
+        glob = self.glob
+        if glob.vm_swap_size < self.nswap_lowat:
+            if glob.swap_pager_almost_full == 0:
+                kprintf(self.k, "swap-almost-full", size=glob.vm_swap_size)
+                glob.swap_pager_almost_full = 1
+                glob.swap_fail_ticks = self.k.clock.ticks()
+        else:
+            glob.swap_pager_full = 0
+            if glob.vm_swap_size > self.nswap_hiwat:
+                glob.swap_pager_almost_full = 0
+
+    def getswapspace(self, obj: VmObject, npages: int) -> int:
+        """swp_pager_getswapspace, swap_pager.c:486-521: *npages* blocks in a row for *obj*.
+
+        *obj* is held; blocks only for vm_token.  Returns the first block, or SWAPBLK_NONE: then
+        swap_pager_full is 2.
+        """
+        glob = self.glob
+        self.vm_token.get()
+        blk = self.blist.alloc(npages)
+        if blk == SWAPBLK_NONE:
+            if glob.swap_pager_full != 2:
+                code = "swap-full" if self.vm_swap_max else "swap-none"
+                kprintf(self.k, code, pages=npages)
+                glob.swap_pager_full = 2
+                if glob.swap_pager_almost_full == 0:
+                    glob.swap_fail_ticks = self.k.clock.ticks()
+                glob.swap_pager_almost_full = 1
+        else:
+            glob.vm_swap_size -= npages
+            if obj.type == OBJT_SWAP:
+                self.vm_swap_anon_use += npages
+            else:
+                self.vm_swap_cache_use += npages
+            self.sizecheck()
+        self.vm_token.release()
+        return blk
+
+    def freeswapspace(self, obj: VmObject, blk: int, npages: int) -> None:
+        """swp_pager_freeswapspace, swap_pager.c:537-558: give blocks back; blocks for vm_token."""
+        self.vm_token.get()
+        if obj.type == OBJT_SWAP:
+            self.vm_swap_anon_use -= npages
+        else:
+            self.vm_swap_cache_use -= npages
+        try:
+            self.blist.free(blk, npages)
+        except ValueError as wrong:
+            self.k.panic("blist-free", str(wrong))
+        self.glob.vm_swap_size += npages
+        self.sizecheck()
+        self.vm_token.release()
+
+    # -- meta data; the object is held throughout
+
+    def lookup(self, obj: VmObject, index: int) -> SwBlock | None:
+        """swp_pager_lookup, swap_pager.c:2113-2120; panics unless *obj* is held."""
+        self.vm.object.assert_held(obj)
+        return obj.swblock_root.get(index & ~SWAP_META_MASK)
+
+    def meta_convert(self, obj: VmObject) -> None:
+        """swp_pager_meta_convert, swap_pager.c:2140-2147: DEFAULT becomes SWAP."""
+        if obj.type == OBJT_DEFAULT:
+            obj.type = OBJT_SWAP
+            self.k.kassert(obj.swblock_count == 0, "swap-convert", str(obj))
+
+    def meta_build(self, obj: VmObject, index: int, blk: int) -> None:
+        """swp_pager_meta_build, swap_pager.c:2161-2228: page *index* of *obj* is in block *blk*.
+
+        A block that the page had is freed, which may block.
+        """
+        self.k.kassert(blk != SWAPBLK_NONE, "swap-build-none", str(obj))
+        self.vm.object.assert_held(obj)
+        if obj.type == OBJT_DEFAULT:
+            self.meta_convert(obj)
+        swap = self.lookup(obj, index)
+        if swap is None:
+            swap = SwBlock(index & ~SWAP_META_MASK)
+            obj.swblock_count += 1
+            obj.swblock_root[swap.swb_index] = swap
+        at = index & SWAP_META_MASK
+        while (old := swap.swb_pages[at]) != SWAPBLK_NONE:
+            swap.swb_pages[at] = SWAPBLK_NONE
+            self.freeswapspace(obj, old, 1)
+            swap.swb_count -= 1
+        swap.swb_pages[at] = blk
+        swap.swb_count += 1
+
+    def meta_free(self, obj: VmObject, index: int, count: int) -> None:
+        """swp_pager_meta_free, swap_pager.c:2244-2271: free the blocks of *count* pages.
+
+        Blocks for vm_token, and offers the CPU after each piece of meta data.
+        """
+        self.vm.object.assert_held(obj)
+        if obj.swblock_count == 0:
+            self.k.kassert(not obj.swblock_root, "swap-count", str(obj))
+            return
+        if count == 0:
+            return
+        last = index + count - 1
+        for base in self._pieces(obj, index & ~SWAP_META_MASK, last):
+            swap = obj.swblock_root.get(base)
+            if swap is not None:
+                self.meta_free_callback(obj, swap, index, last)
+
+    def _pieces(self, obj: VmObject, first: int, last: int) -> list[int]:
+        """The indexes from *first* to *last* that have meta data, ascending, at little cost."""
+        root = obj.swblock_root
+        if (last - first) // SWAP_META_PAGES < len(root):
+            return [i for i in range(first, last + 1, SWAP_META_PAGES) if i in root]
+        return sorted(i for i in root if first <= i <= last)
+
+    def meta_free_callback(self, obj: VmObject, swap: SwBlock, first: int, last: int) -> None:
+        """swp_pager_meta_free_callback, swap_pager.c:2276-2329: one piece, pages first..last."""
+        at = first & SWAP_META_MASK if swap.swb_index < first else 0
+        reaches = swap.swb_index + SWAP_META_PAGES > last
+        end = last & SWAP_META_MASK if reaches else SWAP_META_MASK
+        while at <= end:
+            blk = swap.swb_pages[at]
+            if blk != SWAPBLK_NONE:
+                swap.swb_pages[at] = SWAPBLK_NONE
+                self.freeswapspace(obj, blk, 1)
+                swap.swb_count -= 1
+                if swap.swb_count == 0:
+                    self._remove(obj, swap)
+                    break
+            at += 1
+        self.k.sched.lwkt_yield()
+
+    def _remove(self, obj: VmObject, swap: SwBlock) -> None:
+        """swp_pager_remove and zfree of an empty piece of meta data."""
+        del obj.swblock_root[swap.swb_index]
+        obj.swblock_count -= 1
+
+    def meta_free_all(self, obj: VmObject) -> None:
+        """swp_pager_meta_free_all, swap_pager.c:2342-2368: free everything.  Blocks."""
+        self.vm.object.assert_held(obj)
+        while (base := next(iter(obj.swblock_root), None)) is not None:
+            swap = obj.swblock_root.pop(base)
+            for blk in swap.swb_pages:
+                if blk != SWAPBLK_NONE:
+                    self.freeswapspace(obj, blk, 1)
+                    swap.swb_count -= 1
+            self.k.kassert(swap.swb_count == 0, "swap-free-all", str(obj))
+            obj.swblock_count -= 1
+            self.k.sched.lwkt_yield()
+        self.k.kassert(obj.swblock_count == 0, "swap-count", str(obj))
+
+    def meta_ctl(self, obj: VmObject, index: int, what: int) -> int:
+        """swp_pager_meta_ctl, swap_pager.c:2392-2427: the block of page *index*, or SWAPBLK_NONE.
+
+        SWM_FREE frees it (returns SWAPBLK_NONE; blocks for vm_token), SWM_POP takes it out of the
+        meta data without freeing it.  *obj* is held, which is checked if it has any swap.
+        """
+        if obj.swblock_count == 0:
+            return SWAPBLK_NONE
+        swap = self.lookup(obj, index)
+        if swap is None:
+            return SWAPBLK_NONE
+        at = index & SWAP_META_MASK
+        blk = swap.swb_pages[at]
+        if blk == SWAPBLK_NONE or what == SWM_LOOK:
+            return blk
+        swap.swb_pages[at] = SWAPBLK_NONE
+        swap.swb_count -= 1
+        if swap.swb_count == 0:
+            self._remove(obj, swap)
+        if what & SWM_FREE:
+            self.freeswapspace(obj, blk, 1)
+            return SWAPBLK_NONE
+        return blk
+
+    # -- for audits (at rest)
+
+    def blocks_of(self, obj: VmObject) -> Iterator[tuple[int, int]]:
+        """The swap of one object, by page index: (page index, block).  Read-only."""
+        for base in sorted(obj.swblock_root):
+            for i, blk in enumerate(obj.swblock_root[base].swb_pages):
+                if blk != SWAPBLK_NONE:
+                    yield base + i, blk
+
+    def blocks_in_use(self) -> int:
+        """Blocks that are allocated, as the bitmap has it.  Read-only."""
+        return self.vm_swap_max - self.blist.free_count

@@ -1,0 +1,280 @@
+"""vnode_pager.c: the VM objects of files, their size and their end; the I/O is in ``vnode_io``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpvm.config import PAGE_SIZE
+from smpvm.kern.lockmgr import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
+from smpvm.kern.token import Token
+from smpvm.kern.vnode import VINACTIVE, VOBJBUF, VRECLAIMED, Vnode
+from smpvm.vm.console import kprintf
+from smpvm.vm.object.struct import VmObject
+from smpvm.vm.page.struct import PG_NEED_COMMIT
+from smpvm.vm.pager.vnode_io import NOOFFSET, WORD, File, VnodeIo
+from smpvm.vm.param import (
+    OBJ_DEAD,
+    OBJPC_SYNC,
+    OBJT_DEAD,
+    OBJT_VNODE,
+    VM_PAGE_BITS_ALL,
+    VM_PROT_NONE,
+)
+
+if TYPE_CHECKING:
+    from smpvm.vm.page.pages import Page
+
+
+class VnodePager(VnodeIo):
+    """vnode_pager.c: ``vm.vnode_pager``."""
+
+    # -- files and their objects
+
+    def new_file(self, size: int, name: str = "") -> Vnode:
+        """A file of *size* bytes of zeros: its vnode, with one reference and a VM object."""
+        vp = self.k.vnode.new()
+        vp.data = File(Token(self.k, "v_token", str(vp)), name or str(vp), size)
+        self.vinitvmio(vp, size)
+        return vp
+
+    def vinitvmio(self, vp: Vnode, filesize: int) -> None:
+        """vinitvmio, vfs_subr.c: give *vp* (referenced) its VM object, with no reference on it."""
+        objects = self.vm.object
+        obj: VmObject | None = vp.v_object
+        if obj is None:
+            obj = self.alloc(vp, filesize)
+            objects.hold(obj)
+            self.k.atomic.add_int(obj, "ref_count", -1)
+            self.k.vnode.vrele(vp)
+        else:
+            objects.hold(obj)
+            self.k.kassert(not obj.flags & OBJ_DEAD, "vinitvmio-dead", str(obj))
+        self.k.vnode.vsetflags(vp, VOBJBUF)
+        objects.drop(obj)
+
+    def alloc(self, vp: Vnode, length: int) -> VmObject:
+        """vnode_pager_alloc, vnode_pager.c:101-189: the object of *vp*, with a reference more.
+
+        *vp* is referenced by the caller; each reference on the object is one on *vp* too.  Blocks.
+        """
+        k, objects, file = self.k, self.vm.object, self.file(vp)
+        file.token.get()
+        obj: VmObject | None = vp.v_object
+        pages = (length + PAGE_SIZE - 1) // PAGE_SIZE
+        if obj is not None:
+            objects.hold(obj)
+            k.kassert(not obj.flags & OBJ_DEAD, "vnode-alloc-dead", str(obj))
+            objects.reference_quick(obj)
+            if obj.size != pages or file.size != length:
+                kprintf(k, "vnode-alloc-size", object=obj, size=file.size, length=length)
+        else:
+            obj = objects.allocate_hold(OBJT_VNODE, pages)
+            obj.handle = vp
+            vp.v_object = obj
+            file.size = length
+            k.vnode.vref(vp)
+        objects.drop(obj)
+        file.token.release()
+        return obj
+
+    def reference(self, vp: Vnode) -> VmObject | None:
+        """vnode_pager_reference, vnode_pager.c:202-210: the object, with a reference more, or None.
+
+        *vp* is referenced by the caller.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.reference_quick(obj)
+        return obj
+
+    def dealloc(self, obj: VmObject) -> None:
+        """vnode_pager_dealloc, vnode_pager.c:212-228: part *obj*, held, from its vnode.  Blocks."""
+        vp = obj.handle
+        self.k.kassert(vp is not None, "vnode-pager-dealloced", str(obj))
+        self.vm.object.pip_wait(obj, "vnpdea")
+        obj.handle = None
+        obj.type = OBJT_DEAD
+        vp.v_object = None
+        self.file(vp).size = NOOFFSET
+        self.k.vnode.vclrflags(vp, VOBJBUF)
+        self.vm.swap.freespace_all(obj)
+
+    def haspage(self, obj: VmObject, pindex: int) -> bool:
+        """vnode_pager_haspage, vnode_pager.c:235-282: whether the file has a block there."""
+        vp = obj.handle
+        if vp is None or vp.v_flag & VRECLAIMED:
+            return False
+        file = self.file(vp)
+        return pindex * PAGE_SIZE < file.size and pindex in file.blocks
+
+    def lock(self, obj: VmObject | None) -> Vnode | None:
+        """vnode_pager_lock, vnode_pager.c:790-842: lock the vnode at the end of a chain, shared.
+
+        *obj* is held and stays so; the objects behind it are held in turn.  Returns the vnode,
+        referenced and locked, or None where there is none.  Blocks.
+        """
+        if obj is None:
+            return None
+        objects = self.vm.object
+        objects.assert_held(obj)
+        at = obj
+        while at.type != OBJT_VNODE:
+            if at.flags & OBJ_DEAD:
+                break
+            behind = at.backing_object
+            if behind is None:
+                break
+            objects.hold_shared(behind)
+            if behind is not at.backing_object:
+                objects.drop(behind)
+                continue
+            if at is not obj:
+                objects.lock_swap()
+                objects.drop(at)
+            at = behind
+        vp = self._lock_end(obj, at)
+        if at is not obj:
+            objects.drop(at)
+        return vp
+
+    def _lock_end(self, obj: VmObject, at: VmObject) -> Vnode | None:
+        k = self.k
+        while at.type == OBJT_VNODE and not at.flags & OBJ_DEAD:
+            vp: Vnode | None = at.handle
+            if vp is None:
+                k.panic("null-vnode", str(at), kind="fault")
+            error = k.vnode.vget(vp, LK_SHARED | LK_RETRY | LK_CANRECURSE)
+            if error == 0:
+                same: bool = at.handle is vp
+                if same:
+                    return vp
+                k.vnode.vput(vp)
+            else:
+                kprintf(k, "vnode-pager-lock", vnode=vp, error=error)
+                ident = obj.handle
+                if ident is None:
+                    k.panic("sleep-no-ident", f"vnpgrl, {obj} has no handle")
+                k.sleep.tsleep(ident, 0, "vnpgrl", k.hz, cond=lambda: False)
+        return None
+
+    def setsize(self, vp: Vnode, nsize: int) -> None:
+        """vnode_pager_setsize, vnode_pager.c:295-409: the file is *nsize* bytes long now.
+
+        Pages behind the new end are thrown away, and the rest of the last one is zeroed.  The
+        caller has *vp* locked exclusively, as a rule.  Waits for busy pages.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is None:
+            return
+        objects, file = self.vm.object, self.file(vp)
+        objects.hold(obj)
+        self.k.kassert(vp.v_object is obj, "setsize-object", str(vp))
+        if nsize != file.size:
+            nobjsize = (nsize + PAGE_SIZE - 1) // PAGE_SIZE
+            oobjsize = obj.size
+            obj.size = nobjsize
+            shrunk = nsize < file.size
+            file.size = nsize
+            if shrunk:
+                if nobjsize < oobjsize:
+                    objects.page_remove(obj, nobjsize, oobjsize, False)
+                if nsize % PAGE_SIZE:
+                    self._zero_tail(obj, nsize)
+        objects.drop(obj)
+
+    def _zero_tail(self, obj: VmObject, nsize: int) -> None:
+        """Zero what the last page, if resident, has behind the end of the file (:341-391)."""
+        page = self.vm.page
+        m = page.lookup_busy_wait(obj, nsize // PAGE_SIZE, True, "vsetsz")
+        if m is None:
+            return
+        if m.valid:
+            base = nsize % PAGE_SIZE
+            self.vm.pmap.zero_page_area(m, base, PAGE_SIZE - base)
+            page.protect(m, VM_PROT_NONE)
+            page.clear_dirty_beg_nonincl(m, base, PAGE_SIZE - base)
+            if m.dirty:
+                m.dirty = VM_PAGE_BITS_ALL
+        page.wakeup(m)
+
+    def truncate(self, vp: Vnode, nsize: int) -> None:
+        """vtruncbuf, vfs_subr.c, and the file system around it: cut or extend to *nsize* bytes.
+
+        The caller has *vp* locked exclusively.  Blocks go when no page can be written to them any
+        more.  Blocks.
+        """
+        file = self.file(vp)
+        file.token.get()
+        self.setsize(vp, nsize)
+        first = (nsize + PAGE_SIZE - 1) // PAGE_SIZE
+        for pindex in [p for p in file.blocks if p >= first]:
+            file.blocks.pop(pindex, None)
+        tail = nsize % PAGE_SIZE
+        last = file.blocks.get(nsize // PAGE_SIZE)
+        if tail and last is not None:
+            kept = {word: value for word, value in last.items() if word * WORD < tail}
+            file.blocks[nsize // PAGE_SIZE] = kept
+        file.token.release()
+
+    def freepage(self, m: Page) -> None:
+        """vnode_pager_freepage, vnode_pager.c:417-426: done with a busy page that came to nothing.
+
+        Freed, unless it is in other use (then activated and released).
+        """
+        page = self.vm.page
+        if m.busy or m.wire_count or m.flags & PG_NEED_COMMIT:
+            page.activate(m)
+            page.wakeup(m)
+        else:
+            page.free(m)
+
+    def vinvalbuf(self, vp: Vnode, save: bool) -> None:
+        """vinvalbuf, vfs_subr.c: wait for I/O, then throw away clean pages (all without *save*).
+
+        Blocks.
+        """
+        file = self.file(vp)
+        file.token.get()
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.pip_wait(obj, "vnvlbx")
+            self.vm.object.page_remove(obj, 0, 0, save)
+        file.token.release()
+
+    def fsync(self, vp: Vnode) -> None:
+        """VOP_FSYNC(vp, MNT_WAIT): write all dirty pages, and wait.
+
+        The caller has *vp* locked.  Blocks.
+        """
+        obj: VmObject | None = vp.v_object
+        if obj is not None:
+            self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
+            self.vm.object.pip_wait(obj, "vnfsync")
+
+    def reclaim(self, vp: Vnode) -> None:
+        """vclean_vxlocked, vfs_subr.c:1199-1334: end the life of *vp* and of its object.
+
+        The caller has a reference and no lock; takes the vnode lock exclusively.  Blocks.
+        """
+        k, objects = self.k, self.vm.object
+        k.vnode.vn_lock(vp, LK_EXCLUSIVE)
+        k.vnode.reclaim(vp)
+        self.vinvalbuf(vp, True)
+        if not vp.v_flag & VINACTIVE:
+            k.vnode.vsetflags(vp, VINACTIVE)
+            self.vinvalbuf(vp, True)
+        while (obj := vp.v_object) is not None:
+            objects.hold(obj)
+            if obj is vp.v_object:
+                break
+            objects.drop(obj)
+        if obj is not None:
+            if obj.ref_count == 0:
+                if not obj.flags & OBJ_DEAD:
+                    objects.terminate(obj)
+                objects.drop(obj)
+            else:
+                self.vm.pager.deallocate(obj)
+                objects.drop(obj)
+        k.vnode.vclrflags(vp, VOBJBUF)
+        k.vnode.vn_unlock(vp)

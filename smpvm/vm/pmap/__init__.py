@@ -1,0 +1,1 @@
+"""Hardware mappings: page table words, pv entries, the walk that the hardware makes (pmap.c)."""

@@ -1,0 +1,256 @@
+"""The pmap seen from a page: what is asked of, and done to, all mappings of one page."""
+
+from __future__ import annotations
+
+from smpvm.config import PAGE_SIZE
+from smpvm.vm.page.struct import (
+    PG_FICTITIOUS,
+    PG_MAPPED,
+    PG_REFERENCED,
+    PG_WRITEABLE,
+    Page,
+    words_point,
+)
+from smpvm.vm.param import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
+from smpvm.vm.pmap.pte import PTE_A, PTE_M, PTE_RW, PTE_W, PvEntry
+from smpvm.vm.pmap.struct import Pmap, PmapBase
+
+WORD_SIZE = 8
+"""Bytes of one word of a page's contents: word *n* lies at byte 8 n."""
+WORDS = PAGE_SIZE // WORD_SIZE
+
+PV_SCAN_LIMIT = 16
+"""Mappings that page_exists_quick looks at."""
+REFERENCED_LIMIT = 5
+"""References that ts_referenced counts before it stops."""
+
+
+class PmapPages(PmapBase):
+    """Each takes the page's spinlock; no spinlock may be held by the caller."""
+
+    # -- removing
+
+    def remove_pv_pte(self, pv: PvEntry) -> None:
+        """pmap_remove_pv_pte, pmap.c:2492-2660: clear the entry, and tell its page what it held.
+
+        *pv* is locked.  A modified entry dirties the page (busy or not), a referenced one sets
+        PG_REFERENCED.
+        """
+        m = pv.m
+        assert m is not None
+        old = self.mmu.update(pv, ~0)
+        if old & PTE_M:
+            self.vm.page.dirty(m)
+        if old & PTE_A:
+            self.vm.page.flag_set(m, PG_REFERENCED)
+        if old & PTE_W:
+            assert pv.pmap is not None
+            self.atomic.add_int(pv.pmap, "wired_count", -1)
+
+    def remove_pv_page(self, pv: PvEntry) -> None:
+        """pmap_remove_pv_page, pmap.c:2665-2685: out of the page's list of mappings.
+
+        *pv* is locked.  With the last mapping PG_MAPPED and PG_WRITEABLE go.
+        """
+        m = pv.m
+        assert m is not None
+        self.pool.lock(m)
+        pv.m = None
+        before, behind = pv.pv_prev, pv.pv_next
+        if before is None:
+            m.pv_first = behind
+        else:
+            before.pv_next = behind
+        if behind is None:
+            m.pv_last = before
+        else:
+            behind.pv_prev = before
+        pv.pv_next = pv.pv_prev = None
+        if m.pv_first is None:
+            self.vm.page.flag_clear(m, PG_MAPPED | PG_WRITEABLE)
+        self.pool.unlock(m)
+
+    def add_pv_page(self, pv: PvEntry, m: Page) -> None:
+        """The part of pmap_enter (pmap.c:4249-4260) that puts a mapping at the list's tail."""
+        self.pool.lock(m)
+        pv.m = m
+        last = m.pv_last
+        pv.pv_prev = last
+        if last is None:
+            m.pv_first = pv
+        else:
+            last.pv_next = pv
+        m.pv_last = pv
+        self.vm.page.flag_set(m, PG_MAPPED)
+        self.pool.unlock(m)
+
+    def remove_all(self, m: Page) -> None:
+        """pmap_remove_all, pmap.c:3892-3929: take *m* out of every page table.
+
+        *m* is hard-busied, so that no mapping is added meanwhile.  May block on an entry's lock.
+        """
+        self.pool.lock(m)
+        while (pv := m.pv_first) is not None:
+            tried = self.pv.hold_try(pv)
+            self.pool.unlock(m)
+            if not tried:
+                self.pv.lock(pv)
+            if pv.m is m:
+                self.remove_pv_pte(pv)
+                self.remove_pv_page(pv)
+                self.pv_free(pv)
+            else:
+                self.pv.put(pv)
+            self.pool.lock(m)
+        if m.flags & (PG_MAPPED | PG_WRITEABLE):
+            self.k.panic("remove-all-mapped", f"{m!r} has no mapping")
+        self.pool.unlock(m)
+
+    def page_protect(self, m: Page, prot: int) -> None:
+        """pmap_page_protect, pmap.c:4851-4867: lower the protection of all mappings of *m*.
+
+        *m* is hard-busied.  *prot* with write permission changes nothing.  May block.
+        """
+        if prot & VM_PROT_WRITE:
+            return
+        if prot & (VM_PROT_READ | VM_PROT_EXECUTE):
+            self.clear_rw(m)
+        else:
+            self.remove_all(m)
+
+    def clear_rw(self, m: Page) -> None:
+        """pmap_clearbit of PG_RW, pmap.c:4718-4844: all mappings read-only, modified ones noted.
+
+        As in the C the page is dirtied with its spinlock held.
+        """
+        self.vm.page.flag_clear(m, PG_WRITEABLE)
+        if m.flags & PG_FICTITIOUS:
+            return
+        while not self._clear_rw_pass(m):
+            pass
+
+    def _clear_rw_pass(self, m: Page) -> bool:
+        """One walk over the mappings; False when the C restarts."""
+        self.pool.lock(m)
+        pv = m.pv_first
+        while pv is not None:
+            if pv.bits & PTE_RW:
+                pmap = pv.pmap
+                tried = self.pv.hold_try(pv)
+                self.pool.unlock(m)
+                if not tried:
+                    self.pv.lock(pv)
+                if pv.pmap is not pmap or pv.m is not m:
+                    self.pv.put(pv)
+                    return False
+                old = self.mmu.update(pv, PTE_RW | PTE_M)
+                self.pool.lock(m)
+                if old & PTE_M:
+                    self.vm.page.dirty(m)
+                self.pv.put(pv)
+            pv = pv.pv_next
+        self.pool.unlock(m)
+        return True
+
+    # -- referenced and modified
+
+    def ts_referenced(self, m: Page) -> int:
+        """pmap_ts_referenced, pmap.c:4886-4913: count and clear references, five at most."""
+        if m.flags & PG_FICTITIOUS:
+            return 0
+        found = 0
+        self.pool.lock(m)
+        pv = m.pv_first
+        while pv is not None:
+            if pv.bits & PTE_A:
+                self.mmu.update(pv, PTE_A)
+                found += 1
+                if found >= REFERENCED_LIMIT:
+                    break
+            pv = pv.pv_next
+        self.pool.unlock(m)
+        return found
+
+    def is_modified(self, m: Page) -> bool:
+        """pmap_is_modified (pmap_testbit, pmap.c:4655-4710): has any mapping been written to?"""
+        if m.flags & PG_FICTITIOUS or m.pv_first is None:
+            return False
+        self.pool.lock(m)
+        found = False
+        pv: PvEntry | None = m.pv_first
+        while pv is not None:
+            if pv.bits & PTE_M:
+                found = True
+                break
+            pv = pv.pv_next
+        self.pool.unlock(m)
+        return found
+
+    def _clear_bit(self, m: Page, bit: int) -> None:
+        """pmap_clearbit, the simple half (pmap.c:4753-4774)."""
+        if m.flags & PG_FICTITIOUS:
+            return
+        self.pool.lock(m)
+        pv = m.pv_first
+        while pv is not None:
+            if pv.bits & bit:
+                self.mmu.update(pv, bit)
+            pv = pv.pv_next
+        self.pool.unlock(m)
+
+    def clear_modify(self, m: Page) -> None:
+        """pmap_clear_modify, pmap.c:4932-4937: forget that the mappings were written to."""
+        self._clear_bit(m, PTE_M)
+
+    def clear_reference(self, m: Page) -> None:
+        """pmap_clear_reference, pmap.c:4943-4948: forget all references."""
+        self._clear_bit(m, PTE_A)
+
+    def page_exists_quick(self, pmap: Pmap, m: Page) -> bool:
+        """pmap_page_exists_quick, pmap.c:4615-4637: is *m* in *pmap*, by its first 16 mappings?"""
+        if m.flags & PG_FICTITIOUS:
+            return False
+        self.pool.lock(m)
+        found = False
+        pv: PvEntry | None = m.pv_first
+        for _ in range(PV_SCAN_LIMIT):
+            if pv is None:
+                break
+            if pv.pmap is pmap:
+                found = True
+                break
+            pv = pv.pv_next
+        self.pool.unlock(m)
+        return found
+
+    # -- contents
+
+    def zero_page(self, m: Page) -> None:
+        """pmap_zero_page, pmap.c:4548: all words 0."""
+        words_point(self.k, m, True)
+        m.contents = None
+
+    def zero_page_area(self, m: Page, off: int, size: int) -> None:
+        """pmap_zero_page_area, pmap.c:4564: the words that begin in off .. off+size (bytes)."""
+        words_point(self.k, m, True)
+        contents = m.contents
+        if contents is not None:
+            first, last = -(-off // WORD_SIZE), -(-(off + size) // WORD_SIZE)
+            for word in list(contents):
+                if first <= word < last:
+                    contents.pop(word, None)
+
+    def copy_page(self, src: Page, dst: Page) -> None:
+        """pmap_copy_page, pmap.c:4579: all words of *src*."""
+        self.write_contents(dst, self.read_contents(src))
+
+    def read_contents(self, m: Page) -> dict[int, int] | None:
+        """A copy of the page's words, as a device reads them."""
+        words_point(self.k, m, False)
+        contents = m.contents
+        return None if contents is None else contents.copy()
+
+    def write_contents(self, m: Page, contents: dict[int, int] | None) -> None:
+        """Put *contents* (copied) in the page, as a device writes them."""
+        words_point(self.k, m, True)
+        m.contents = contents.copy() if contents else None

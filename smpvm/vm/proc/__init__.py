@@ -1,0 +1,1 @@
+"""Processes as the VM sees them: fork, exec, exit, swap-out (vm_glue.c)."""

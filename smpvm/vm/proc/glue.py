@@ -1,0 +1,241 @@
+"""Process swapping (vm_glue.c): who is swapped out, who comes back, and vm_fork, vslock.
+
+Swapping a process out at this commit moves no page: its pages only become the preferred victims
+(``vm_pageout_map_deactivate_pages``), and its threads may not return to user mode until the swapper
+(``scheduler``, process 0) lets them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.proc import (
+    P_SWAPPEDOUT,
+    P_SWAPWAIT,
+    P_SYSTEM,
+    P_WEXIT,
+    PLOCK_MASK,
+    SACTIVE,
+    SSTOP,
+    Proc,
+)
+from smpvm.kern.shared import shared
+from smpvm.kern.token import Token
+from smpvm.kern.tsleep import Ident
+from smpvm.vm.map.wire import KM_PAGEABLE
+from smpvm.vm.param import VM_SWAP_IDLE, VM_SWAP_NORMAL
+
+if TYPE_CHECKING:
+    from smpvm.vm.vm import Vm
+
+INT_MIN: Final = -(1 << 31)
+
+
+@shared("scheduler_notify")
+class GlueState:
+    """vm_glue.c's static: somebody asked the swapper to look."""
+
+    __slots__ = ("scheduler_notify",)
+
+    def __init__(self) -> None:
+        self.scheduler_notify = 0
+
+    def __str__(self) -> str:
+        return "vm_glue"
+
+
+class SchedulerInfo:
+    """struct scheduler_info: the best candidate so far, held, and its priority."""
+
+    __slots__ = ("pp", "ppri")
+
+    def __init__(self) -> None:
+        self.pp: Proc | None = None
+        self.ppri = INT_MIN
+
+
+class Glue:
+    """vm_glue.c."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.k = k = vm.k
+        self.state: GlueState = k.new(GlueState)
+        self.swap_idle_threshold1 = 15
+        """vm.swap_idle_threshold1: seconds asleep before a process may be swapped out."""
+        self.swap_idle_threshold2 = 60
+        """vm.swap_idle_threshold2: seconds asleep before an idle process is (VM_SWAP_IDLE)."""
+        self.proc0 = Ident("proc0")
+        self.notify_ident = Ident("scheduler_notify")
+        self.mplock = k.new(Token, k, "mp_token", "mp_token")
+
+    # -- swap out
+
+    def swapout_procs(self, action: int) -> None:
+        """swapout_procs (vm_glue.c:427-431): mark eligible processes swapped out.
+
+        *action* is VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE bits.  Blocks on tokens.
+        """
+        k = self.k
+        td = k.curthread()
+        td.hit("swapout_procs")
+        if (f := k.probe.call) is not None:
+            f(td, "swapout_procs", action=action)
+        k.proc.allproc_scan(self.swapout_procs_callback, action)
+
+    def swappable(self, p: Proc) -> bool:
+        """swappable (vm_glue.c:384-386).
+
+        Asks for a p_lock of zero, which it never is here: allproc_scan holds the process around the
+        callback.  So nothing is ever swapped out at this commit.
+        """
+        return p.p_lock & PLOCK_MASK == 0 and not p.p_flags & (P_SYSTEM | P_SWAPPEDOUT | P_WEXIT)
+
+    def slptime(self, p: Proc) -> int:
+        """The shortest lwp_slptime of the process: whole seconds that its threads have slept.
+
+        The C counts it up once a second (schedcpu); here it is derived from when the sleep began.
+        """
+        now = self.k.clock.ticks()
+        times = []
+        for td in p.threads:
+            s = td.sleeper
+            asleep = s is not None and s.asleep
+            times.append((now - s.since) // self.k.hz if s is not None and asleep else 0)
+        return min(times, default=0)
+
+    def swapout_procs_callback(self, p: Proc, action: int) -> int:
+        """swapout_procs_callback (vm_glue.c:433-503).  *p* held, its bucket's token had.
+
+        Realtime processes, which the C spares, do not exist here.  Returns 0 (go on).
+        """
+        if not self.swappable(p):
+            return 0
+        p.p_token.get()
+        if p.p_stat in (SACTIVE, SSTOP):
+            minslp = self.slptime(p)
+            if minslp >= self.swap_idle_threshold1:
+                idle = action & VM_SWAP_IDLE and minslp >= self.swap_idle_threshold2
+                if action & VM_SWAP_NORMAL or (idle and minslp > self.swap_idle_threshold2):
+                    self.swapout(p)
+        p.p_token.release()
+        return 0
+
+    def swapout(self, p: Proc) -> None:
+        """swapout (vm_glue.c:509-523): *p* may not return to user mode.  p_token held."""
+        self.k.curthread().hit("swapout")
+        space = p.p_vmspace
+        space.vm_swrss = self.vm.vmspace.resident_count(space)
+        p.p_flags |= P_SWAPPEDOUT
+        p.p_swtime = self.k.clock.ticks()
+
+    # -- swap in
+
+    def faultin(self, p: Proc) -> None:
+        """faultin (vm_glue.c:261-281): let *p* return to user mode, in whatever state it is."""
+        if p.p_flags & P_SWAPPEDOUT:
+            p.p_token.get()
+            p.p_flags &= ~(P_SWAPPEDOUT | P_SWAPWAIT)
+            self.k.curthread().hit("faultin")
+            self.k.sleep.wakeup(p)
+            p.p_token.release()
+
+    def swapin_request(self) -> None:
+        """swapin_request (vm_glue.c:371-379): wake the swapper.  The caller holds the mp token."""
+        if self.state.scheduler_notify == 0:
+            self.state.scheduler_notify = 1
+            self.k.sleep.wakeup(self.notify_ident)
+
+    def scheduler(self) -> None:
+        """scheduler (vm_glue.c:296-346): process 0, for ever.  Holds the mp token while it runs.
+
+        Swaps the best waiting process in, one every tenth of a second, while memory is not severely
+        short.
+        """
+        k = self.k
+        self.mplock.get()
+        while True:
+            self.state.scheduler_notify = 0
+            if self.vm.meter.count_severe():
+                self.vm.page.vm_wait(0)
+                continue
+            info = SchedulerInfo()
+            k.proc.allproc_scan(self.scheduler_callback, info)
+            p = info.pp
+            if p is None:
+                k.sleep.tsleep(self.proc0, 0, "nowork", k.hz // 10, cond=lambda: False)
+                if self.state.scheduler_notify == 0:
+                    k.sleep.tsleep(
+                        self.notify_ident,
+                        0,
+                        "nowork",
+                        0,
+                        cond=lambda: bool(self.state.scheduler_notify),
+                    )
+                continue
+            p.p_token.get()
+            self.faultin(p)
+            p.p_swtime = k.clock.ticks()
+            p.p_token.release()
+            k.proc.prele(p)
+            k.sleep.tsleep(self.proc0, 0, "swapin", k.hz // 10, cond=lambda: False)
+
+    def scheduler_callback(self, p: Proc, info: SchedulerInfo) -> int:
+        """scheduler_callback (vm_glue.c:348-393): rate a process that waits; the best is held."""
+        if p.p_flags & P_SWAPWAIT:
+            k = self.k
+            swtime = (k.clock.ticks() - p.p_swtime) // k.hz
+            pri = self.slptime(p) + swtime - p.p_nice * 8
+            space = p.p_vmspace
+            space.vm_map.token.get()
+            pages = self.vm.vmspace.resident_count(space)
+            if pages < space.vm_swrss:
+                pri -= (space.vm_swrss - pages) // (1024 * 1024 // PAGE_SIZE)
+            space.vm_map.token.release()
+            if pri > info.ppri:
+                if info.pp is not None:
+                    k.proc.prele(info.pp)
+                k.proc.phold(p)
+                info.pp = p
+                info.ppri = pri
+        return 0
+
+    # -- fork, and wiring for I/O
+
+    def fork(self, p1: Proc, p2: Proc, share: bool) -> None:
+        """vm_fork (vm_glue.c:196-235): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
+
+        The caller holds both p_tokens and PHOLDs *p1*.  Waits while memory is severely short.
+        """
+        vm = self.vm
+        if share:
+            vm.vmspace.ref(p1.p_vmspace)
+            p2.p_vmspace = p1.p_vmspace
+        while self.vm.meter.count_severe():
+            self.vm.page.vm_wait(0)
+        if not share:
+            p2.p_vmspace = vm.vmspace.fork(p1.p_vmspace)
+
+    def vslock(self, p: Proc, addr: int, size: int) -> int:
+        """vslock (vm_glue.c:170-178): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
+
+        The C ignores the result.
+        """
+        start, end = _page_range(addr, size)
+        return self.vm.map.wire(p.p_vmspace.vm_map, start, end, 0) if size else 0
+
+    def vsunlock(self, p: Proc, addr: int, size: int) -> int:
+        """vsunlock (vm_glue.c:183-192): undo vslock."""
+        start, end = _page_range(addr, size)
+        return self.vm.map.wire(p.p_vmspace.vm_map, start, end, KM_PAGEABLE) if size else 0
+
+    def init_limits(self, p: Proc) -> None:
+        """vm_init_limits (vm_glue.c:242-260): the resident set limit, what is free at boot."""
+        p.p_rlimit_rss_cur = max(self.vm.stats.v_free_count, 512) << PAGE_SHIFT
+
+
+def _page_range(addr: int, size: int) -> tuple[int, int]:
+    """trunc_page(addr), round_page(addr + size)."""
+    mask = PAGE_SIZE - 1
+    return addr & ~mask, (addr + size + mask) & ~mask
