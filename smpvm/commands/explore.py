@@ -238,7 +238,7 @@ def breaking(step: int) -> type[SerialCarrier]:
             self._maybe_break()
 
         def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
-            self._slow += 1  # each of them by way of ``point``
+            self._able.slow += 1  # each of them by way of ``point``
             return super().access_points_of(kind, seen)
 
         def _step(self, me: SerialThread) -> None:

@@ -18,6 +18,7 @@ class ScriptCarrier:
     access_points = False
     stopping = False
     inert = False
+    tick = 0.0
 
     def __init__(self) -> None:
         self._current: Carried | None = None
@@ -27,6 +28,9 @@ class ScriptCarrier:
 
     def spawn(self, td: Carried) -> None:
         raise Stuck(f"thread {td} is started in a single-threaded run")
+
+    def set_daemon(self, td: Carried) -> None:
+        pass
 
     def current(self) -> Carried:
         assert self._current is not None
@@ -51,6 +55,9 @@ class ScriptCarrier:
 
     def yield_(self) -> None:
         pass
+
+    def slice_over(self) -> bool:
+        return True
 
     def ticks(self) -> int:
         return 0

@@ -20,7 +20,7 @@ from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
-from smpvm.host.serialthread import AWAIT
+from smpvm.host.serialthread import AWAIT, End
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
@@ -47,8 +47,7 @@ class Outcome:
     findings: list[Finding]
     kernel: Kernel
     digest: bytes = b""
-    stuck: str = ""
-    """As the carrier has it; "cut" for an execution that the strategy ended."""
+    stuck: End = End.ENDED
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[str, int] = field(default_factory=dict)
     found_at: dict[str, int] = field(default_factory=dict)
@@ -188,7 +187,7 @@ class Execution:
         lines = who_waits(self.k)
         if starved := self._starved():
             kind, what = "starvation", starved
-        elif carrier.stuck == "livelock":
+        elif carrier.stuck is End.LIVELOCK:
             kind, what = "livelock", "threads run for ever under a fair scheduler"
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
@@ -199,7 +198,7 @@ class Execution:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
         # Where endless threads are when the run is given up is chance.
-        endless = carrier.stuck == "livelock"
+        endless = carrier.stuck is End.LIVELOCK
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
@@ -207,7 +206,7 @@ class Execution:
     def _starved(self) -> str:
         """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""
         carrier = self.carrier
-        if carrier.stuck != "livelock" or carrier.steps_before_fair is None:
+        if carrier.stuck is not End.LIVELOCK or carrier.steps_before_fair is None:
             return ""
         suffix = carrier.log[carrier.steps_before_fair :]
         ran = {tid for tid, *_ in suffix}

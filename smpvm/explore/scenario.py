@@ -128,9 +128,7 @@ class Scenario:
     def daemon(self, name: str, body: Callable[..., object], *args: Any) -> Thread:
         """A thread that need not end."""
         td = self.thread(name, body, *args)
-        mark = getattr(self.k.carrier, "set_daemon", None)
-        if mark is not None:
-            mark(td)
+        self.k.carrier.set_daemon(td)
         return td
 
     def shared(self, benign: Mapping[str, str] | None = None, **fields: Any) -> Any:

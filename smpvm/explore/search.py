@@ -20,6 +20,7 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.happens_before import trace_hash
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
+from smpvm.host.serialthread import End
 from smpvm.text import plural
 
 
@@ -255,13 +256,13 @@ class Search:
         """Take the figures of an execution; returns whether it is kept, for a finding."""
         kept = False
         report.points += outcome.steps
-        if outcome.stuck == "limit":
+        if outcome.stuck is End.LIMIT:
             report.limited += 1
-        if outcome.stuck == "cut":
+        if outcome.stuck is End.CUT:
             report.cut += 1
         else:
             report.executions += 1
-        if self.plan.traces and outcome.stuck != "cut":
+        if self.plan.traces and outcome.stuck is not End.CUT:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count

@@ -90,11 +90,17 @@ class Carrier(Protocol):
     inert: bool
     """Serial carriers: while true, points do nothing (set-up, audits, a checker's own reads)."""
 
+    tick: float
+    """Host seconds in a tick; 0 where time is virtual."""
+
     def adopt(self, td: Carried) -> None:
         """Make the calling host thread carry *td* (the boot thread)."""
 
     def spawn(self, td: Carried) -> None:
         """Start carrying *td*: it runs ``td.main()`` from now on."""
+
+    def set_daemon(self, td: Carried) -> None:
+        """*td* need not end: a run is over without it."""
 
     def current(self) -> Carried:
         """The kernel thread that the calling host thread carries."""
@@ -133,6 +139,12 @@ class Carrier(Protocol):
 
     def yield_(self) -> None:
         """Offer the CPU to another runnable thread (lwkt_yield).  Raises ``Stopped``."""
+
+    def slice_over(self) -> bool:
+        """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?
+
+        Always true under a scheduler: there every yield is a decision.
+        """
 
     def ticks(self) -> int:
         """Ticks since boot, ``hz`` of them in a kernel second."""

@@ -91,6 +91,9 @@ class NativeCarrier:
             self._live[td.tid] = td
         seat.host.start()
 
+    def set_daemon(self, td: Carried) -> None:
+        """Nothing to do: whoever waits for the end of a run says for whom."""
+
     def _body(self, td: Carried) -> None:
         self._local.td = td
         try:

@@ -1,47 +1,104 @@
 """Who can run, and which writes make others able to: the part of a serial carrier behind choices.
 
 A thread that spins, or whose acquire is not possible, is taken off the list of the runnable until
-something that it has looked at is written.
+something that it has looked at is written.  An acquire that is possible can become impossible by a
+step on its lock only: so after each step those are asked that the step concerns, and nobody else.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Final
 
-from smpvm.host.carrier import HOLDING, WRITE
-from smpvm.host.serialthread import CLOCK, Op, SerialThread
+from smpvm.host.carrier import HOLDING, Compound
+from smpvm.host.serialthread import AWAIT, Op, SerialThread
+from smpvm.host.trail import Trail, same_field
+
+_TOKENS: Final = 0
+"""Stands for all tokens: no object has this ``id``."""
 
 
-class Watched:
-    """The log of what has been done, the runnable threads, and those that watch for writes."""
+class Runnable:
+    """The threads that can run, in tid order, and those that watch for writes."""
 
-    def __init__(self, access_points: bool) -> None:
-        self.access_points = access_points
-        self.inert = True
-        """True while the boot thread runs alone (set-up, audit): points do nothing."""
-        self.log: list[Op] = []
-        self.touches: list[tuple[int, Any]] = []
-        """(log position, object) of each write that was told by ``touched``; plain writes that are
-        steps of their own are in the log, and not here."""
-        self.awaiting: list[SerialThread] = []
-        """Threads whose spin, or whose acquire, waits for a write."""
-        self.on_block: Callable[[Any, Any, str, int], None] | None = None
-        """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
-        self._runnable: list[SerialThread] = []
-        self._gated = 0
-        self._slow = 0
-        """Not 0: who can run must be asked of each acquire (``_gated`` and ``_told``, summed)."""
+    def __init__(self, trail: Trail) -> None:
+        self.threads: list[SerialThread] = []
+        self.watching: dict[int, list[SerialThread]] = {}
+        """``id`` of an object → the threads whose spin, or whose acquire, waits for a write of it.
+        A thread's own ``watched`` keeps the object."""
+        self.slow = 0
+        """Not 0: acquires must be asked, or threads told, before the next choice."""
+        self.tells = False
+        """Does a thread get control once to say that its acquire has to wait?"""
+        self._trail = trail
+        self._gated: dict[int, list[SerialThread]] = {}
+        """The same for runnable threads whose acquire is possible."""
+        self._fresh: list[SerialThread] = []
+        """Those whose acquire has not been asked yet."""
+        self._asked = 0
+        """The log position up to which the steps have been looked at for those in ``_gated``."""
+        self._touched = 0
         self._told: list[SerialThread] = []
 
-    def _enable(self, thread: SerialThread) -> None:
+    def enable(self, thread: SerialThread) -> None:
+        """*thread* can run."""
         thread.runnable = True
-        insort(self._runnable, thread)
+        insort(self.threads, thread)
 
-    def _disable(self, thread: SerialThread) -> None:
+    def disable(self, thread: SerialThread) -> None:
+        """It cannot."""
         thread.runnable = False
-        self._runnable.remove(thread)
+        self.threads.remove(thread)
+
+    # -- gates: acquires that are possible, or not
+
+    def gate(self, thread: SerialThread) -> None:
+        """A runnable thread has come to an acquire that it may have to wait for."""
+        self._fresh.append(thread)
+        for key in _keys(thread):
+            self._gated.setdefault(key, []).append(thread)
+        self.slow += 1
+
+    def ungate(self, thread: SerialThread) -> None:
+        """It goes through, or has to wait."""
+        if thread in self._fresh:
+            self._fresh.remove(thread)
+        _drop(self._gated, thread)
+        self.slow -= 1
+
+    def ask(self) -> None:
+        """Bar those whose acquire has become impossible by the steps since the last time."""
+        asked = set(self._fresh)
+        for key in self._changed() if self._gated else ():
+            asked.update(self._gated.get(key, ()))
+        self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
+        self._fresh.clear()
+        for thread in sorted(asked, key=attrgetter("tid")):
+            if thread.ready is not None and not thread.ready():
+                self._bar(thread)
+
+    def ask_all(self) -> None:
+        """Somebody has done things that are no steps."""
+        self._asked = self._touched = 0
+
+    def _changed(self) -> Iterator[int]:
+        """The keys of all that was changed since the last time."""
+        log, touches = self._trail.log, self._trail.touches
+        for op in log[self._asked :]:
+            if op[1] == AWAIT:
+                yield from (id(obj) for obj, _ in op[2])
+            elif type(op[2]) is Compound:
+                yield from (id(obj) for obj, _ in op[2].parts)
+            else:
+                yield id(op[2])
+                if is_token(op[2]):
+                    yield _TOKENS
+        for _, obj in touches[self._touched :]:
+            yield id(obj)
+            if is_token(obj):
+                yield _TOKENS
 
     def _bar(self, thread: SerialThread) -> None:
         """The pending acquire is not possible: not runnable until its lock has been written.
@@ -49,89 +106,45 @@ class Watched:
         Where that is so for the first time the thread gets control to say it (``on_block``), on
         its own stack; that is no step.
         """
-        self._disable(thread)
-        self._gated -= 1
-        self._slow -= 1
+        self.disable(thread)
+        self.ungate(thread)
         thread.watched = ((thread.op[2], ""),)
-        self.awaiting.append(thread)
-        if not thread.blocked and self.on_block is not None:
+        self.watch(thread)
+        if not thread.blocked and self.tells:
             thread.blocked = thread.tell = True
             self._told.append(thread)
-            self._slow += 1
+            self.slow += 1
 
-    def _looks(
-        self, me: SerialThread, watched: tuple[object, ...]
-    ) -> tuple[tuple[tuple[Any, str], ...], dict[tuple[Any, str], int]]:
-        """Which fields of *watched* the thread has read since its last relax, and where first."""
-        since: dict[tuple[Any, str], int] = {}
-        log, tid = self.log, me.tid
-        whole = not self.access_points
-        for at in range(len(log) - 1, max(me.looked, len(log) - 4000) - 1, -1):
-            op = log[at]
-            if op[0] == tid and any(op[2] is obj for obj in watched):
-                since[(op[2], "" if whole else op[3])] = at
-        for obj in watched:
-            if not any(seen is obj for seen, _ in since):
-                since[(obj, "")] = me.looked
-        return tuple(since), since
+    def to_tell(self) -> SerialThread | None:
+        """Who is next to say that its acquire has to wait."""
+        if not self._told:
+            return None
+        self.slow -= 1
+        return self._told.pop(0)
 
-    def _touched_since(self, me: SerialThread, since: dict[tuple[Any, str], int]) -> int:
-        """The first step of another thread that wrote what *me* had looked at; -1 if none."""
-        oldest = max(min(since.values()), 0)
-        writes = [(at, self.log[at][2]) for at in range(oldest, len(self.log)) if self._plain(at)]
-        for at, obj in reversed(self.touches):
-            if at < oldest:
-                break
-            writes.append((at, obj))
-        found = [
-            at
-            for at, obj in writes
-            for (seen, field), look in since.items()
-            if seen is obj and at >= look and _same_field(self.log[at], obj, field)
-            if self.log[at][0] != me.tid
-        ]
-        return min(found, default=CLOCK)
+    # -- writes
 
-    def _plain(self, at: int) -> bool:
-        return self.log[at][1] == WRITE
+    def watch(self, thread: SerialThread) -> None:
+        """A thread that cannot run waits for a write."""
+        for key in _keys(thread):
+            self.watching.setdefault(key, []).append(thread)
 
-    def touched_at(self, at: int) -> list[Any]:
-        """What the step at log position *at*, one of the last, has written (``touched``)."""
-        found = []
-        for position, obj in reversed(self.touches):
-            if position < at:
-                break
-            if position == at:
-                found.append(obj)
-        return found
-
-    def touched(self, obj: object) -> None:
-        """The running step writes *obj*: threads that await it can run again."""
-        if self.inert:
-            return
-        at = len(self.log) - 1
-        self.touches.append((at, obj))
-        if self.awaiting:
-            self._wake(at, obj)
-
-    def wrote(self, obj: object) -> None:
-        """The running step is a plain write of *obj*, logged as such."""
-        if not self.inert:
-            self._wake(len(self.log) - 1, obj)
-
-    def _wake(self, at: int, obj: object) -> None:
-        op = self.log[at] if at >= 0 else None
-        for thread in list(self.awaiting):
-            if thread.ready is None:
-                if any(o is obj and _same_field(op, obj, f) for o, f in thread.watched):
-                    self.awaiting.remove(thread)
-                    thread.cause = at
-                    self._enable(thread)
-            elif thread.op[2] is obj or (thread.op[3] == HOLDING and is_token(obj)):
-                self.awaiting.remove(thread)
-                self._gated += 1
-                self._slow += 1
-                self._enable(thread)
+    def wake(self, at: int, obj: object) -> None:
+        """The step at log position *at* has written *obj*."""
+        waiting = list(self.watching.get(id(obj), ()))
+        if is_token(obj):
+            waiting += [s for s in self.watching.get(_TOKENS, ()) if s not in waiting]
+        op = self._trail.log[at] if at >= 0 else None
+        for thread in waiting:
+            if thread.ready is not None:
+                _drop(self.watching, thread)
+                self.gate(thread)
+            elif _looks_at(thread, op, obj):
+                _drop(self.watching, thread)
+                thread.cause = at
+            else:
+                continue
+            self.enable(thread)
 
 
 def is_token(obj: object) -> bool:
@@ -139,6 +152,20 @@ def is_token(obj: object) -> bool:
     return getattr(obj, "kind", "") == "token"
 
 
-def _same_field(op: Op | None, obj: object, field: str) -> bool:
-    """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
-    return not field or op is None or op[2] is not obj or not op[3] or op[3] == field
+def _looks_at(thread: SerialThread, op: Op | None, obj: object) -> bool:
+    return any(o is obj and same_field(op, obj, f) for o, f in thread.watched)
+
+
+def _keys(thread: SerialThread) -> set[int]:
+    """What a wait depends on: an acquire that has tokens to have again, on all tokens."""
+    if thread.ready is None:
+        return {id(obj) for obj, _ in thread.watched}
+    key = id(thread.op[2])
+    return {key, _TOKENS} if thread.op[3] == HOLDING else {key}
+
+
+def _drop(waiting: dict[int, list[SerialThread]], thread: SerialThread) -> None:
+    for key in _keys(thread):
+        waiting[key].remove(thread)
+        if not waiting[key]:
+            del waiting[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from smpvm.host.carrier import Carried
@@ -15,6 +16,21 @@ TIMER: Final = "timer"
 
 CLOCK: Final = -1
 """The tid of a timer step."""
+
+
+class End(StrEnum):
+    """Why an execution ended."""
+
+    ENDED = ""
+    """All have ended."""
+    STUCK = "stuck"
+    """Nobody can run, and no timer will change that."""
+    LIVELOCK = "livelock"
+    """It is endless, under a fair scheduler too."""
+    LIMIT = "limit"
+    """It was too long; nothing is known."""
+    CUT = "cut"
+    """The scheduler has ended it."""
 
 
 Op = tuple[int, str, Any, str]

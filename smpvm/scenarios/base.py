@@ -245,9 +245,7 @@ class Small:
 
     def set_daemon(self, td: Thread) -> None:
         """*td* need not end."""
-        mark = getattr(self.k.carrier, "set_daemon", None)
-        if mark is not None:
-            mark(td)
+        self.k.carrier.set_daemon(td)
 
     def disks(self) -> None:
         """Start the devices' threads; needed by every scenario with I/O."""

@@ -28,7 +28,7 @@ from smpvm.explore.strategy.base import (
 )
 from smpvm.explore.trace.dependence import gives_up, meet, same, writes
 from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, covers, touches
-from smpvm.host.serialthread import AWAIT, RESUME, START
+from smpvm.host.serialthread import AWAIT, RESUME, START, End
 from smpvm.text import plural
 
 _GATES = (AWAIT, RESUME, START)
@@ -238,7 +238,7 @@ class Dpor(Plain):
     def done(self, carrier: SerialCarrier) -> None:
         if self._stopped:
             self.blocked += 1
-        elif carrier.stuck != "cut":
+        elif carrier.stuck is not End.CUT:
             self.executions += 1
         self._compare(carrier)
         self.failed += carrier.failed
@@ -260,7 +260,7 @@ class Dpor(Plain):
         """The steps up to the new choice must be those of the execution before."""
         before, now = self._deeds, steps_of(carrier.log)
         self._deeds = now
-        if self._fixed == 0 or (carrier.stuck == "cut" and not self._stopped):
+        if self._fixed == 0 or (carrier.stuck is End.CUT and not self._stopped):
             return  # the first; or ``choose`` has seen it
         end = self._frames[self._fixed - 1].at
         if now[:end] != before[:end]:
