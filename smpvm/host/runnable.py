@@ -2,13 +2,14 @@
 
 A thread that spins, or whose acquire is not possible, is taken off the list of the runnable until
 something that it has looked at is written.  An acquire that is possible can become impossible by a
-step on its lock only: so after each step those are asked that the step concerns, and nobody else.
+step on its lock only.  Threads whose acquires ask the same question stand at one *gate*, which is
+asked once for all of them, and only after steps that it depends on: there may be a hundred.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Final
 
@@ -18,6 +19,23 @@ from smpvm.host.trail import Trail, same_field
 
 _TOKENS: Final = 0
 """Stands for all tokens: no object has this ``id``."""
+_tid = attrgetter("tid")
+
+
+class _Gate:
+    """Threads that wait until ``ready()``, or may run because it is so."""
+
+    __slots__ = ("keys", "lock", "open", "ready", "threads")
+
+    def __init__(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
+        self.ready = ready
+        self.threads: list[SerialThread] = []
+        self.open = True
+        self.lock = thread.op[2]
+        """Kept as long as its ``id`` is a key."""
+        # An acquire that has tokens to have again depends on all of them.
+        holding = thread.op[3] == HOLDING
+        self.keys = (id(self.lock), _TOKENS) if holding else (id(self.lock),)
 
 
 class Runnable:
@@ -26,94 +44,118 @@ class Runnable:
     def __init__(self, trail: Trail) -> None:
         self.threads: list[SerialThread] = []
         self.watching: dict[int, list[SerialThread]] = {}
-        """``id`` of an object → the threads whose spin, or whose acquire, waits for a write of it.
-        A thread's own ``watched`` keeps the object."""
+        """``id`` of an object → the threads whose spin waits for a write of it.  A thread's own
+        ``watched`` keeps the object."""
         self.slow = 0
-        """Not 0: acquires must be asked, or threads told, before the next choice."""
+        """Not 0: gates must be asked, or threads told, before the next choice."""
         self.tells = False
         """Does a thread get control once to say that its acquire has to wait?"""
         self._trail = trail
-        self._gated: dict[int, list[SerialThread]] = {}
-        """The same for runnable threads whose acquire is possible."""
-        self._fresh: list[SerialThread] = []
-        """Those whose acquire has not been asked yet."""
+        self._gates: dict[Callable[[], bool], _Gate] = {}
+        self._by_key: dict[int, list[_Gate]] = {}
+        self._fresh: dict[_Gate, None] = {}
+        """Gates to be asked, whatever the steps were."""
         self._asked = 0
-        """The log position up to which the steps have been looked at for those in ``_gated``."""
+        """The log position up to which the steps have been looked at."""
         self._touched = 0
         self._told: list[SerialThread] = []
 
     def enable(self, thread: SerialThread) -> None:
         """*thread* can run."""
         thread.runnable = True
-        insort(self.threads, thread)
+        insort(self.threads, thread, key=_tid)
 
     def disable(self, thread: SerialThread) -> None:
         """It cannot."""
         thread.runnable = False
         self.threads.remove(thread)
 
-    # -- gates: acquires that are possible, or not
+    # -- gates
 
-    def gate(self, thread: SerialThread) -> None:
+    def gate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
         """A runnable thread has come to an acquire that it may have to wait for."""
-        self._fresh.append(thread)
-        for key in _keys(thread):
-            self._gated.setdefault(key, []).append(thread)
+        if not self._gates:  # steps before now concern nobody
+            self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
+        gate = self._gates.get(ready)
+        if gate is None:
+            gate = self._gates[ready] = _Gate(thread, ready)
+            for key in gate.keys:
+                self._by_key.setdefault(key, []).append(gate)
+        gate.threads.append(thread)
+        self._fresh[gate] = None
         self.slow += 1
 
-    def ungate(self, thread: SerialThread) -> None:
-        """It goes through, or has to wait."""
-        if thread in self._fresh:
-            self._fresh.remove(thread)
-        _drop(self._gated, thread)
+    def ungate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
+        """It goes through."""
+        gate = self._gates[ready]
+        gate.threads.remove(thread)
         self.slow -= 1
+        if not gate.threads:
+            del self._gates[ready]
+            self._fresh.pop(gate, None)
+            for key in gate.keys:
+                self._by_key[key].remove(gate)
+                if not self._by_key[key]:
+                    del self._by_key[key]
 
     def ask(self) -> None:
-        """Bar those whose acquire has become impossible by the steps since the last time."""
-        asked = set(self._fresh)
-        for key in self._changed() if self._gated else ():
-            asked.update(self._gated.get(key, ()))
+        """Shut the gates that have become impossible by the steps since the last time."""
+        asked = self._fresh
+        self._fresh = {}
+        for key in self._changed():
+            asked.update(dict.fromkeys(self._by_key.get(key, ())))
         self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
-        self._fresh.clear()
-        for thread in sorted(asked, key=attrgetter("tid")):
-            if thread.ready is not None and not thread.ready():
-                self._bar(thread)
+        told = len(self._told)
+        for gate in asked:
+            if (gate.open or any(s.runnable for s in gate.threads)) and not gate.ready():
+                self._shut(gate)
+        self._told[told:] = sorted(self._told[told:], key=_tid)
 
     def ask_all(self) -> None:
         """Somebody has done things that are no steps."""
-        self._asked = self._touched = 0
+        self._fresh.update(dict.fromkeys(self._gates.values()))
 
     def _changed(self) -> Iterator[int]:
         """The keys of all that was changed since the last time."""
         log, touches = self._trail.log, self._trail.touches
-        for op in log[self._asked :]:
-            if op[1] == AWAIT:
-                yield from (id(obj) for obj, _ in op[2])
-            elif type(op[2]) is Compound:
-                yield from (id(obj) for obj, _ in op[2].parts)
+        for at in range(self._asked, len(log)):
+            _, kind, obj, _ = log[at]
+            if kind == AWAIT:
+                yield from (id(one) for one, _ in obj)
+            elif type(obj) is Compound:
+                yield from (id(one) for one, _ in obj.parts)
             else:
-                yield id(op[2])
-                if is_token(op[2]):
-                    yield _TOKENS
-        for _, obj in touches[self._touched :]:
-            yield id(obj)
-            if is_token(obj):
-                yield _TOKENS
+                yield from _keys(obj)
+        for at in range(self._touched, len(touches)):
+            yield from _keys(touches[at][1])
 
-    def _bar(self, thread: SerialThread) -> None:
-        """The pending acquire is not possible: not runnable until its lock has been written.
+    def _shut(self, gate: _Gate) -> None:
+        """The acquires at *gate* are not possible: not runnable until their lock is written.
 
-        Where that is so for the first time the thread gets control to say it (``on_block``), on
-        its own stack; that is no step.
+        A thread that has to wait for the first time gets control to say it (``on_block``), on its
+        own stack; that is no step.
         """
-        self.disable(thread)
-        self.ungate(thread)
-        thread.watched = ((thread.op[2], ""),)
-        self.watch(thread)
-        if not thread.blocked and self.tells:
-            thread.blocked = thread.tell = True
-            self._told.append(thread)
-            self.slow += 1
+        gate.open = False
+        for thread in gate.threads:
+            if thread.runnable:
+                thread.runnable = False
+                self.slow -= 1
+                if not thread.blocked and self.tells:
+                    thread.blocked = thread.tell = True
+                    self._told.append(thread)
+                    self.slow += 1
+        self.threads[:] = [s for s in self.threads if s.runnable]
+
+    def _open(self, gate: _Gate) -> None:
+        """Their lock has been written: they may try, if it is still possible then."""
+        gate.open = True
+        self._fresh[gate] = None
+        for thread in gate.threads:
+            if not thread.runnable:
+                thread.runnable = True
+                self.slow += 1
+                self.threads.append(thread)
+        self.threads.sort(key=_tid)
 
     def to_tell(self) -> SerialThread | None:
         """Who is next to say that its acquire has to wait."""
@@ -125,26 +167,29 @@ class Runnable:
     # -- writes
 
     def watch(self, thread: SerialThread) -> None:
-        """A thread that cannot run waits for a write."""
-        for key in _keys(thread):
+        """A thread that cannot run waits for a write of what it has ``watched``."""
+        for key in {id(obj) for obj, _ in thread.watched}:
             self.watching.setdefault(key, []).append(thread)
 
     def wake(self, at: int, obj: object) -> None:
         """The step at log position *at* has written *obj*."""
-        waiting = list(self.watching.get(id(obj), ()))
-        if is_token(obj):
-            waiting += [s for s in self.watching.get(_TOKENS, ()) if s not in waiting]
+        if self._by_key:
+            for key in _keys(obj):
+                for gate in self._by_key.get(key, ()):
+                    if not gate.open:
+                        self._open(gate)
         op = self._trail.log[at] if at >= 0 else None
-        for thread in waiting:
-            if thread.ready is not None:
-                _drop(self.watching, thread)
-                self.gate(thread)
-            elif _looks_at(thread, op, obj):
-                _drop(self.watching, thread)
+        for thread in tuple(self.watching.get(id(obj), ())):
+            if _looks_at(thread, op, obj):
+                self._unwatch(thread)
                 thread.cause = at
-            else:
-                continue
-            self.enable(thread)
+                self.enable(thread)
+
+    def _unwatch(self, thread: SerialThread) -> None:
+        for key in {id(obj) for obj, _ in thread.watched}:
+            self.watching[key].remove(thread)
+            if not self.watching[key]:
+                del self.watching[key]
 
 
 def is_token(obj: object) -> bool:
@@ -152,20 +197,9 @@ def is_token(obj: object) -> bool:
     return getattr(obj, "kind", "") == "token"
 
 
+def _keys(obj: object) -> Iterable[int]:
+    return (id(obj), _TOKENS) if is_token(obj) else (id(obj),)
+
+
 def _looks_at(thread: SerialThread, op: Op | None, obj: object) -> bool:
     return any(o is obj and same_field(op, obj, f) for o, f in thread.watched)
-
-
-def _keys(thread: SerialThread) -> set[int]:
-    """What a wait depends on: an acquire that has tokens to have again, on all tokens."""
-    if thread.ready is None:
-        return {id(obj) for obj, _ in thread.watched}
-    key = id(thread.op[2])
-    return {key, _TOKENS} if thread.op[3] == HOLDING else {key}
-
-
-def _drop(waiting: dict[int, list[SerialThread]], thread: SerialThread) -> None:
-    for key in _keys(thread):
-        waiting[key].remove(thread)
-        if not waiting[key]:
-            del waiting[key]

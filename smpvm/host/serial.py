@@ -195,7 +195,7 @@ class SerialCarrier(Trail):
     def _wait_ready(self, me: SerialThread, ready: Callable[[], bool]) -> None:
         """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
         me.ready = ready
-        self._able.gate(me)
+        self._able.gate(me, ready)
         while True:
             nxt = self._pick(me)
             if nxt is not me:
@@ -208,7 +208,7 @@ class SerialCarrier(Trail):
                 self.on_block(me.td, lock, "shared" if kind == ACQUIRE_SHARED else "excl", 0)
                 if self.stopping:
                     raise Stopped
-        self._able.ungate(me)
+        self._able.ungate(me, ready)
         me.ready = None
         me.blocked = False
         self.gates.append(len(self.log))
@@ -363,8 +363,7 @@ class SerialCarrier(Trail):
             return
         at = len(self.log) - 1
         self.touches.append((at, obj))
-        if self._able.watching:
-            self._able.wake(at, obj)
+        self._able.wake(at, obj)
 
     def yield_(self) -> None:
         """A schedule point that touches nothing."""
