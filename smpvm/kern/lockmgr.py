@@ -5,16 +5,26 @@ One word holds the state, changed by compare-and-set as in the C; who waits slee
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
 from smpvm.kern.errno import EBUSY, ENOLCK
+from smpvm.kern.lockword import (
+    BUSY,
+    LKC_EXCL,
+    LKC_EXREQ,
+    LKC_MASK,
+    LKC_SHREQ,
+    LKC_UPGRANT,
+    LKC_UPREQ,
+    LockWord,
+    keeps_out,
+)
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
 if TYPE_CHECKING:
-    from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
 
 # Requests (sys/lock.h).
@@ -38,16 +48,6 @@ LK_TIMELOCK: Final = 0x2000000
 LK_PCATCH: Final = 0x4000000
 LK_EXTFLG_MASK: Final = 0x7000070
 
-# The state word.
-LKC_EXREQ: Final = 0x80000000
-LKC_SHREQ: Final = 0x40000000
-LKC_UPREQ: Final = 0x20000000
-LKC_EXCL: Final = 0x10000000
-LKC_UPGRANT: Final = 0x08000000
-LKC_MASK: Final = 0x03FFFFFF
-
-_BUSY: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
-"""What keeps a shared request out."""
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
@@ -64,46 +64,10 @@ class _Request:
         self.let_go = False  # the probe knows that the lock was given up
 
 
-class Lock:
+class Lock(LockWord):
     """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep."""
 
-    __slots__ = (
-        "_guard",
-        "canrecurse",
-        "cls",
-        "count",
-        "holder",
-        "k",
-        "name",
-        "seen",
-        "timo",
-        "wmesg",
-    )
-
-    kind = "lockmgr"
-
-    def __init__(
-        self,
-        k: Kernel,
-        cls: str,
-        name: str = "",
-        timo: int = 0,
-        canrecurse: bool = False,
-        wmesg: str = "",
-    ) -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
-        self.timo = timo
-        self.canrecurse = canrecurse
-        self.wmesg = wmesg or cls
-        self.count = 0  # lk_count
-        self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
-        self.seen: Any = None  # an observer's
-        self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"lock {self.cls} {self.name}" if self.name else f"lock {self.cls}"
+    __slots__ = ()
 
     # -- the call
 
@@ -138,7 +102,7 @@ class Lock:
         count = self.count
         if kind == LK_EXCLUSIVE:
             return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
-        return kind == LK_SHARED and not count & _BUSY and self._cas(count, count + 1)
+        return kind == LK_SHARED and not count & BUSY and self._cas(count, count + 1)
 
     def _want(self, td: Thread, kind: int) -> None:
         if (f := self.k.probe.lock_want) is not None:
@@ -146,8 +110,8 @@ class Lock:
 
     def _turn(self, r: _Request) -> int | None:
         """One turn of the C's retry loop: an error number, 0 when done, None to go again."""
-        if (p := self.k.point) is not None:
-            p(_point_kind(r), self)
+        if self.k.point is not None:
+            self._point(r)
         match r.type:
             case 0x1:
                 return self._shared(r)
@@ -164,25 +128,42 @@ class Lock:
             case _:
                 self.k.panic("lockmgr-request", f"unknown request {r.type}")
 
-    def _cas(self, old: int, new: int) -> bool:
-        with self._guard:
-            if self.count != old:
-                return False
-            self.count = new
-        if self.k.point is not None:
-            self.k.carrier.touched(self)
-        return True
+    def _point(self, r: _Request) -> None:
+        """Serial: the turn is one step, with the sleep or the wakeups that it comes to.
 
-    def _cas_holder(self, old: int, new: int, holder: Thread | None) -> bool:
-        """The compare-and-set together with the change of lk_lockholder that goes with it."""
-        with self._guard:
-            if self.count != old:
-                return False
-            self.count = new
-            self.holder = holder
-        if self.k.point is not None:
-            self.k.carrier.touched(self)
-        return True
+        A request that may just wait, for as long as it takes and with no token to give up, is the
+        acquire of a mutex: its step comes when nothing keeps it out.  Others find that they have
+        to sleep, which is a step; so is an exclusive request behind shared holders, because it
+        keeps new ones out.
+        """
+        td, point = r.td, self.k.point
+        assert point is not None
+        kind = _point_kind(r)
+        ready = self._gate(r) if kind in (ACQUIRE, ACQUIRE_SHARED) else None
+        if ready is None:
+            point(kind, self, HOLDING if td.toks and kind not in (TRY, RELEASE) else "")
+            return
+        if not ready():
+            td.contended[self.cls] += 1
+        td.waiting = self
+        point(kind, self, ready=ready)
+        td.waiting = None
+
+    def _gate(self, r: _Request) -> Callable[[], bool] | None:
+        """When it can be had; None for a request that does more than wait."""
+        if r.td.toks or self.holder is r.td or r.ext & (LK_PCATCH | LK_SLEEPFAIL):
+            return None
+        if r.ext & LK_TIMELOCK and self.timo:
+            return None
+        if r.type == LK_EXCLUSIVE:
+            return self.not_exclusive
+        if r.type == LK_SHARED:
+            return self.not_exclusive if keeps_out(r.td) == LKC_EXCL else self.shareable
+        return None
+
+    def _wakeup(self) -> None:
+        """Wake who sleeps on it, in the step that lets them try."""
+        self.k.sleep.wakeup(self, step=False)
 
     def _block(self, r: _Request) -> int:
         """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
@@ -195,7 +176,9 @@ class Lock:
                 f(r.td, self, _mode(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
-        error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td))
+        error = k.sleep.tsleep(
+            self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td), step=False
+        )
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
     def _recurse(self, r: _Request, count: int) -> int:
@@ -218,13 +201,13 @@ class Lock:
         Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
         """
         count = self.count
-        if not count & _keeps_out(r.td):
+        if not count & keeps_out(r.td):
             return 0 if self._cas(count, count + 1) else None
         if self.holder is r.td:
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if not self._cas(count, count | LKC_SHREQ):
             return None
         return self._block(r) or None
@@ -238,7 +221,7 @@ class Lock:
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if not self._cas(count, count | LKC_EXREQ):
             return None
         return self._block(r) or None
@@ -251,7 +234,7 @@ class Lock:
         if not self._cas_holder(count, count & ~(LKC_EXCL | LKC_SHREQ), None):
             return None
         if count & LKC_SHREQ:
-            self.k.sleep.wakeup(self)
+            self._wakeup()
         return 0
 
     def _upgrade(self, r: _Request) -> int | None:
@@ -270,7 +253,7 @@ class Lock:
             k.misuse("wrong-release", f"{r.td} upgrades {self} without holding it")
         if r.ext & LK_NOWAIT:
             return self._give_up(r)
-        k.sleep.tsleep_interlock(self)
+        k.sleep.tsleep_interlock(self, step=False)
         mine = LKC_EXREQ if count & LKC_UPREQ else LKC_UPREQ
         last = count & (LKC_UPREQ | LKC_MASK) == LKC_UPREQ | 1
         if last:  # the one who asked before us gets it
@@ -283,7 +266,7 @@ class Lock:
         self._forget(r.td)
         self._want(r.td, LK_EXCLUSIVE)
         if last:
-            k.sleep.wakeup(self)
+            self._wakeup()
         if error := self._block(r):
             return error
         r.type = LK_EXCLUSIVE if count & LKC_UPREQ else LK_WAITUPGRADE
@@ -301,7 +284,7 @@ class Lock:
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
             return 0 if self._cas_holder(count, count & ~LKC_UPGRANT, r.td) else None
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if self._cas(count, count) and (error := self._block(r)):
             self._undo_upreq(r)
             return error
@@ -326,7 +309,7 @@ class Lock:
                 new &= ~LKC_SHREQ
             if self._cas(count, new):
                 if count & LKC_EXCL or (not count & LKC_EXREQ and count & LKC_SHREQ):
-                    k.sleep.wakeup(self)
+                    self._wakeup()
                 return
 
     def _release(self, r: _Request) -> int | None:
@@ -354,7 +337,7 @@ class Lock:
                 wake = False
         self._forget(td)
         if wake:
-            k.sleep.wakeup(self)
+            self._wakeup()
         return 0
 
     def _told(self, r: _Request, mode: str) -> None:
@@ -398,7 +381,7 @@ class Lock:
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
         if kind == LK_SHARED:
-            return not count & _keeps_out(td)
+            return not count & keeps_out(td)
         return count == 0 or bool(count & LKC_UPGRANT)
 
     def lockstatus(self, td: Thread | None = None) -> int:
@@ -408,34 +391,13 @@ class Lock:
             return LK_EXCLUSIVE if td is None or self.holder is td else LK_EXCLOTHER
         return LK_SHARED if count & LKC_MASK else 0
 
-    def lockcount(self) -> int:
-        """lockcount (kern_lock.c:820): how many holds there are."""
-        return self.count & LKC_MASK
-
     def lockowned(self) -> bool:
         """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
         return self.held_by(self.k.curthread())
 
-    def held_by(self, td: Thread) -> bool:
-        """Does *td* hold it, in either mode?"""
-        return self in td.locks
-
-    def owners(self) -> list[Thread]:
-        """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
-        if (holder := self.holder) is not None:
-            return [holder]
-        if not self.count & LKC_MASK:
-            return []
-        return [td for td in self.k.live_threads() if self in td.locks]
-
 
 def _mode(kind: int) -> str:
     return "shared" if kind == LK_SHARED else "excl"
-
-
-def _keeps_out(td: Thread) -> int:
-    """The bits that keep a shared request of *td* out."""
-    return LKC_EXCL if td.flags & TDF_DEADLKTREAT else _BUSY
 
 
 def _point_kind(r: _Request) -> str:

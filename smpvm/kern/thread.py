@@ -10,6 +10,7 @@ from smpvm.host.carrier import Carried
 
 if TYPE_CHECKING:
     from smpvm.kern.lockmgr import Lock
+    from smpvm.kern.lockword import LockWord
     from smpvm.kern.proc import Proc
     from smpvm.kern.spinlock import Spinlock
     from smpvm.kern.token import Token, TokRef
@@ -86,7 +87,7 @@ class Thread(Carried):
         self.toks: list[TokRef] = []
         self.toks_dropped = False  # blocked: the references stay, the tokens are given up
         self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
-        self.waiting: Spinlock | Token | None = None  # what an acquire waits for (slow path)
+        self.waiting: Spinlock | Token | LockWord | None = None  # for an acquire
         self.sleeper: Sleeper | None = None  # the place on a sleep queue
         self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal ends; lwp_token
         self.wmesg = ""

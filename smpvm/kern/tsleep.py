@@ -95,14 +95,15 @@ class SleepQueue:
 
     # -- sleeping
 
-    def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
+    def tsleep_interlock(self, ident: Any, flags: int = 0, *, step: bool = True) -> None:
         """tsleep_interlock (kern_synch.c:379): go on *ident*'s queue without sleeping yet.
 
-        A thread is on one queue at a time.  Does not block; any lock may be held.
+        A thread is on one queue at a time.  Does not block; any lock may be held.  *step*, here
+        and below: it is a step of its own, and not part of the one that the caller has announced.
         """
         k = self.k
         td = k.curthread()
-        if (p := k.point) is not None:
+        if step and (p := k.point) is not None:
             p(SLEEP, ident, "interlock")
         with self._guard:
             self._enqueue(Sleeper(td, ident, flags))
@@ -116,6 +117,8 @@ class SleepQueue:
         wmesg: str,
         timo: int,
         cond: Callable[[], bool] | None = None,
+        *,
+        step: bool = True,
     ) -> int:
         """tsleep (kern_synch.c:436): sleep until wakeup(*ident*), *timo* ticks at most (0: no end).
 
@@ -131,7 +134,7 @@ class SleepQueue:
             k.panic("sleep-no-ident", wmesg)
         catch = flags & PCATCH and td.lwp_token is not None
         interlocked = flags & PINTERLOCKED
-        if (p := k.point) is not None and not (catch and interlocked):
+        if step and (p := k.point) is not None and not (catch and interlocked):
             p(
                 SLEEP, ident, HOLDING if td.toks else ""
             )  # before the queue changes: a wakeup may come before or after that
@@ -226,14 +229,16 @@ class SleepQueue:
 
     # -- waking
 
-    def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
+    def wakeup(
+        self, ident: Any, first: Callable[[], object] | None = None, *, step: bool = True
+    ) -> None:
         """wakeup (kern_synch.c:975): every sleeper on *ident*; not remembered for later ones.
 
         *first* is done in the same step, before anybody is woken.  Does not block; any lock may be
         held.
         """
         k = self.k
-        if (p := k.point) is not None:
+        if step and (p := k.point) is not None:
             p(WAKEUP, ident)
         if first is not None:
             first()

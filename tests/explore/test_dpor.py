@@ -269,3 +269,73 @@ def test_distinct_traces_are_classes_where_locks_are_shared(scenario):
 def test_what_is_cut_is_no_trace(toys):
     report = Search(toys.Livelock, SearchPlan(strategy="dpor", schedules=None)).run()
     assert len(report.traces) <= report.executions
+
+
+class Sections(Scenario):
+    """*n* threads, *m* critical sections each, of one lockmgr lock or of one spinlock."""
+
+    lockmgr = True
+    n = 2
+    m = 1
+
+    def setup(self):
+        self.l = self.lock("l") if self.lockmgr else self.spinlock("l")
+        for i in range(self.n):
+            self.thread(f"t{i}", self.sections)
+
+    def sections(self):
+        for _ in range(self.m):
+            self.l.lock()
+            self.l.unlock()
+
+
+@pytest.mark.parametrize(("n", "m", "classes"), [(2, 1, 2), (3, 1, 6), (2, 2, 6), (4, 1, 24)])
+@pytest.mark.parametrize("lockmgr", [True, False])
+def test_a_lockmgr_lock_has_the_classes_of_a_mutex(explored, lockmgr, n, m, classes):
+    found = explored(type("Case", (Sections,), {"lockmgr": lockmgr, "n": n, "m": m}), "dpor")
+    assert (found.n, len(found.classes)) == (classes, classes)
+
+
+class HoldingToken(Sections):
+    """One of them comes with a token in hand, which a wait gives up; the other sees that."""
+
+    def setup(self):
+        self.s = self.shared(gave=0)
+        self.l, self.t = self.lock("l"), self.token("t")
+        self.thread("a", self.with_token)
+        self.thread("b", self.without)
+
+    def with_token(self):
+        self.t.get()
+        self.l.lock()
+        self.l.unlock()
+        self.t.release()
+
+    def without(self):
+        self.l.lock()
+        if self.t.try_():
+            self.s.gave = self.s.gave + 1
+            self.t.release()
+        self.l.unlock()
+
+
+class ReadersAndWriter(Sections):
+    """One shares it twice, one wants it alone: who shares later waits behind it."""
+
+    def setup(self):
+        self.l = self.lock("l")
+        self.thread("r", lambda: (self.share(), self.share()))
+        self.thread("w", self.sections)
+
+    def share(self):
+        self.l.lock_shared()
+        self.l.unlock()
+
+
+@pytest.mark.parametrize("scenario", [HoldingToken, ReadersAndWriter])
+def test_waits_for_a_lockmgr_lock_against_brute_force(explored, scenario):
+    brute = explored(scenario, "all", 200_000)
+    dpor = explored(scenario, "dpor")
+    assert brute.claim
+    assert set(dpor.classes) == set(brute.classes)
+    assert dpor.n == len(dpor.classes)

@@ -13,10 +13,9 @@ from smpvm.kern.lockmgr import (
     LK_SLEEPFAIL,
     LK_TIMELOCK,
     LK_UPGRADE,
-    LKC_EXREQ,
-    LKC_UPREQ,
     Lock,
 )
+from smpvm.kern.lockword import LKC_EXREQ, LKC_UPREQ
 from smpvm.kern.thread import Misuse, Panic
 from smpvm.kern.token import Token
 

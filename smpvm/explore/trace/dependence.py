@@ -72,7 +72,7 @@ def meet(a: Op, b: Op) -> bool:
 
 def shares(kind: str, obj: Any) -> bool:
     """Is it an acquire that commutes with its like?"""
-    return kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr"
+    return kind == ACQUIRE_SHARED
 
 
 def parts(op: Op) -> tuple[Op, ...]:
