@@ -24,7 +24,7 @@ from smpvm.explore.strategy.base import SerialCarrier, SerialThread
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
 from smpvm.explore.workers import run_jobs
-from smpvm.host.carrier import Access
+from smpvm.host.carrier import Access, Peek
 from smpvm.host.serialthread import CLOCK
 from smpvm.host.switcher import have_greenlet
 from smpvm.interrupt import interrupts
@@ -237,9 +237,9 @@ def breaking(step: int) -> type[SerialCarrier]:
             super().point(kind, obj, field, ready)
             self._maybe_break()
 
-        def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
+        def access_points_of(self, kind: str, seen: Access | None, peek: Peek) -> Access:
             self._able.slow += 1  # each of them by way of ``point``
-            return super().access_points_of(kind, seen)
+            return super().access_points_of(kind, seen, peek)
 
         def _step(self, me: SerialThread) -> None:
             # A thread starts, wakes up, or looks again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from smpvm.host.carrier import Carried
 
@@ -49,6 +50,12 @@ class ScriptCarrier:
 
     def relax(self, *watched: object) -> None:
         raise Stuck(f"{self._current} spins on {', '.join(map(str, watched))}")
+
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        pass
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        pass
 
     def touched(self, obj: object) -> None:
         pass

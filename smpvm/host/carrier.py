@@ -35,6 +35,10 @@ Access = Callable[..., None]
 and the thread where it is known."""
 
 
+Peek = Callable[[Any, str], Any]
+"""Reads a shared field, and nobody hears of it."""
+
+
 class Compound(NamedTuple):
     """The operand of one step on fields of several objects."""
 
@@ -133,6 +137,13 @@ class Carrier(Protocol):
         runnable until an operation of another thread has written one of *watched* (``touched``).
         Raises ``Stopped``.
         """
+
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        """The caller is about to announce an atomic that makes ``op(value())`` of ``value()``;
+        where *op* returns None it stores nothing."""
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        """It is done, on *obj*, and found *old*: one that changes nothing was a read."""
 
     def touched(self, obj: object) -> None:
         """*obj* has been written: serial carriers let threads that relax on it look again."""

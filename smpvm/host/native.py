@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from smpvm.host.carrier import Carried, Stopped
 
@@ -153,6 +153,12 @@ class NativeCarrier:
         elif over > 0:
             time.sleep(0)
         seat.last_turn = time.monotonic_ns()
+
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        """Nobody asks."""
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        """Nobody asks."""
 
     def touched(self, obj: object) -> None:
         """Nobody is waiting for a note: spinners look for themselves."""

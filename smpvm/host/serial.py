@@ -14,9 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from smpvm.host.carrier import ACQUIRE_SHARED, WRITE, YIELD, Access, Carried, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, READ, WRITE, YIELD, Access, Carried, Peek, Stopped
 from smpvm.host.runnable import Runnable
-from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, TIMER, End, Op, Scheduler, SerialThread
+from smpvm.host.serialthread import (
+    AWAIT,
+    CLOCK,
+    RESUME,
+    TIMER,
+    Change,
+    End,
+    Op,
+    Scheduler,
+    SerialThread,
+    unchanged,
+)
 from smpvm.host.switcher import make_switcher
 from smpvm.host.trail import Trail
 from smpvm.host.virtualtime import VirtualTime
@@ -154,8 +165,10 @@ class SerialCarrier(Trail):
         if len(log) >= self._limit:
             self._over(me)
 
-    def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
+    def access_points_of(self, kind: str, seen: Access | None, peek: Peek) -> Access:
         """What is called before plain accesses of one kind: ``point``, then *seen*.
+
+        *peek* reads the field without being an access.
 
         The common case is laid out flat: there are very many accesses.
         """
@@ -188,7 +201,10 @@ class SerialCarrier(Trail):
             if seen is not None:
                 seen(obj, field, new, me.td)
             if writes and watching:
-                able.wake(len(log) - 1, obj)
+                if peek(obj, field) == new:
+                    self.idle.add(len(log) - 1)
+                else:
+                    able.wake(len(log) - 1, obj)
 
         return access
 
@@ -356,6 +372,23 @@ class SerialCarrier(Trail):
             self._switch(nxt)
         self._step(me)
         me.looked = len(self.log)
+
+    def updates(self, value: Callable[[], Any], op: Change) -> None:
+        """What the atomic that the thread is about to announce makes of a value."""
+        self._me.update = (value, op)
+
+    def updated(self, obj: object, old: Any, op: Change) -> None:
+        """The running step was that atomic; if it changed nothing, it is logged as a read."""
+        me = self._me
+        me.update = None
+        if self.inert:
+            return
+        at = len(self.log) - 1
+        self.updates_at[at] = (old, op)
+        if unchanged(old, op):
+            self.log[at] = (me.tid, READ, obj, self.log[at][3])
+        else:
+            self.touched(obj)
 
     def touched(self, obj: object) -> None:
         """The running step writes *obj*: threads that await it can run again."""

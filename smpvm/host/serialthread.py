@@ -41,6 +41,18 @@ A plain tuple, because one is made at every schedule point.  For AWAIT the objec
 """
 
 
+Change = Callable[[Any], Any]
+"""What an atomic makes of a value; None: it stores nothing."""
+Update = tuple[Callable[[], Any], Change]
+"""How to look at the value, and what is made of it."""
+
+
+def unchanged(old: Any, op: Change) -> bool:
+    """Does *op* leave the value *old* as it is?  Then it is a read."""
+    new = op(old)
+    return new is None or bool(new == old)
+
+
 class SerialThread:
     """What the serial carrier knows of one thread; this is what a scheduler chooses among."""
 
@@ -61,6 +73,7 @@ class SerialThread:
         "td",
         "tell",
         "tid",
+        "update",
         "watched",
     )
 
@@ -71,6 +84,8 @@ class SerialThread:
         """The operation that it does next."""
         self.ready: Callable[[], bool] | None = None
         self.runnable = False
+        self.update: Update | None = None
+        """What the pending operation, an atomic, makes of the value that it finds."""
         self.parked = False
         self.permit = False
         self.deadline: int | None = None
@@ -90,8 +105,13 @@ class SerialThread:
     def __str__(self) -> str:
         return self.td.name
 
-    def __lt__(self, other: SerialThread) -> bool:
-        return self.tid < other.tid
+    def reads_only(self) -> bool:
+        """Would the pending operation, an atomic, leave the value as it is now?"""
+        if self.update is None:
+            return False
+        value, op = self.update
+        old = value()
+        return unchanged(old, op)
 
 
 def _nowhere() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smpvm.host.carrier import WRITE
-from smpvm.host.serialthread import CLOCK, Op, SerialThread
+from smpvm.host.serialthread import CLOCK, Change, Op, SerialThread
 
 
 class Trail:
@@ -19,6 +19,10 @@ class Trail:
         steps of their own are in the log, and not here."""
         self.causes: dict[int, int] = {}
         """Log position of a step → that of the step that made it possible."""
+        self.updates_at: dict[int, tuple[Any, Change]] = {}
+        """Log position of an atomic → the value that it found, and what it makes of one."""
+        self.idle: set[int] = set()
+        """Log positions of plain writes that stored what was there, where anybody waited."""
         self.gates: list[int] = []
         """Log positions of acquires that waited until they were ready."""
 
@@ -52,7 +56,11 @@ class Trail:
         """The first step of another thread that wrote what *me* had looked at; -1 if none."""
         oldest = max(min(since.values()), 0)
         log = self.log
-        writes = [(at, log[at][2]) for at in range(oldest, len(log)) if log[at][1] == WRITE]
+        writes = [
+            (at, log[at][2])
+            for at in range(oldest, len(log))
+            if log[at][1] == WRITE and at not in self.idle
+        ]
         for at, obj in reversed(self.touches):
             if at < oldest:
                 break

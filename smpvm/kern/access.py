@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from smpvm.host.carrier import READ, WRITE
-from smpvm.kern.shared import Hook
+from smpvm.kern.shared import Hook, peek
 
 
 def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
@@ -18,7 +18,7 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
         return _no_points(carrier, seen)
     read, write = (None, None) if seen is None else (seen.read, seen.write)
     points = carrier.access_points_of
-    return Hook(points(READ, read), points(WRITE, write))
+    return Hook(points(READ, read, peek), points(WRITE, write, peek))
 
 
 def _no_points(carrier: Any, seen: Hook | None) -> Hook:
@@ -33,6 +33,7 @@ def _no_points(carrier: Any, seen: Hook | None) -> Hook:
         if not carrier.inert:
             if seen is not None:
                 seen.write(obj, field, new)
-            touched(obj)
+            if peek(obj, field) != new:
+                touched(obj)
 
     return Hook(read, write)

@@ -339,3 +339,87 @@ def test_waits_for_a_lockmgr_lock_against_brute_force(explored, scenario):
     assert brute.claim
     assert set(dpor.classes) == set(brute.classes)
     assert dpor.n == len(dpor.classes)
+
+
+class CasRot(Scenario):
+    """Each of *n* threads does one compare-and-set; most fail.  Published: 2,048 for 8."""
+
+    n = 5
+
+    def setup(self):
+        self.s = self.shared(x=0)
+        for i in range(self.n):
+            self.thread(f"t{i}", self.atomic.cmpset_int, self.s, "x", i, i + 1)
+
+
+class Sigma(Scenario):
+    """One starts *n* threads and counts them; each writes where the count is then.
+
+    Published: 945 traces for 5.
+    """
+
+    n = 4
+
+    def setup(self):
+        self.s = self.shared(index=0, **{f"x{i}": 0 for i in range(self.n)})
+        self.thread("main", self.main)
+
+    def main(self):
+        for i in range(self.n):
+            self.thread(f"t{i}", self.write)
+            if i < self.n - 1:
+                self.s.index = i + 1
+
+    def write(self):
+        setattr(self.s, f"x{self.s.index}", 1)
+
+
+class SwapLock(Scenario):
+    """*n* threads take a lock that they swap into, and spin."""
+
+    n = 2
+
+    def setup(self):
+        self.s = self.shared(lock=0)
+        for i in range(self.n):
+            self.thread(f"t{i}", self.section)
+
+    def section(self):
+        while self.atomic.swap_int(self.s, "lock", 1):
+            self.relax(self.s)
+        self.atomic.swap_int(self.s, "lock", 0)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "n", "classes"),
+    [(CasRot, 3, 5), (CasRot, 8, 2048), (Sigma, 4, 105), (Sigma, 5, 945), (SwapLock, 2, None)],
+)
+def test_an_atomic_that_changes_nothing_is_a_read(explored, scenario, n, classes):
+    case = type("Case", (scenario,), {"n": n})
+    found = explored(case, "dpor")
+    assert found.claim
+    assert found.strategy.blocked == 0
+    assert found.n == len(found.classes)
+    assert classes in (None, found.n)
+    if n < 4:
+        assert set(found.classes) == set(explored(case, "all").classes)
+
+
+def test_test_and_set_waiters_do_not_wake_each_other(explored):
+    assert explored(type("Case", (SwapLock,), {"n": 3}), "dpor", 5_000).claim
+
+
+def test_a_store_of_the_value_that_is_there_wakes_nobody(explored):
+    class Storing(SwapLock):
+        def setup(self):
+            self.s = self.shared(benign={"x": "on purpose", "go": "on purpose"}, x=0, go=0)
+            for name in "ab":
+                self.thread(name, self.spin)
+            self.thread("c", lambda: setattr(self.s, "go", 1))
+
+        def spin(self):
+            while not self.s.go:
+                self.s.x = 0
+                self.relax(self.s)
+
+    assert explored(Storing, "dpor", 5_000).claim

@@ -28,6 +28,7 @@ from smpvm.explore.strategy.base import (
 )
 from smpvm.explore.trace.dependence import gives_up, meet, same, writes
 from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, covers, touches
+from smpvm.host.carrier import ATOMIC, READ
 from smpvm.host.serialthread import AWAIT, RESUME, START, End
 from smpvm.text import plural
 
@@ -92,12 +93,16 @@ class Names:
 class State:
     """One state of the current execution: who could run, who sleeps, what is still to be tried."""
 
-    __slots__ = ("at", "chosen", "enabled", "sleep", "todo")
+    __slots__ = ("at", "chosen", "enabled", "reads", "sleep", "todo")
 
-    def __init__(self, at: int, enabled: list[int], sleep: set[int], todo: Branch) -> None:
+    def __init__(
+        self, at: int, enabled: list[int], reads: list[int], sleep: set[int], todo: Branch
+    ) -> None:
         self.at = at
         """The log position of the step chosen here."""
         self.enabled = enabled
+        self.reads = reads
+        """Whose next operation is an atomic that would change nothing here."""
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
@@ -178,7 +183,8 @@ class Dpor(Plain):
         enabled = [s.tid for s in runnable]
         frames = self._frames
         sleep = self._asleep(frames[-1]) if frames and frames[-1].sleep else set()
-        frame = State(len(self._carrier.log), enabled, sleep, self._subtree or Branch())
+        reads = [s.tid for s in runnable if s.update is not None and s.reads_only()]
+        frame = State(len(self._carrier.log), enabled, reads, sleep, self._subtree or Branch())
         frames.append(frame)
         self._subtree = None
         return frame
@@ -200,7 +206,7 @@ class Dpor(Plain):
             s.tid
             for s in carrier.threads
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
-            if not meet(s.op, done) and not touches(s.op, extra)
+            if not meet(_now(s), done) and not touches(s.op, extra)
             if not _drops(s, doer, done, extra)
             if not any(writes(s.op, obj, field) for obj, field in ended)
         }
@@ -248,7 +254,7 @@ class Dpor(Plain):
         gates = carrier_gates(carrier) | {n + i for i, (_, gated) in enumerate(left) if gated}
         pending = [op for op, _ in left]
         order = Order(
-            carrier.log, carrier.causes, carrier.touches, pending, gates, prefix=self._prefix
+            carrier.log, carrier.causes, carrier.touches, pending, gates, self._prefix, carrier
         )
         self._order = order
         self._names = Names(carrier)
@@ -277,6 +283,12 @@ class Dpor(Plain):
         v = order.not_after(race.first)
         if race.second not in v:
             v.append(race.second)
+        was, order.ops[race.second] = order.ops[race.second], order.turned(race)
+        self._try(order, frame, v, race)
+        order.ops[race.second] = was
+
+    def _try(self, order: Order, frame: State, v: list[int], race: Race) -> None:
+        """Run *v* from *frame* on, unless what was run there covers it."""
         tid = order.ops[race.second][0]
         if len(v) == 1 and tid not in frame.enabled:
             return
@@ -310,7 +322,7 @@ class Dpor(Plain):
         """What *tid* was about to do in the state of *frame*."""
         for at in range(frame.at, len(order.ops)):
             if order.ops[at][0] == tid:
-                return order.ops[at]
+                return order.asked(at, tid in frame.reads)
         return next((op for op, _ in self._carrier.left if op[0] == tid), None)
 
     def _backtrack(self) -> bool:
@@ -349,6 +361,12 @@ class Dpor(Plain):
                 "claimed, there may be more to find behind it"
             )
         return lines
+
+
+def _now(thread: SerialThread) -> Op:
+    """The pending operation, as it would be now."""
+    tid, kind, obj, field = thread.op
+    return (tid, READ, obj, field) if kind == ATOMIC and thread.reads_only() else thread.op
 
 
 def _drops(thread: SerialThread, doer: SerialThread, done: Op, extra: Sequence[Any]) -> bool:

@@ -29,6 +29,7 @@ from smpvm.explore.trace.dependence import (
 from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
+    ATOMIC,
     HOLDING,
     READ,
     RELEASE,
@@ -37,7 +38,8 @@ from smpvm.host.carrier import (
     Compound,
 )
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.serialthread import AWAIT, TIMER, Op
+from smpvm.host.serialthread import AWAIT, TIMER, Op, unchanged
+from smpvm.host.trail import Trail
 
 Clock = list[int]
 
@@ -78,10 +80,11 @@ class Order:
         pending: Sequence[Op] = (),
         gated: frozenset[int] = frozenset(),
         prefix: Prefix | None = None,
+        trail: Trail | None = None,
     ) -> None:
         """*pending* are operations that were never executed; *gated* the log positions (and
         positions past the log, for pending ones) of acquires that waited until they could be.
-        The log begins with *prefix*."""
+        The log begins with *prefix*.  *trail* knows what the atomics found."""
         self.n = len(log)
         self.ops: list[Op] = [*log, *pending]
         self.causes = causes
@@ -90,6 +93,8 @@ class Order:
         self.slot = {tid: i for i, tid in enumerate(tids)}
         self.extras: dict[int, list[Any]] = {}
         self._touches = touches
+        self._updates = {} if trail is None else trail.updates_at
+        self._idle = set() if trail is None else trail.idle
         for at, obj in touches:
             if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
@@ -272,6 +277,25 @@ class Order:
         """Does the pending operation *op* of another thread depend on step *a*?"""
         return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
 
+    def turned(self, race: Race) -> Op:
+        """What the second step of *race* is when it comes first: it finds another value then."""
+        op, first = self.ops[race.second], self.ops[race.first]
+        update = self._updates.get(race.second)
+        if update is None or first[1] == READ:
+            return op  # no atomic; or it finds the same
+        tid, _, obj, field = op
+        found = self._updates.get(race.first)
+        if found is not None and same(first[2], obj) and first[3] == field:
+            return (tid, READ if unchanged(found[0], update[1]) else ATOMIC, obj, field)
+        return (tid, ATOMIC, obj, field)
+
+    def asked(self, at: int, reads: bool) -> Op:
+        """Step *at* as it would be in a state in which, if an atomic, it *reads* only."""
+        tid, kind, obj, field = self.ops[at]
+        if kind != ATOMIC and at not in self._updates:
+            return self.ops[at]
+        return (tid, READ if reads else ATOMIC, obj, field)
+
     def not_after(self, a: int) -> list[int]:
         """The steps behind *a* in the log that do not happen after it."""
         slot = self.slot[self.ops[a][0]]
@@ -287,7 +311,11 @@ class Order:
         if not awaits:
             return []
         written = [(at, obj) for at, obj in self._touches if at >= 0]
-        written += [(at, op[2]) for at, op in enumerate(self.ops[: self.n]) if op[1] == WRITE]
+        written += [
+            (at, op[2])
+            for at, op in enumerate(self.ops[: self.n])
+            if op[1] == WRITE and at not in self._idle
+        ]
         by_thread: dict[int, list[tuple[int, Any]]] = {}
         for at, obj in sorted(written, key=itemgetter(0)):
             by_thread.setdefault(self.ops[at][0], []).append((at, obj))
