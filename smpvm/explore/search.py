@@ -18,8 +18,8 @@ from smpvm.explore.shrink import Budget, Shrinker
 from smpvm.explore.strategy.base import Step, Strategy, steps_of
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
-from smpvm.explore.trace.happens_before import trace_hash
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
+from smpvm.explore.trace.tracehash import trace_hash
 from smpvm.host.serialthread import End
 from smpvm.text import plural
 

@@ -9,7 +9,8 @@ from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.strategy.bounded import Bounded
 from smpvm.explore.strategy.dpor import Dpor
-from smpvm.explore.trace.happens_before import order_of, trace_hash
+from smpvm.explore.trace.happens_before import order_of
+from smpvm.explore.trace.tracehash import trace_hash
 from smpvm.kern.errno import EINTR
 from smpvm.kern.tsleep import PCATCH
 

@@ -26,8 +26,8 @@ from smpvm.explore.strategy.base import (
     Step,
     steps_of,
 )
-from smpvm.explore.trace.dependence import gives_up, meet, same, writes
-from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, covers, touches
+from smpvm.explore.trace.dependence import covers, gives_up, meet, same, writes
+from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, touches
 from smpvm.host.carrier import ATOMIC, READ
 from smpvm.host.serialthread import AWAIT, RESUME, START, End
 from smpvm.text import plural

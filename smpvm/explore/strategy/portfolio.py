@@ -53,14 +53,14 @@ def make_strategy(
         "pos": lambda: Pos(seed),
         "bounded": lambda: Bounded(2 if bound is None else bound),
         "all": lambda: Bounded(None),
-        "dpor": Dpor,
+        "dpor": Dpor if bound is None else lambda: Bounded(bound, reduced=True),
         "roundrobin": RoundRobin,
         "portfolio": lambda: Portfolio(seed, depth),
     }
     if name not in makers:
         raise ValueError(f"strategy {name!r}: unknown; known are {', '.join(makers)}")
     _see("depth", depth, 1, 10, name, ("pct", "portfolio"))
-    _see("bound", bound, 0, 100, name, ("bounded",))
+    _see("bound", bound, 0, 100, name, ("bounded", "dpor"))
     return makers[name]()
 
 

@@ -17,14 +17,13 @@ from operator import itemgetter
 from typing import Any
 
 from smpvm.explore.trace.dependence import (
-    IDENTITY,
     apart,
     conflict,
+    covers,
     is_acquire,
     named,
     parts,
     same,
-    shares,
 )
 from smpvm.host.carrier import (
     ACQUIRE,
@@ -364,87 +363,8 @@ def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
     return frozenset(carrier.gates)
 
 
-class _Place:
-    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
-    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
-
-    __slots__ = ("fields", "last", "since")
-
-    def __init__(self) -> None:
-        self.last = self.since = 0
-        self.fields: dict[str, list[int]] = {}
-
-    def whole(self, step: tuple[int, int]) -> int:
-        """A step on all of the object; returns its hash."""
-        one = hash((step, self.last, self.since))
-        self.last, self.since = one, 0
-        self.fields.clear()
-        return one
-
-    def part(self, step: tuple[int, int], field: str, read: bool) -> int:
-        """A step on one field; returns its hash."""
-        have = self.fields.get(field)
-        if have is None:
-            have = self.fields[field] = [self.last, 0]
-        if read:
-            one = hash((step, have[0]))
-            have[1] += one
-        else:
-            one = hash((step, have[0], have[1]))
-            have[0], have[1] = one, 0
-        self.since += one
-        return one
-
-
-def trace_hash(carrier: SerialCarrier) -> int:
-    """A number for the class of the trace: cheap, for counting how many were seen.
-
-    Each step is hashed with the latest steps that it depends on; the sum does not depend on the
-    order of the others.
-    """
-    places: dict[Any, _Place] = {}
-    counts: dict[int, int] = {}
-    extra: dict[int, list[Any]] = {}
-    log = carrier.log
-    for at, obj in carrier.touches:
-        if not covers(log[at], obj):
-            extra.setdefault(at, []).append(obj)
-    total = 0
-    for at, (tid, kind, obj, _) in enumerate(log):
-        counts[tid] = n = counts.get(tid, 0) + 1
-        if kind in (AWAIT, YIELD):
-            continue
-        for _, _, one, name in parts(log[at]) if type(obj) is Compound else (log[at],):
-            place = places.get(one)
-            if place is None:
-                place = places[one] = _Place()
-            if kind in IDENTITY:
-                name = "as identity"
-            elif name == HOLDING:
-                name = ""
-            reads = kind == READ or shares(kind, one)
-            if name or reads:
-                total += place.part((tid, n), name, reads)
-            else:
-                total += place.whole((tid, n))
-        if at in extra:
-            for other in extra[at]:
-                total += places.setdefault(other, _Place()).whole((tid, n))
-    return total & 0xFFFFFFFFFFFFFFFF
-
-
 def _join(a: Clock, b: Clock) -> Clock:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
-
-
-def covers(op: Op, obj: Any) -> bool:
-    """Is the write of *obj* in the step of *op* what *op* says already?"""
-    _, kind, one, _ = op
-    if kind in (AWAIT, READ):
-        return False
-    if type(one) is Compound:
-        return any(same(part[2], obj) for part in parts(op))
-    return same(one, obj)
 
 
 def _hides(before: Op, op: Op) -> bool:
