@@ -177,7 +177,8 @@ check_option = click.option(
     "--strategy",
     default="portfolio",
     show_default=True,
-    help="random, pct, pos, bounded, all, dpor, roundrobin, portfolio (the random ones in turn).",
+    help="random, pct, pos, surw, bounded, all, dpor, roundrobin, portfolio (DPOR and the random "
+    "ones in turn).",
 )
 @click.option("--schedules", type=click.IntRange(1), help="Executions, at most.")
 @click.option(
@@ -191,7 +192,9 @@ check_option = click.option(
     type=int,
     help="PCT: the depth of the bugs sought, 1 to 10 (3; in the portfolio 2 and 3).",
 )
-@click.option("--bound", type=int, help="bounded: preemptions, at most, 0 to 100 (2).")
+@click.option(
+    "--bound", type=int, help="bounded, dpor: preemptions, at most, 0 to 100 (bounded: 2)."
+)
 @click.option(
     "--granularity",
     type=click.Choice(["access", "sync"]),

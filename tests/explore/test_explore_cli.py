@@ -158,7 +158,7 @@ def test_workers_tell_how_far_they_are():
 
 
 def test_any_executor_will_do():
-    plan = SearchPlan(schedules=40, settings=Settings(digest=False))
+    plan = SearchPlan("random", schedules=40, settings=Settings(digest=False))
     with ThreadPoolExecutor(2) as executor:
         whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, executor)
     assert whole.executions == 40
@@ -228,7 +228,7 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--strategy", "dpor", "--bound", "1"], "bound=1: not for strategy 'dpor'"),
+        (["--strategy", "pos", "--bound", "1"], "bound=1: not for strategy 'pos'"),
         (["--strategy", "random", "--depth", "2"], "depth=2: not for strategy 'random'"),
         (["--strategy", "pct", "--depth", "11"], "depth=11: from 1 to 10"),
         (["--strategy", "bounded", "--bound", "-1"], "bound=-1: from 0 to 100"),
@@ -241,7 +241,7 @@ def test_options_that_would_do_nothing(capsys, argv, why):
 
 
 def test_depth_is_for_the_portfolio_too(capsys):
-    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "8", "--depth", "4")[1]
+    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "20", "--depth", "4")[1]
     assert out.count("d = 4") == 2
     assert "d = 2" not in out
 

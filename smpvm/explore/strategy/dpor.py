@@ -18,6 +18,7 @@ from itertools import zip_longest
 from typing import Any
 
 from smpvm.explore.strategy.base import (
+    Names,
     Op,
     Plain,
     Scheduler,
@@ -53,29 +54,18 @@ class Branch:
         """The operation that leads here."""
 
 
-class Names:
-    """The objects of one execution by class and name."""
+class Operations(Names):
+    """The operations of one execution by names."""
 
     def __init__(self, carrier: SerialCarrier) -> None:
+        super().__init__(carrier)
         self._log = carrier.log
-        self._td: Any = carrier.boot.td
-        self._keys: dict[Any, tuple[str, str]] = {}
         self._objects: dict[tuple[str, str], Any] | None = None
-
-    def _name(self, obj: Any) -> tuple[str, str]:
-        name = self._keys.get(obj)
-        if name is None:
-            self._td.quiet += 1
-            try:
-                name = self._keys[obj] = (type(obj).__name__, str(obj))
-            finally:
-                self._td.quiet -= 1
-        return name
 
     def key(self, op: Op) -> Key | None:
         """The operation by names; None for one on several objects."""
         _, kind, obj, field = op
-        return None if kind == AWAIT else (kind, *self._name(obj), field)
+        return None if kind == AWAIT else (kind, *self.name(obj), field)
 
     def op(self, tid: int, key: Key | None) -> Op | None:
         """The operation on this execution's object of that name; None if it has none, or two."""
@@ -84,8 +74,8 @@ class Names:
         if self._objects is None:
             self._objects = {}
             for _, kind, obj, _ in self._log:
-                if kind != AWAIT and not same(self._objects.setdefault(self._name(obj), obj), obj):
-                    self._objects[self._name(obj)] = _TWO
+                if kind != AWAIT and not same(self._objects.setdefault(self.name(obj), obj), obj):
+                    self._objects[self.name(obj)] = _TWO
         obj = self._objects.get(key[1:3], _TWO)
         return None if obj is _TWO else (tid, key[0], obj, key[3])
 
@@ -127,7 +117,7 @@ class Dpor(Plain):
         """Frames below this depth are replayed: their steps are those of the execution before."""
         self._prefix = Prefix()
         self._carrier: SerialCarrier
-        self._names: Names
+        self._names: Operations
         self._order: Order
         self._stopped = False
         self._exhausted = False
@@ -257,7 +247,7 @@ class Dpor(Plain):
             carrier.log, carrier.causes, carrier.touches, pending, gates, self._prefix, carrier
         )
         self._order = order
-        self._names = Names(carrier)
+        self._names = Operations(carrier)
         frames = {f.at: i for i, f in enumerate(self._frames)}
         for race in (*order.races, *order.other_causes()):
             self._reverse(order, race, frames)
