@@ -162,6 +162,13 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(1, 1_000_000_000),
+    default=200_000,
+    show_default=True,
+    help="Steps after which an execution must come to an end.",
+)
 check_option = click.option(
     "--check",
     "checks",
@@ -226,6 +233,7 @@ check_option = click.option(
     help="Mend a defect of the kernel (all: those of the scenario); see smpvm repairs.",
 )
 @check_option
+@limit_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Keep the findings there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def explore(**options: Any) -> int:
@@ -252,6 +260,7 @@ def explore(**options: Any) -> int:
 )
 @click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
 @check_option
+@limit_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def replay(**options: Any) -> int:
     """Run the schedule of a finding again, step for step."""

@@ -271,7 +271,12 @@ def _see(options: dict[str, Any]) -> None:
 
 
 def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
-    return run_schedule(Schedule.parse(blob), scenario=scenario, checks=plan.settings.checks)
+    return run_schedule(
+        Schedule.parse(blob),
+        scenario=scenario,
+        checks=plan.settings.checks,
+        limit=plan.settings.limit,
+    )
 
 
 def _again(scenario: Any, plan: SearchPlan, blob: str) -> Shown | None:

@@ -74,7 +74,7 @@ def _tell(report: SearchReport, checks: frozenset[str], echo: Callable[[str], No
         echo(line)
     for finding in report.findings:
         echo("")
-        _show(finding, checks, echo)
+        _show(finding, checks, options["limit"], echo)
         echo("")
 
 
@@ -102,6 +102,7 @@ def _campaign(
         bound=options["bound"],
         settings=Settings(
             granularity=options["granularity"],
+            limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
             repairs=tuple(repairs),
@@ -126,10 +127,12 @@ def _campaign(
     return Search(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
 
 
-def _show(finding: Finding, checks: frozenset[str], echo: Callable[[str], None]) -> None:
+def _show(
+    finding: Finding, checks: frozenset[str], limit: int, echo: Callable[[str], None]
+) -> None:
     """The last conflicting steps in lanes, then the finding."""
     if finding.schedule is not None:
-        shown = run_schedule(Schedule.parse(finding.schedule), checks=checks)
+        shown = run_schedule(Schedule.parse(finding.schedule), checks=checks, limit=limit)
         for line in shown.lanes(about=finding):
             echo("  " + line)
         echo("")
@@ -275,6 +278,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         carrier=options["carrier"],
         carrier_class=SerialCarrier if step is None else breaking(step),
         checks=checks_of(options["checks"]),
+        limit=options["limit"],
     )
     diverged = _why_diverged(schedule, shown.replay.diverged)
     found = sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
-from smpvm.host.serialthread import AWAIT, End
+from smpvm.host.serialthread import AWAIT, RESUME, End
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+from smpvm.text import plural
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Settings:
 
     granularity: str = "access"
     carrier: str = "auto"
-    limit: int = 20_000
+    limit: int = 200_000
     """Steps after which the fair suffix begins; a run twice as long is a livelock."""
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
@@ -196,6 +198,8 @@ class Execution:
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"
+        if carrier.stuck is End.LIVELOCK:
+            lines = [tireless(carrier), *lines]
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
         # Where endless threads are when the run is given up is chance.
         endless = carrier.stuck is End.LIVELOCK
@@ -255,6 +259,26 @@ def execute(
     outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
     strategy.done(outcome.carrier)
     return outcome
+
+
+def tireless(carrier: SerialCarrier) -> str:
+    """Of an execution that was too long: who kept on, and what to do about it."""
+    steps: Counter[str] = Counter()
+    waited = {at for at, op in enumerate(carrier.log) if op[1] in (AWAIT, RESUME)}
+    names = {s.tid: s.td.name for s in carrier.threads}
+    for at in range(len(carrier.log) - 1, -1, -1):
+        tid = carrier.log[at][0]
+        if at in waited:
+            names.pop(tid, None)
+        elif tid in names:
+            steps[names[tid]] += 1
+    if not steps:
+        return f"{plural(len(carrier.log), 'step')}, and no end"
+    name, n = steps.most_common(1)[0]
+    return (
+        f"{name} took {plural(n, 'step')} without waiting for anything: a loop that waits for "
+        "others must say so, relax(what it read); one that is just long needs a higher --limit"
+    )
 
 
 def first_line(why: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
-from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
+from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
 from smpvm.explore.registry import spec_of
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.shrink import Budget, Shrinker
@@ -206,6 +206,8 @@ class Search:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+            if report.limited:
+                report.proven = ""  # what was cut proves nothing
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -214,8 +216,6 @@ class Search:
                 )
             report.seconds = time.perf_counter() - began
             report.notes[:0] = strategy.notes()
-            if report.limited:
-                report.proven = ""
             report.digest = hasher.hexdigest()
             until = None if plan.seconds is None else time.perf_counter() + plan.seconds
 
@@ -258,6 +258,8 @@ class Search:
         report.points += outcome.steps
         if outcome.stuck is End.LIMIT:
             report.limited += 1
+            if report.limited == 1:
+                report.notes.append(f"given up: {tireless(outcome.carrier)}")
         if outcome.stuck is End.CUT:
             report.cut += 1
         else:
@@ -315,6 +317,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
     finding.command = shlex.join(
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
+        + ([] if settings.limit == Settings.limit else ["--limit", str(settings.limit)])
         + ["--schedule", finding.schedule]
     )
     return finding

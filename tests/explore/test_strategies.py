@@ -369,3 +369,58 @@ def test_numbers_of_the_portfolio_mean_the_same_in_every_piece(toys):
 
     whole = digests(0)
     assert all(whole[n] == digest for n, digest in digests(13).items())
+
+
+class LongRun(Scenario):
+    """Two threads that are long at it, each with a field of its own, and end."""
+
+    def setup(self):
+        self.s = self.shared(a=0, b=0)
+        for field in "ab":
+            self.thread(field, self.run, field)
+
+    def run(self, field):
+        for i in range(25_000):
+            setattr(self.s, field, i)
+
+
+class SpinFirst(Scenario):
+    """One spins on a flag, and does not say so (relax)."""
+
+    def setup(self):
+        self.s = self.shared(benign={"flag": "the point"}, data=0, flag=0)
+        self.thread("reader", self.reader)
+        self.thread("writer", self.writer)
+
+    def reader(self):
+        while not self.s.flag:
+            pass
+        assert self.s.data == 1, "flag before data"
+
+    def writer(self):
+        self.s.flag = 1
+        self.s.data = 1
+
+
+@pytest.mark.parametrize(("strategy", "n"), [("random", 1), ("dpor", None), ("portfolio", 1)])
+def test_a_program_that_takes_long_and_ends_is_no_livelock(strategy, n):
+    report = Search(LongRun, SearchPlan(strategy, schedules=n)).run()
+    assert (report.findings, report.limited) == ([], 0)
+
+
+def test_who_spins_and_does_not_say_so_lets_others_run():
+    report = Search(SpinFirst, SearchPlan("dpor", schedules=20, stop_on_first=True)).run()
+    assert {f.kind for f in report.findings} <= {"race", "assertion"}
+    assert report.findings
+    assert not any("something else decides" in note for note in report.notes)
+
+
+def test_what_was_cut_proves_nothing_accuses_nobody_and_says_who():
+    class Alone(SpinFirst):
+        def writer(self):
+            self.s.data = 1
+
+    report = Search(Alone, SearchPlan("dpor", schedules=None, settings=Settings(limit=500))).run()
+    assert (report.verdict, report.findings) == ("inconclusive", [])
+    assert any("reader took 500 steps without waiting" in n and "relax" in n for n in report.notes)
+    assert not any("something else decides" in note for note in report.notes)

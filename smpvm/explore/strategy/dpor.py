@@ -30,11 +30,14 @@ from smpvm.explore.strategy.base import (
 from smpvm.explore.trace.dependence import covers, gives_up, meet, same, writes
 from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, touches
 from smpvm.host.carrier import ATOMIC, READ
-from smpvm.host.serialthread import AWAIT, RESUME, START, End
+from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, START, End
 from smpvm.text import plural
 
 _GATES = (AWAIT, RESUME, START)
 
+
+PATIENCE = 2_000
+"""Steps in a row of one thread, after which another goes on."""
 
 _TWO = object()
 """Stands for objects that have one name."""
@@ -113,6 +116,9 @@ class Dpor(Plain):
         """Executions that a failure ended: what the others would have done then is not known."""
         self._frames: list[State] = []
         self._depth = 0
+        self._streak = 0
+        """How many steps the thread of the last step has taken in a row."""
+        self._last = CLOCK
         self._fixed = 0
         """Frames below this depth are replayed: their steps are those of the execution before."""
         self._prefix = Prefix()
@@ -132,7 +138,8 @@ class Dpor(Plain):
         if n > 0 and not self._backtrack():
             self._exhausted = True
             return None
-        self._depth = 0
+        self._depth = self._streak = 0
+        self._last = CLOCK
         self._stopped = False
         return self
 
@@ -144,6 +151,11 @@ class Dpor(Plain):
     ) -> SerialThread | None:
         depth = self._depth
         self._depth = depth + 1
+        if depth and self._frames[depth - 1].chosen == self._last:
+            self._streak += 1
+        else:
+            self._streak = 0
+        self._last = self._frames[depth - 1].chosen if depth else CLOCK
         if depth < self._fixed:
             frame = self._frames[depth]
             if frame.at == len(self._carrier.log):
@@ -216,7 +228,12 @@ class Dpor(Plain):
         awake = [s for s in runnable if s.tid not in frame.sleep] if frame.sleep else runnable
         if not awake:
             return None
-        return current if current is not None and current in awake else awake[0]
+        if current is None or current not in awake:
+            return awake[0]
+        if self._streak > PATIENCE and len(awake) > 1:  # it may wait for the others, in a spin
+            self._streak = 0
+            return next((s for s in awake if s.tid > current.tid), awake[0])
+        return current
 
     def _try_all(self, frame: State) -> None:
         """What the wakeup tree asks for is not possible here: so try everybody, and miss nothing.
