@@ -55,7 +55,7 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             for finding in report.findings:
                 log.replace(finding)
             if not options["as_json"]:
-                _tell(report, checks_of(options["checks"]), echo)
+                _tell(report, checks_of(options["checks"]), options["limit"], echo)
             if asked.is_set() or (report.findings and options["stop_on_first"]):
                 break
     log.finish()
@@ -69,12 +69,14 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
 
 
-def _tell(report: SearchReport, checks: frozenset[str], echo: Callable[[str], None]) -> None:
+def _tell(
+    report: SearchReport, checks: frozenset[str], limit: int, echo: Callable[[str], None]
+) -> None:
     for line in report.lines():
         echo(line)
     for finding in report.findings:
         echo("")
-        _show(finding, checks, options["limit"], echo)
+        _show(finding, checks, limit, echo)
         echo("")
 
 
