@@ -1,8 +1,7 @@
 """Tiny kernels under the checkers, and a list of frames that a finding shows."""
 
-import time
-
 import pytest
+from waiting import until
 
 from smpvm.check.finding import FindingLog
 from smpvm.check.suite import CHECKS, CheckSuite
@@ -43,11 +42,7 @@ class Watched:
         assert left == [], [str(td) for td in left]
         assert not self.k.errors, self.k.errors
 
-    def until(self, cond, timeout=10.0):
-        deadline = time.monotonic() + timeout
-        while not cond():
-            assert time.monotonic() < deadline, "the awaited condition did not come true"
-            time.sleep(0.0005)
+    until = staticmethod(until)
 
     @property
     def findings(self):
