@@ -6,8 +6,8 @@ FILE is a JSON list of mutants: ``id``, ``class``, ``file``, ``old`` and ``new``
 pairs), ``equivalent`` (judged harmless: it must not be noticed).  Where ``file`` has moved, the one
 file that has every old text is taken.  Each mutant is applied to a scratch copy of smpvm/.  Then
 the built-in suite explores it with all repairs for N seconds, all scenarios briefly first, then in
-turn for longer; with --fuzz generated programs get as long; what is still unnoticed goes through the
-profiles of stress.  The first finding ends the mutant.
+turn for longer; with --fuzz generated programs get as long; what is still unnoticed goes through
+the profiles of stress.  The first finding ends the mutant.
 """
 
 from __future__ import annotations
