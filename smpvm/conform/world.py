@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.conform.env import Env
 from smpvm.kern.clock import Clock
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK
 from smpvm.kern.lwkt import Sched
 from smpvm.kern.proc import SZOMB, Proc, Procs
 from smpvm.kern.token import Token

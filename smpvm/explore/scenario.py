@@ -36,7 +36,8 @@ from typing import Any, ClassVar, Protocol
 
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.thread import Thread

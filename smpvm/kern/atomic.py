@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from smpvm.host.carrier import ATOMIC
+from smpvm.kern.cname import c
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -23,21 +24,25 @@ class Atomics:
     def __init__(self) -> None:
         self._locks = tuple(threading.Lock() for _ in range(64))
 
+    @c("atomic_set_int", "atomic.h:128")
     def set_int(self, obj: Any, field: str, bits: int) -> None:
         """atomic_set_int: or *bits* in."""
         with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) | bits)
 
+    @c("atomic_clear_int", "atomic.h:129")
     def clear_int(self, obj: Any, field: str, bits: int) -> None:
         """atomic_clear_int: and *bits* out."""
         with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) & ~bits)
 
+    @c("atomic_add_int", "atomic.h:130")
     def add_int(self, obj: Any, field: str, n: int) -> None:
         """atomic_add_int."""
         with self._locks[hash(obj) & 63]:
             setattr(obj, field, getattr(obj, field) + n)
 
+    @c("atomic_fetchadd_int", "atomic.h:499-507")
     def fetchadd_int(self, obj: Any, field: str, n: int) -> int:
         """atomic_fetchadd_int: returns the value before the addition."""
         with self._locks[hash(obj) & 63]:
@@ -45,6 +50,7 @@ class Atomics:
             setattr(obj, field, old + n)
             return old
 
+    @c("atomic_cmpset_int", "atomic.h:471-481")
     def cmpset_int(self, obj: Any, field: str, old: int, new: int) -> bool:
         """atomic_cmpset_int: store *new* if the field is *old*; returns whether it did."""
         with self._locks[hash(obj) & 63]:
@@ -53,6 +59,7 @@ class Atomics:
             setattr(obj, field, new)
             return True
 
+    @c("atomic_swap_int", "atomic.h:199-205")
     def swap_int(self, obj: Any, field: str, new: int) -> int:
         """atomic_swap_int: store *new*, return what was there."""
         with self._locks[hash(obj) & 63]:
@@ -99,22 +106,28 @@ class ProbedAtomics(Atomics):
             k.carrier.touched(obj)
         return old
 
+    @c("atomic_set_int", "atomic.h:128")
     def set_int(self, obj: Any, field: str, bits: int) -> None:
         self._rmw(obj, field, lambda v: v | bits)
 
+    @c("atomic_clear_int", "atomic.h:129")
     def clear_int(self, obj: Any, field: str, bits: int) -> None:
         self._rmw(obj, field, lambda v: v & ~bits)
 
+    @c("atomic_add_int", "atomic.h:130")
     def add_int(self, obj: Any, field: str, n: int) -> None:
         self._rmw(obj, field, lambda v: v + n)
 
+    @c("atomic_fetchadd_int", "atomic.h:499-507")
     def fetchadd_int(self, obj: Any, field: str, n: int) -> int:
         old: int = self._rmw(obj, field, lambda v: v + n)
         return old
 
+    @c("atomic_cmpset_int", "atomic.h:471-481")
     def cmpset_int(self, obj: Any, field: str, old: int, new: int) -> bool:
         return bool(self._rmw(obj, field, lambda v: new if v == old else None) == old)
 
+    @c("atomic_swap_int", "atomic.h:199-205")
     def swap_int(self, obj: Any, field: str, new: int) -> int:
         old: int = self._rmw(obj, field, lambda v: new)
         return old

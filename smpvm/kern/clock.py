@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import own
+
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
 
@@ -21,16 +23,19 @@ class Clock:
         self.start = start
         self.uptime_start = 0
 
+    @own
     def set(self, ticks: int, time_uptime: int) -> None:
         """Let the time go on from these values (a machine loaded from a saved state)."""
         now = self.k.carrier.ticks()
         self.start = ticks - now
         self.uptime_start = time_uptime - now // self.k.hz
 
+    @own
     def ticks(self) -> int:
         """The variable ``ticks``: hz of them a second, an i32 that wraps."""
         return i32(self.start + self.k.carrier.ticks())
 
+    @own
     def time_uptime(self) -> int:
         """The variable ``time_uptime``: seconds since boot."""
         return self.uptime_start + self.k.carrier.ticks() // self.k.hz

@@ -16,6 +16,7 @@ from smpvm.host.carrier import Carrier, Stopped
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.lwkt import Sched
 from smpvm.kern.probe import Probe, Probes
 from smpvm.kern.proc import Procs
@@ -105,6 +106,7 @@ class Kernel:
         for observer in self.probe.observers:
             observer.attach(self)
 
+    @own
     def forget(self) -> None:
         """The machine has run, and nobody will ask it any more: its parts let go of each other.
 
@@ -117,6 +119,7 @@ class Kernel:
 
     # -- threads
 
+    @own
     def make_thread(
         self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0
     ) -> Thread:
@@ -127,18 +130,22 @@ class Kernel:
             self.threads.append(td)
         return td
 
+    @c("lwkt_create", "lwkt_thread.c:1558-1586")
+    @c("kthread_create", "kern_kthread.c:80-92")
     def spawn(self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0) -> Thread:
         """Make a thread and start it (lwkt_create, kthread_create)."""
         td = self.make_thread(name, main, role=role, cpu=cpu)
         self.start(td)
         return td
 
+    @own
     def start(self, td: Thread) -> None:
         """Start a thread made by ``make_thread``."""
         if (f := self.probe.thread_spawn) is not None:
             f(self.curthread(), td)
         self.carrier.spawn(td)
 
+    @own
     def join(self, td: Thread) -> None:
         """SleepQueue until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
         # Looked at behind the interlock only: that step and the wakeup of the end are of one
@@ -151,6 +158,7 @@ class Kernel:
         if (f := self.probe.thread_join) is not None:
             f(self.curthread(), td)
 
+    @own
     def live_threads(self) -> list[Thread]:
         """The threads that have not ended, oldest first; from any host thread."""
         with self._guard:
@@ -177,6 +185,7 @@ class Kernel:
                 f(td)
             self._retire(td)
 
+    @own
     def panicked(self, td: Thread, panic: Panic) -> None:
         """*td* ends by *panic*: tell ``on_panic`` if it is the first, and stop the machine."""
         with self._guard:
@@ -194,6 +203,7 @@ class Kernel:
             self.on_error(td, error)
         self.carrier.stop()
 
+    @own
     def check(self) -> None:
         """Raise the first error or Panic that ended a thread, if there was one."""
         for _, error in [*self.errors, *self.panics]:
@@ -217,20 +227,24 @@ class Kernel:
                 total.update(getattr(td, name).copy())
             return total
 
+    @own
     def counts(self) -> Counter[str]:
         """gd_cnt summed over all threads, ended ones too: exact at rest, else an instant's view."""
         return self._total(0, "cnt")
 
+    @own
     def lock_acquires(self) -> Counter[str]:
         """Acquisitions by lock class."""
         return self._total(1, "acquired")
 
+    @own
     def lock_contention(self) -> Counter[str]:
         """Acquisitions that had to wait, and tries that failed, by lock class."""
         return self._total(2, "contended")
 
     # -- objects
 
+    @own
     def next_id(self, kind: str) -> int:
         """A number for a new object of *kind*: stable from run to run, unlike id().
 
@@ -247,12 +261,14 @@ class Kernel:
         thousands, rest = divmod(next(self._ids.setdefault(f"{kind} {td.tid}", count())), 1000)
         return (thousands * 1000 + td.tid) * 1000 + rest
 
+    @own
     def reserve_ids(self, kind: str, first: int) -> None:
         """Objects of *kind* are numbered from *first* on at least (a loaded state has some)."""
         with self._guard:
             now = next(self._ids.get(kind, count()))
             self._ids[kind] = count(max(now, first))
 
+    @own
     def new(self, cls: type[T], *args: Any, **kwargs: Any) -> T:
         """An instance of a class with shared fields: bare, or instrumented when watched."""
         if self._hook is None:
@@ -297,6 +313,7 @@ class Kernel:
         return Hook(read, write)
 
     @contextmanager
+    @own
     def quietly(self) -> Iterator[None]:
         """Reads inside are a checker's: no schedule points, no race checks."""
         td = self.curthread()
@@ -311,18 +328,23 @@ class Kernel:
 
     # -- trouble
 
+    @c("panic", "kern_shutdown.c:715-854")
+    @holds("", "does not return")
     def panic(self, code: str, message: str = "", kind: str = "panic") -> NoReturn:
         """Stop as the kernel would: tells the probe, then raises ``Panic``."""
         if (f := self.probe.panic) is not None:
             f(self.curthread(), code, message)
         raise Panic(code, message, kind)
 
+    @own
     def misuse(self, code: str, message: str = "") -> NoReturn:
         """A primitive was used against its contract: like ``panic``, raises ``Misuse``."""
         if (f := self.probe.panic) is not None:
             f(self.curthread(), code, message)
         raise Misuse(code, message)
 
+    @c("KASSERT", "systm.h:103-104")
+    @c("KKASSERT", "systm.h:105-108")
     def kassert(self, ok: object, code: str, message: str = "") -> None:
         """KASSERT / KKASSERT, with the INVARIANTS of the stock kernel configuration."""
         if not ok:

@@ -8,8 +8,35 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EBUSY, ENOLCK
+from smpvm.kern.lockreq import (
+    KEEPS_OUT,
+    LK_CANRECURSE,
+    LK_EXCLOTHER,
+    LK_EXCLUPGRADE,
+    LK_EXCLUSIVE,
+    LK_EXTFLG_MASK,
+    LK_NOWAIT,
+    LK_PCATCH,
+    LK_RELEASE,
+    LK_SHARED,
+    LK_SLEEPFAIL,
+    LK_TIMELOCK,
+    LK_TYPE_MASK,
+    LK_UPGRADE,
+    LK_WAITUPGRADE,
+    LKC_EXCL,
+    LKC_EXREQ,
+    LKC_MASK,
+    LKC_SHREQ,
+    LKC_UPGRANT,
+    LKC_UPREQ,
+    Request,
+    keeps_out,
+    mode_of,
+    point_kind,
+)
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
@@ -17,51 +44,7 @@ if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
 
-# Requests (sys/lock.h).
-LK_SHARED: Final = 0x1
-LK_EXCLUSIVE: Final = 0x2
-LK_UPGRADE: Final = 0x3
-LK_EXCLUPGRADE: Final = 0x4
-LK_DOWNGRADE: Final = 0x5
-LK_RELEASE: Final = 0x6
-LK_WAITUPGRADE: Final = 0x7
-LK_EXCLOTHER: Final = 0x8
-"""Only an answer of lockstatus: somebody else holds it exclusively."""
-LK_TYPE_MASK: Final = 0xF
-
-LK_NOWAIT: Final = 0x10
-LK_SLEEPFAIL: Final = 0x20
-LK_CANRECURSE: Final = 0x40
-LK_FAILRECLAIM: Final = 0x10000
-LK_RETRY: Final = 0x20000
-LK_TIMELOCK: Final = 0x2000000
-LK_PCATCH: Final = 0x4000000
-LK_EXTFLG_MASK: Final = 0x7000070
-
-# The state word.
-LKC_EXREQ: Final = 0x80000000
-LKC_SHREQ: Final = 0x40000000
-LKC_UPREQ: Final = 0x20000000
-LKC_EXCL: Final = 0x10000000
-LKC_UPGRANT: Final = 0x08000000
-LKC_MASK: Final = 0x03FFFFFF
-
-_BUSY: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
-"""What keeps a shared request out."""
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
-
-
-class _Request:
-    """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
-
-    __slots__ = ("blocked", "ext", "let_go", "td", "type")
-
-    def __init__(self, td: Thread, kind: int, ext: int) -> None:
-        self.td = td
-        self.type = kind
-        self.ext = ext
-        self.blocked = False
-        self.let_go = False  # the probe knows that the lock was given up
 
 
 class Lock:
@@ -82,6 +65,7 @@ class Lock:
 
     kind = "lockmgr"
 
+    @c("lockinit", "kern_lock.c:741-749")
     def __init__(
         self,
         k: Kernel,
@@ -107,6 +91,11 @@ class Lock:
 
     # -- the call
 
+    @c("lockmgr", "kern_lock.c:83-655", blocks=True)
+    @holds(
+        "as the request wants; no spinlock unless NOWAIT, RELEASE or DOWNGRADE",
+        "as the request says",
+    )
     def lockmgr(self, flags: int) -> int:
         """lockmgr (kern_lock.c:85-655): set, change or release the lock.
 
@@ -123,7 +112,7 @@ class Lock:
             k.misuse("sleep-with-spinlock", f"{td} locks {self} with {td.spins[-1]} held")
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
-        r = _Request(td, kind, ext)
+        r = Request(td, kind, ext)
         error = 0
         if k.point is not None or not self._quick(td, kind):
             while (turn := self._turn(r)) is None:
@@ -133,21 +122,25 @@ class Lock:
             self._report(r, kind, error)
         return error
 
+    @c("lockmgr", "kern_lock.c:141-148,234-242", part=True)
+    @holds("", "on True the lock held")
     def _quick(self, td: Thread, kind: int) -> bool:
         """The critical paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
         count = self.count
         if kind == LK_EXCLUSIVE:
             return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
-        return kind == LK_SHARED and not count & _BUSY and self._cas(count, count + 1)
+        return kind == LK_SHARED and not count & KEEPS_OUT and self._cas(count, count + 1)
 
     def _want(self, td: Thread, kind: int) -> None:
         if (f := self.k.probe.lock_want) is not None:
-            f(td, self, _mode(kind))
+            f(td, self, mode_of(kind))
 
-    def _turn(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:132-653", part=True, blocks=True)
+    @holds("as the request wants", "as the request says")
+    def _turn(self, r: Request) -> int | None:
         """One turn of the C's retry loop: an error number, 0 when done, None to go again."""
         if (p := self.k.point) is not None:
-            p(_point_kind(r), self)
+            p(point_kind(r), self)
         match r.type:
             case 0x1:
                 return self._shared(r)
@@ -184,7 +177,9 @@ class Lock:
             self.k.carrier.touched(self)
         return True
 
-    def _block(self, r: _Request) -> int:
+    @c("lockmgr", "kern_lock.c:204-217", part=True, blocks=True)
+    @holds("tsleep_interlock called; no spinlock", "")
+    def _block(self, r: Request) -> int:
         """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
         k = self.k
         timo = self.timo if r.ext & LK_TIMELOCK else 0
@@ -192,13 +187,15 @@ class Lock:
             r.blocked = True
             r.td.contended[self.cls] += 1
             if (f := k.probe.lock_block) is not None:
-                f(r.td, self, _mode(r.type), timo)
+                f(r.td, self, mode_of(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
         error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td))
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
-    def _recurse(self, r: _Request, count: int) -> int:
+    @c("lockmgr", "kern_lock.c:160-172,247-259", part=True)
+    @holds("the lock, exclusively", "once more")
+    def _recurse(self, r: Request, count: int) -> int:
         """The caller holds it exclusively and asks again."""
         k = self.k
         k.kassert(count & LKC_EXCL, "lockmgr-holder")
@@ -212,13 +209,15 @@ class Lock:
 
     # -- one method for each request
 
-    def _shared(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:137-228", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock shared")
+    def _shared(self, r: Request) -> int | None:
         """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
 
         Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
         """
         count = self.count
-        if not count & _keeps_out(r.td):
+        if not count & keeps_out(r.td):
             return 0 if self._cas(count, count + 1) else None
         if self.holder is r.td:
             return self._recurse(r, count)
@@ -229,7 +228,9 @@ class Lock:
             return None
         return self._block(r) or None
 
-    def _exclusive(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:230-304", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock exclusively")
+    def _exclusive(self, r: Request) -> int | None:
         """LK_EXCLUSIVE (kern_lock.c:230-304)."""
         count = self.count
         if count == 0:
@@ -243,7 +244,9 @@ class Lock:
             return None
         return self._block(r) or None
 
-    def _downgrade(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:306-340", part=True)
+    @holds("the lock, exclusively, once", "the lock shared")
+    def _downgrade(self, r: Request) -> int | None:
         """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared, waking shared requests."""
         count = self.count
         if self.holder is not r.td or count & (LKC_EXCL | LKC_MASK) != LKC_EXCL | 1:
@@ -254,7 +257,12 @@ class Lock:
             self.k.sleep.wakeup(self)
         return 0
 
-    def _upgrade(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:342-464", part=True, blocks=True)
+    @holds(
+        "the lock shared; no spinlock unless NOWAIT",
+        "on 0 the lock exclusively; an error: unlocked",
+    )
+    def _upgrade(self, r: Request) -> int | None:
         """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:342-464): shared to exclusive.
 
         May let others have the lock in between, which EXCLUPGRADE refuses.
@@ -289,13 +297,17 @@ class Lock:
         r.type = LK_EXCLUSIVE if count & LKC_UPREQ else LK_WAITUPGRADE
         return None
 
-    def _give_up(self, r: _Request) -> int:
+    @c("lockmgr", "kern_lock.c:351-355,397-401", part=True)
+    @holds("the lock shared", "unlocked")
+    def _give_up(self, r: Request) -> int:
         """An upgrade that may not wait: release, and say EBUSY."""
         while self._release(r) is None:
             pass
         return EBUSY
 
-    def _waitupgrade(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:466-513", part=True, blocks=True)
+    @holds("LKC_UPREQ is the caller's", "on 0 the lock exclusively")
+    def _waitupgrade(self, r: Request) -> int | None:
         """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
         count = self.count
         if count & LKC_UPGRANT:
@@ -307,7 +319,9 @@ class Lock:
             return error
         return None
 
-    def _undo_upreq(self, r: _Request) -> None:
+    @c("undo_upreq", "kern_lock.c:660-722")
+    @holds("LKC_UPREQ is the caller's", "given back")
+    def _undo_upreq(self, r: Request) -> None:
         """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
         k = self.k
         while True:
@@ -329,7 +343,9 @@ class Lock:
                     k.sleep.wakeup(self)
                 return
 
-    def _release(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:515-626", part=True)
+    @holds("the lock, either mode", "released once")
+    def _release(self, r: Request) -> int | None:
         """LK_RELEASE (kern_lock.c:515-626): grants a pending upgrade, else wakes requests."""
         k, td, count = self.k, r.td, self.count
         if not count & LKC_MASK or self not in td.locks:
@@ -357,7 +373,7 @@ class Lock:
             k.sleep.wakeup(self)
         return 0
 
-    def _told(self, r: _Request, mode: str) -> None:
+    def _told(self, r: Request, mode: str) -> None:
         """The probe hears of one release once, however often it is tried."""
         if not r.let_go and (f := self.k.probe.lock_release) is not None:
             f(r.td, self, mode)
@@ -369,7 +385,7 @@ class Lock:
                 del td.locks[i]
                 return
 
-    def _report(self, r: _Request, kind: int, error: int) -> None:
+    def _report(self, r: Request, kind: int, error: int) -> None:
         """Tell the probe how the request ended, and keep td.locks."""
         k, td = self.k, r.td
         tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
@@ -378,7 +394,7 @@ class Lock:
             if not r.blocked:
                 td.contended[self.cls] += 1
             if (f := k.probe.lock_failed) is not None:
-                f(td, self, _mode(kind), error)
+                f(td, self, mode_of(kind), error)
             return
         mode = "excl" if self.holder is td else "shared"
         if kind in (LK_SHARED, LK_EXCLUSIVE) or r.let_go:
@@ -398,9 +414,10 @@ class Lock:
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
         if kind == LK_SHARED:
-            return not count & _keeps_out(td)
+            return not count & keeps_out(td)
         return count == 0 or bool(count & LKC_UPGRANT)
 
+    @c("lockstatus", "kern_lock.c:775-793")
     def lockstatus(self, td: Thread | None = None) -> int:
         """lockstatus (kern_lock.c:776): LK_EXCLUSIVE, LK_EXCLOTHER, LK_SHARED or 0."""
         count = self.count
@@ -408,18 +425,22 @@ class Lock:
             return LK_EXCLUSIVE if td is None or self.holder is td else LK_EXCLOTHER
         return LK_SHARED if count & LKC_MASK else 0
 
+    @c("lockcount", "kern_lock.c:819-823", uncalled=True)
     def lockcount(self) -> int:
         """lockcount (kern_lock.c:820): how many holds there are."""
         return self.count & LKC_MASK
 
+    @c("lockowned", "kern_lock.c:799-812", uncalled=True)
     def lockowned(self) -> bool:
         """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
         return self.held_by(self.k.curthread())
 
+    @own
     def held_by(self, td: Thread) -> bool:
         """Does *td* hold it, in either mode?"""
         return self in td.locks
 
+    @own
     def owners(self) -> list[Thread]:
         """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
         if (holder := self.holder) is not None:
@@ -427,20 +448,3 @@ class Lock:
         if not self.count & LKC_MASK:
             return []
         return [td for td in self.k.live_threads() if self in td.locks]
-
-
-def _mode(kind: int) -> str:
-    return "shared" if kind == LK_SHARED else "excl"
-
-
-def _keeps_out(td: Thread) -> int:
-    """The bits that keep a shared request of *td* out."""
-    return LKC_EXCL if td.flags & TDF_DEADLKTREAT else _BUSY
-
-
-def _point_kind(r: _Request) -> str:
-    if r.type in (LK_RELEASE, LK_DOWNGRADE):
-        return RELEASE
-    if r.ext & LK_NOWAIT:
-        return TRY
-    return ACQUIRE_SHARED if r.type == LK_SHARED else ACQUIRE

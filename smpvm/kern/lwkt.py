@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smpvm.host.carrier import HOLDING, YIELD
+from smpvm.kern.cname import c, holds
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -22,6 +23,8 @@ class Sched:
     def __str__(self) -> str:
         return "sched"
 
+    @c("lwkt_yield", "lwkt_thread.c:1061-1087", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_yield(self) -> None:
         """lwkt_yield (lwkt_thread.c:1062): let others run, if the time slice is over.
 
@@ -43,6 +46,8 @@ class Sched:
         else:
             k.carrier.yield_()
 
+    @c("lwkt_user_yield", "lwkt_thread.c:1127-1171", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_user_yield(self) -> None:
         """lwkt_user_yield: the same, from long loops in system calls."""
         self.lwkt_yield()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC, READ
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -131,6 +132,7 @@ class Procs:
 
     # -- the list
 
+    @c("ALLPROC_HASH", "kern_proc.c:64")
     def bucket(self, pid: int) -> ProcGlob:
         """Where *pid* is listed."""
         slot = pid % len(self.procglob)
@@ -146,6 +148,9 @@ class Procs:
         if (p := self.k.point) is not None:
             p(ATOMIC, self, "empty")
 
+    @c("proc_add_allproc", "kern_proc.c:975-985", blocks=True)
+    @c("proc_makepid", "kern_proc.c:997-1099")
+    @holds("no spinlock", "")
     def new(self, pid: int, vmspace: Any = None) -> Proc:
         """A process on the list, state SIDL (proc_add_allproc, kern_proc.c:976).  May block."""
         k = self.k
@@ -163,10 +168,13 @@ class Procs:
         prg.proc_token.release()
         return p
 
+    @c("proc_makepid", "kern_proc.c:1018-1026", part=True)
     def new_pid(self) -> int:
         """The next process number (proc_makepid, kern_proc.c:999, without reuse)."""
         return self.k.next_id("pid") + 1
 
+    @c("lwp_fork", "kern_fork.c:661-761")
+    @holds("p_token of p")
     def lwp_fork(self, p: Proc, td: Thread) -> None:
         """lwp_fork (kern_fork.c:660-745): *td* is a thread of *p* from now on."""
         td.proc = p
@@ -174,6 +182,8 @@ class Procs:
         td.lwp_spin = Spinlock(self.k, "lwp_spin", td.name)
         p.threads.append(td)
 
+    @c("allproc_scan", "kern_proc.c:1256-1293", blocks=True)
+    @holds("no spinlock", "")
     def allproc_scan(self, callback: Callable[[Proc, Any], int], data: Any) -> None:
         """allproc_scan (kern_proc.c:1257-1296): *callback* on every process but zombies.
 
@@ -210,6 +220,8 @@ class Procs:
             if p is not None:
                 return
 
+    @c("pfind", "kern_proc.c:447-481", blocks=True, uncalled=True)
+    @holds("no spinlock", "the process returned held (PHOLD)")
     def pfind(self, pid: int) -> Proc | None:
         """pfind (kern_proc.c:446-480): a process by number, held for the caller; no zombies.
 
@@ -229,6 +241,7 @@ class Procs:
         prg.proc_token.release()
         return p
 
+    @own
     def all(self) -> list[Proc]:
         """Everything on the lists, zombies too, in scan order; for reports (takes no token)."""
         found = []
@@ -241,10 +254,16 @@ class Procs:
 
     # -- holds
 
+    @c("phold", "kern_proc.c:290-294")
+    @c("PHOLD", "proc.h:488")
+    @holds("something that keeps p (p_token, the bucket's token, a hold)", "p held")
     def phold(self, p: Proc) -> None:
         """PHOLD, phold (kern_proc.c:291)."""
         self.k.atomic.add_int(p, "p_lock", 1)
 
+    @c("prele", "kern_proc.c:300-326")
+    @c("PRELE", "proc.h:489")
+    @holds("p held", "hold given back")
     def prele(self, p: Proc) -> None:
         """PRELE, prele (kern_proc.c:301): drop a hold, waking who waits for them to go."""
         k = self.k
@@ -258,6 +277,9 @@ class Procs:
                     k.sleep.wakeup(Addr(p, "p_lock"))
                 return
 
+    @c("pstall", "kern_proc.c:253-288", blocks=True)
+    @c("PSTALL", "proc.h:492-493")
+    @holds("something that keeps p; no spinlock", "")
     def pstall(self, p: Proc, wmesg: str, count: int) -> None:
         """PSTALL, pstall (kern_proc.c:254): sleep until at most *count* holds are left."""
         k = self.k
@@ -271,6 +293,8 @@ class Procs:
 
     # -- the end of a process
 
+    @c("proc_move_allproc_zombie", "kern_proc.c:1110-1126", blocks=True)
+    @holds("p_token")
     def move_allproc_zombie(self, p: Proc) -> None:
         """proc_move_allproc_zombie (kern_proc.c:1111): SZOMB, once nobody holds it.
 
@@ -283,6 +307,8 @@ class Procs:
         p.p_stat = SZOMB
         token.release()
 
+    @c("proc_remove_zombie", "kern_proc.c:1137-1155", blocks=True)
+    @holds("p_token")
     def remove_zombie(self, p: Proc) -> None:
         """proc_remove_zombie (kern_proc.c:1138): off the list, once nobody holds it.
 
@@ -306,6 +332,8 @@ class Procs:
 
     # -- signals and priorities
 
+    @c("killproc", "kern_sig.c:2177-2184", blocks=True)
+    @holds("p held (PHOLD)")
     def killproc(self, p: Proc, why: str) -> None:
         """killproc (kern_sig.c:2178): SIGKILL, noticed when the process next returns to user mode.
 
@@ -316,6 +344,8 @@ class Procs:
             f(k.curthread(), "killproc", pid=p.p_pid, why=why)
         self.ksignal(p)
 
+    @c("ksignal", "kern_sig.c:1067-1071", blocks=True)
+    @holds("something that keeps p; no spinlock", "")
     def ksignal(self, p: Proc) -> None:
         """ksignal (kern_sig.c:1068-1102) of SIGKILL: not sent to an exiting process.
 
@@ -332,6 +362,9 @@ class Procs:
         p.p_token.release()
         self.prele(p)
 
+    @c("lwpsignal", "kern_sig.c:1082-1372", blocks=True)
+    @c("lwp_signotify", "kern_sig.c:1395-1461")
+    @holds("p_token")
     def lwpsignal(self, p: Proc, td: Thread) -> None:
         """lwpsignal, lwp_signotify (kern_sig.c:1228-1465): the signal for one thread.
 
@@ -349,6 +382,8 @@ class Procs:
         self.k.sleep.setrunnable(td)
         token.release()
 
+    @c("dfly_resetpriority", "usched_dfly.c:1006-1178")
+    @holds("p held (PHOLD)")
     def resetpriority(self, p: Proc) -> None:
         """p_usched->resetpriority: the scheduler is told that p_nice changed."""
         k = self.k

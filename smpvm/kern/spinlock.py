@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.kern.cname import c, holds, own
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -30,6 +31,7 @@ class Spinlock:
 
     kind = "spinlock"
 
+    @c("spin_init", "spinlock2.h:273-279")
     def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
         self.k = k
         self.cls = cls
@@ -45,6 +47,10 @@ class Spinlock:
 
     # -- exclusive
 
+    @c("spin_lock", "spinlock2.h:63")
+    @c("_spin_lock", "spinlock2.h:136-140")
+    @c("_spin_lock_quick", "spinlock2.h:112-134")
+    @holds("not this lock", "the lock, exclusively")
     def lock(self) -> None:
         """spin_lock (spinlock2.h:137, kern_spinlock.c:191 when contested).
 
@@ -76,6 +82,8 @@ class Spinlock:
         if (f := k.probe.lock_acquired) is not None:
             f(td, self, "excl", False)
 
+    @c("_spin_lock_contested", "kern_spinlock.c:190-260")
+    @holds("EXCLWAIT registered", "the lock, exclusively")
     def _spin(self, td: Thread) -> None:
         """_spin_lock_contested (kern_spinlock.c:191-261): EXCLWAIT is registered already."""
         k = self.k
@@ -95,6 +103,9 @@ class Spinlock:
                         break
         td.waiting = None
 
+    @c("spin_trylock", "spinlock2.h:73-96", uncalled=True)
+    @c("spin_trylock_contested", "kern_spinlock.c:135-149")
+    @holds("", "on True the lock, exclusively")
     def trylock(self) -> bool:
         """spin_trylock (spinlock2.h:74): fails also while an exclusive request waits."""
         k = self.k
@@ -120,6 +131,9 @@ class Spinlock:
                 f(td, self, mode, 0)
         return got
 
+    @c("spin_unlock", "spinlock2.h:180-184")
+    @c("spin_unlock_quick", "spinlock2.h:147-178")
+    @holds("the lock, exclusively", "released")
     def unlock(self) -> None:
         """spin_unlock (spinlock2.h:181).  Raises Misuse unless the caller holds it exclusively."""
         k = self.k
@@ -140,6 +154,10 @@ class Spinlock:
 
     # -- shared
 
+    @c("spin_lock_shared", "spinlock2.h:65", uncalled=True)
+    @c("_spin_lock_shared", "spinlock2.h:255-259")
+    @c("_spin_lock_shared_quick", "spinlock2.h:191-219")
+    @holds("not this lock", "the lock, shared")
     def lock_shared(self) -> None:
         """spin_lock_shared (spinlock2.h:256, kern_spinlock.c:268 when contested).
 
@@ -164,6 +182,8 @@ class Spinlock:
         if (f := k.probe.lock_acquired) is not None:
             f(td, self, "shared", False)
 
+    @c("_spin_lock_shared_quick", "spinlock2.h:200-205", part=True)
+    @holds("", "on True the lock, shared")
     def _take_shared(self) -> bool:
         with self._guard:
             if self.owner is not None or self.exclwait:
@@ -171,6 +191,8 @@ class Spinlock:
             self.shared += 1
             return True
 
+    @c("_spin_lock_shared_contested", "kern_spinlock.c:267-325")
+    @holds("", "the lock, shared")
     def _spin_shared(self, td: Thread) -> None:
         """_spin_lock_shared_contested (kern_spinlock.c:268-325)."""
         k = self.k
@@ -186,6 +208,7 @@ class Spinlock:
                 break
         td.waiting = None
 
+    @own
     def trylock_shared(self) -> bool:
         """A shared request that does not wait (the C of this commit has none; for tests)."""
         k = self.k
@@ -194,6 +217,9 @@ class Spinlock:
             p(TRY, self)
         return self._tried(td, "shared", self not in td.spins and self._take_shared())
 
+    @c("spin_unlock_shared", "spinlock2.h:261-265", uncalled=True)
+    @c("spin_unlock_shared_quick", "spinlock2.h:226-253")
+    @holds("the lock, shared", "released")
     def unlock_shared(self) -> None:
         """spin_unlock_shared (spinlock2.h:262).  Raises Misuse unless the caller shares it."""
         k = self.k
@@ -218,18 +244,22 @@ class Spinlock:
     def _shareable(self) -> bool:
         return self.owner is None and not self.exclwait
 
+    @own
     def can_lock(self) -> bool:
         """Would an exclusive request get it at once?"""
         return self.owner is None and self.shared == 0
 
+    @c("spin_held", "spinlock2.h:101-105", uncalled=True)
     def held(self) -> bool:
         """spin_held (spinlock2.h:102): by anybody, in either mode, or asked for."""
         return self.owner is not None or self.shared > 0 or self.exclwait > 0
 
+    @own
     def held_by(self, td: Thread) -> bool:
         """Does *td* hold it, in either mode?"""
         return self in td.spins
 
+    @own
     def owners(self) -> list[Thread]:
         """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
         if (owner := self.owner) is not None:
@@ -254,6 +284,7 @@ class SpinPool:
         self._locks: dict[int, Spinlock] = {}  # each made at its first use
         self._guard = threading.Lock()
 
+    @c("_spin_pool_hash", "kern_spinlock.c:330-338")
     def lock_of(self, index: int) -> Spinlock:
         """The lock that page index *index* hashes to."""
         slot = index % self.size
@@ -267,6 +298,9 @@ class SpinPool:
                 lock = self._locks[slot] = Spinlock(self.k, "page", f"pool+{slot}")
             return lock
 
+    @c("spin_pool_lock", "spinlock2.h:67")
+    @c("_spin_pool_lock", "kern_spinlock.c:340-347")
+    @holds("no spinlock of the pool", "the pool spinlock of m")
     def lock(self, m: HasIdx) -> None:
         """spin_pool_lock (kern_spinlock.c:341)."""
         lock = self._locks.get(m.idx % self.size)
@@ -274,10 +308,14 @@ class SpinPool:
             lock = self.lock_of(m.idx)
         lock.lock()
 
+    @own
     def trylock(self, m: HasIdx) -> bool:
         """The same without waiting."""
         return self.lock_of(m.idx).trylock()
 
+    @c("spin_pool_unlock", "spinlock2.h:267-271")
+    @c("_spin_pool_unlock", "kern_spinlock.c:349-356")
+    @holds("the pool spinlock of m", "released")
     def unlock(self, m: HasIdx) -> None:
         """spin_pool_unlock (kern_spinlock.c:350)."""
         lock = self._locks.get(m.idx % self.size)
@@ -285,6 +323,7 @@ class SpinPool:
             lock = self.lock_of(m.idx)
         lock.unlock()
 
+    @own
     def held_by(self, m: HasIdx, td: Thread) -> bool:
         """Does *td* hold the lock that *m* hashes to?"""
         return self.lock_of(m.idx).owner is td

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
+from smpvm.kern.cname import c, holds, own
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -31,6 +32,7 @@ class TokRef:
 
     __slots__ = ("excl", "mode", "tok")
 
+    @c("_lwkt_tokref_init", "lwkt_token.c:223-230")
     def __init__(self, tok: Token, excl: bool) -> None:
         self.tok = tok
         self.excl = excl
@@ -57,6 +59,7 @@ class Token:
 
     kind = "token"
 
+    @c("lwkt_token_init", "lwkt_token.c:881-888")
     def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
         self.k = k
         self.cls = cls
@@ -76,6 +79,8 @@ class Token:
 
     # -- the C's functions
 
+    @c("lwkt_gettoken", "lwkt_token.c:620-684", blocks=True)
+    @holds("no spinlock; not this token shared", "the token, exclusive (others lost meanwhile)")
     def get(self) -> None:
         """lwkt_gettoken (lwkt_token.c:621): exclusive; may block, giving up every token meanwhile.
 
@@ -83,10 +88,15 @@ class Token:
         """
         self._get(True)
 
+    @c("lwkt_gettoken_shared", "lwkt_token.c:690-746", blocks=True)
+    @holds("no spinlock", "the token, shared (others lost meanwhile)")
     def get_shared(self) -> None:
         """lwkt_gettoken_shared (lwkt_token.c:691): shared; may block like ``get``."""
         self._get(False)
 
+    @c("lwkt_gettoken", "lwkt_token.c:626-683", part=True, blocks=True)
+    @c("lwkt_gettoken_shared", "lwkt_token.c:696-745", part=True)
+    @holds("no spinlock", "the token")
     def _get(self, excl: bool) -> None:
         k = self.k
         td = k.curthread()
@@ -126,6 +136,7 @@ class Token:
                 break
             relax(self)
 
+    @c("lwkt_gettoken", "lwkt_token.c:637-649", part=True)
     def _check(self, td: Thread, excl: bool) -> None:
         if self.owner is td:
             return  # recursion never blocks
@@ -134,6 +145,9 @@ class Token:
         if excl and any(ref.tok is self for ref in td.toks):
             self.k.misuse("token-excl-after-shared", f"{td} has {self} shared")
 
+    @c("lwkt_gettoken", "lwkt_token.c:666-683", part=True, blocks=True)
+    @c("lwkt_gettoken_shared", "lwkt_token.c:729-745", part=True)
+    @holds("no spinlock", "the token and all others of the thread")
     def _block(self, td: Thread, ref: TokRef) -> None:
         """Give up running until this token and all the others can be had at once."""
         k = self.k
@@ -150,6 +164,8 @@ class Token:
         if had and (f := k.probe.token_regain) is not None:
             f(td, [r.tok for r in had])
 
+    @c("lwkt_trytoken", "lwkt_token.c:755-777")
+    @holds("", "on True the token, exclusive")
     def try_(self) -> bool:
         """lwkt_trytoken (lwkt_token.c:756): exclusive, without waiting; True when it got it."""
         k = self.k
@@ -169,6 +185,8 @@ class Token:
             f(td, self, "excl", True)
         return True
 
+    @c("lwkt_reltoken", "lwkt_token.c:803-818")
+    @holds("the token, the newest", "released")
     def release(self) -> None:
         """lwkt_reltoken (lwkt_token.c:804): the newest token, or it is a Misuse (token-order)."""
         k = self.k
@@ -191,6 +209,8 @@ class Token:
 
     # -- the attempts (lwkt_token.c:244-430)
 
+    @c("_lwkt_trytokref", "lwkt_token.c:242-360")
+    @holds("", "on True a reference")
     def try_ref(self, ref: TokRef, td: Thread, blocking: bool) -> bool:
         """_lwkt_trytokref: take one reference if that is possible now.
 
@@ -217,6 +237,8 @@ class Token:
                 self._waiters.append(td)
             return False
 
+    @c("_lwkt_reltokref", "lwkt_token.c:396-435")
+    @holds("a reference", "given back")
     def rel_ref(self, ref: TokRef) -> bool:
         """_lwkt_reltokref: drop one reference; True if somebody waited for it (and was woken)."""
         with self._guard:
@@ -237,26 +259,34 @@ class Token:
 
     # -- questions
 
+    @own
     def free_excl(self) -> bool:
         """Could a thread that has no reference to it have it exclusively now?"""
         return self.owner is None and self.count == 0
 
+    @own
     def free_shared(self) -> bool:
         """Could a thread that has no reference to it share it now?"""
         return self.owner is None
 
+    @c("LWKT_TOKEN_HELD_ANY", "thread.h:135")
+    @c("_lwkt_token_held_any", "thread2.h:39-52")
     def held(self) -> bool:
         """LWKT_ASSERT_TOKEN_HELD: does the caller hold it, in either mode?"""
         return any(ref.tok is self for ref in self.k.curthread().toks)
 
+    @c("LWKT_TOKEN_HELD_EXCL", "thread.h:136")
+    @c("_lwkt_token_held_excl", "thread2.h:57-62")
     def held_excl(self) -> bool:
         """ASSERT_LWKT_TOKEN_HELD_EXCL: does the caller hold it exclusively?"""
         return self.owner is self.k.curthread()
 
+    @own
     def held_by(self, td: Thread) -> bool:
         """Has *td* a reference to it (it may have given it up to block)?"""
         return any(ref.tok is self for ref in td.toks)
 
+    @own
     def owners(self) -> list[Thread]:
         """The threads that have it now, blocked ones not counted."""
         if (owner := self.owner) is not None:
@@ -275,6 +305,8 @@ class Tokens:
     def __init__(self, k: Kernel) -> None:
         self.k = k
 
+    @c("lwkt_token_swap", "lwkt_token.c:909-941")
+    @holds("two tokens", "the same two, exchanged")
     def swap(self) -> None:
         """lwkt_token_swap (lwkt_token.c:910): exchange the two newest, to release out of order.
 
@@ -286,10 +318,13 @@ class Tokens:
         if toks[-1].tok is not toks[-2].tok:
             toks[-1], toks[-2] = toks[-2], toks[-1]
 
+    @own
     def dropped(self, td: Thread) -> bool:
         """Has *td* given its tokens up to block?"""
         return td.toks_dropped
 
+    @c("lwkt_relalltokens", "lwkt_token.c:514-530")
+    @holds("the tokens of td", "all given up, the references stay")
     def drop_all(self, td: Thread) -> None:
         """lwkt_relalltokens (lwkt_token.c:515): *td* is about to block; newest first."""
         k = self.k
@@ -302,6 +337,8 @@ class Tokens:
             if serial:
                 k.carrier.touched(ref.tok)
 
+    @c("lwkt_switch", "lwkt_thread.c:668-675", part=True, blocks=True)
+    @holds("references, tokens given up", "all tokens of td")
     def regain_all(self, td: Thread) -> None:
         """All tokens of *td* again, before it resumes from a sleep."""
         k = self.k
@@ -309,6 +346,8 @@ class Tokens:
         if (f := k.probe.token_regain) is not None:
             f(td, [ref.tok for ref in td.toks])
 
+    @c("lwkt_switch", "lwkt_thread.c:668-675", part=True, blocks=True)
+    @holds("no token", "all of refs")
     def acquire_all(self, td: Thread, refs: Sequence[TokRef], wanted: Token | None) -> None:
         """What the LWKT scheduler does for a thread that wants to run: all of *refs*, or wait.
 
@@ -344,6 +383,7 @@ class Tokens:
         else:
             k.carrier.park(None)  # get_all left us among the waiters of missing
 
+    @own
     def all_free(self, td: Thread, refs: Sequence[TokRef]) -> bool:
         """Would ``get_all`` succeed?"""
         excl = {ref.tok.seq for ref in refs if ref.excl}
@@ -353,6 +393,9 @@ class Tokens:
                 return False
         return True
 
+    @c("lwkt_getalltokens", "lwkt_token.c:451-500")
+    @c("_lwkt_getalltokens_sorted", "lwkt_token.c:539-615")
+    @holds("no token", "on None all of refs; else none")
     def get_all(self, td: Thread, refs: Sequence[TokRef], in_order: bool) -> Token | None:
         """lwkt_getalltokens (lwkt_token.c:452) and its sorted variant (lwkt_token.c:541).
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, SLEEP, WAKEUP
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EINTR, EWOULDBLOCK
 
 if TYPE_CHECKING:
@@ -72,11 +73,13 @@ class SleepQueue:
 
     # -- the queues; _guard held
 
+    @c("_tsleep_interlock", "kern_synch.c:353-376")
     def _enqueue(self, s: Sleeper) -> None:
         self._remove(s.td)
         self._queues.setdefault(s.ident, []).append(s)
         s.td.sleeper = s
 
+    @c("_tsleep_remove", "kern_synch.c:388-407")
     def _remove(self, td: Thread) -> None:
         """_tsleep_remove (kern_synch.c:389)."""
         s = td.sleeper
@@ -88,6 +91,7 @@ class SleepQueue:
         if not queue:
             del self._queues[s.ident]
 
+    @c("tsleep_remove", "kern_synch.c:409-413")
     def tsleep_remove(self, td: Thread) -> None:
         """tsleep_remove (kern_synch.c:410): leave the queue that an interlock has put *td* on."""
         with self._guard:
@@ -95,6 +99,8 @@ class SleepQueue:
 
     # -- sleeping
 
+    @c("tsleep_interlock", "kern_synch.c:378-382")
+    @holds("", "on the queue of ident")
     def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
         """tsleep_interlock (kern_synch.c:379): go on *ident*'s queue without sleeping yet.
 
@@ -109,6 +115,11 @@ class SleepQueue:
         if (f := k.probe.sleep_interlock) is not None:
             f(td, ident)
 
+    @c("tsleep", "kern_synch.c:435-714", blocks=True)
+    @holds(
+        "no spinlock; interlocked if PINTERLOCKED",
+        "no spinlock; interlocked if PINTERLOCKED (tokens lost while asleep)",
+    )
     def tsleep(
         self,
         ident: Any,
@@ -147,6 +158,8 @@ class SleepQueue:
             f(td, ident, wmesg, error == EWOULDBLOCK)
         return error
 
+    @c("tsleep", "kern_synch.c:515-556,690-709", part=True, blocks=True)
+    @holds("on the queue of ident; no spinlock", "off the queue")
     def _catching(self, td: Thread, ident: Any, sleep: Callable[[], int]) -> int:
         """The sleep of a process with PCATCH (kern_synch.c:515-550, :688-709).
 
@@ -173,6 +186,8 @@ class SleepQueue:
         token.release()
         return error
 
+    @c("tsleep", "kern_synch.c:584-684", part=True, blocks=True)
+    @holds("on the queue of ident; no spinlock", "off the queue")
     def _sleep(
         self,
         td: Thread,
@@ -203,6 +218,8 @@ class SleepQueue:
             k.token.regain_all(td)
         return EWOULDBLOCK if timed_out else 0
 
+    @c("tsleep", "kern_synch.c:605-672", part=True, blocks=True)
+    @holds("on the queue; no token, no spinlock", "off the queue")
     def _wait(self, td: Thread, s: Sleeper) -> bool:
         """Park until a wakeup takes *s* off its queue; True when the timer did."""
         carrier = self.k.carrier
@@ -220,12 +237,16 @@ class SleepQueue:
                 return True
         return False
 
+    @c("CURSIG", "signal2.h:70")
+    @c("__cursig", "signal2.h:84-112")
     def signalled(self, td: Thread) -> bool:
         """CURSIG (signal2.h:85): has the thread's process been killed?  Needs no lock."""
         return td.proc is not None and td.proc.killed
 
     # -- waking
 
+    @c("wakeup", "kern_synch.c:974-998")
+    @c("_wakeup", "kern_synch.c:908-969")
     def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
         """wakeup (kern_synch.c:975): every sleeper on *ident*; not remembered for later ones.
 
@@ -246,6 +267,8 @@ class SleepQueue:
             f(k.curthread(), ident, [s.td for s in woken])
         self._run(woken)
 
+    @c("wakeup_one", "kern_synch.c:1003-1009", uncalled=True)
+    @c("_wakeup", "kern_synch.c:908-969")
     def wakeup_one(self, ident: Any) -> None:
         """wakeup_one (kern_synch.c:1004): one sleeper on this CPU, or else one on each other CPU.
 
@@ -266,6 +289,7 @@ class SleepQueue:
             f(td, ident, [s.td for s in woken])
         self._run(woken)
 
+    @c("_wakeup", "kern_synch.c:924-939", part=True)
     def _wake_first(self, queue: list[Sleeper], woken: list[Sleeper]) -> bool:
         """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:909): those only interlocked go too."""
         for s in queue:
@@ -275,6 +299,8 @@ class SleepQueue:
                 return True
         return False
 
+    @c("setrunnable", "kern_synch.c:1132-1149")
+    @holds("lwp_token of td")
     def setrunnable(self, td: Thread) -> None:
         """setrunnable (kern_synch.c:1133): end a sleep of *td* that was begun with PCATCH.
 
@@ -291,6 +317,7 @@ class SleepQueue:
             self._remove(td)
         self._run([s])
 
+    @c("_wakeup", "kern_synch.c:932-933", part=True)
     def _run(self, woken: list[Sleeper]) -> None:
         unpark = self.k.carrier.unpark
         for s in woken:
@@ -299,11 +326,13 @@ class SleepQueue:
 
     # -- for reports and checkers
 
+    @own
     def sleepers(self) -> list[Sleeper]:
         """Everyone asleep, in the order of their threads."""
         found = [td.sleeper for td in self.k.live_threads()]
         return [s for s in found if s is not None and s.asleep]
 
+    @own
     def waiting_on(self, ident: Any) -> list[Thread]:
         """The threads on *ident*'s queue, first come first, interlocked ones too."""
         with self._guard:

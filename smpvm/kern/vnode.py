@@ -6,15 +6,16 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.clock import i32
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ENOENT
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import (
     LK_EXCLUSIVE,
     LK_EXTFLG_MASK,
     LK_FAILRECLAIM,
     LK_RELEASE,
     LK_RETRY,
     LK_TYPE_MASK,
-    Lock,
 )
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
@@ -44,6 +45,7 @@ VACT_INC: Final = 2
 VACT_MAX: Final = 10
 
 
+@c("VLKTIMEOUT", "vnode.h:306")
 def vlktimeout(hz: int) -> int:
     """VLKTIMEOUT: ticks that a LK_TIMELOCK request waits for a vnode."""
     return hz // 20 + 1
@@ -103,6 +105,8 @@ class Vnodes:
         self._guard = threading.Lock()
         self._all: list[Vnode] = []
 
+    @c("getnewvnode", "vfs_mount.c:164-194")
+    @holds("", "the vnode referenced")
     def new(self, data: Any = None) -> Vnode:
         """getnewvnode: an active vnode with one reference, not locked."""
         vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"))
@@ -111,6 +115,7 @@ class Vnodes:
             self._all.append(vp)
         return vp
 
+    @own
     def all(self) -> list[Vnode]:
         """Every vnode that is not reclaimed, oldest first."""
         with self._guard:
@@ -118,14 +123,17 @@ class Vnodes:
 
     # -- flags
 
+    @c("vsetflags", "vfs_lock.c:139-143")
     def vsetflags(self, vp: Vnode, bits: int) -> None:
         """vsetflags (vfs_lock.c:140)."""
         self.k.atomic.set_int(vp, "v_flag", bits)
 
+    @c("vclrflags", "vfs_lock.c:145-149")
     def vclrflags(self, vp: Vnode, bits: int) -> None:
         """vclrflags (vfs_lock.c:146)."""
         self.k.atomic.clear_int(vp, "v_flag", bits)
 
+    @c("vclrobjdirty", "vfs_sync.c:239-245")
     def vclrobjdirty(self, vp: Vnode) -> None:
         """vclrobjdirty (vfs_sync.c:239-245): the object is clean, as far as the syncer goes.
 
@@ -136,6 +144,8 @@ class Vnodes:
 
     # -- references
 
+    @c("vref", "vfs_lock.c:274-280")
+    @holds("a reference", "one more")
     def vref(self, vp: Vnode) -> None:
         """vref (vfs_lock.c:275): one reference more; there must be one already."""
         k = self.k
@@ -143,6 +153,8 @@ class Vnodes:
         k.kassert(refs > 0 and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
         k.atomic.add_int(vp, "v_refcnt", 1)
 
+    @c("vrele", "vfs_lock.c:316-362", blocks=True)
+    @holds("a reference; no spinlock", "given back")
     def vrele(self, vp: Vnode) -> None:
         """vrele (vfs_lock.c:317): one reference less.
 
@@ -165,6 +177,8 @@ class Vnodes:
             elif k.atomic.cmpset_int(vp, "v_refcnt", count, 0):
                 return
 
+    @c("vnode_terminate", "vfs_lock.c:416-433")
+    @holds("vnode locked exclusively, VREF_TERMINATE set", "vnode unlocked, inactive")
     def _terminate(self, vp: Vnode) -> None:
         """vnode_terminate (vfs_lock.c:418): inactive; releases the vnode lock."""
         self.k.kassert(vp.v_state == VS_ACTIVE, "vnode-state", str(vp))
@@ -177,6 +191,8 @@ class Vnodes:
 
     # -- the lock
 
+    @c("vn_lock", "vfs_vnops.c:985-1019", blocks=True)
+    @holds("vp referenced; no spinlock unless LK_NOWAIT", "on 0 vnode locked")
     def vn_lock(self, vp: Vnode, flags: int) -> int:
         """vn_lock (vfs_vnops.c): lockmgr on the vnode, until it works with LK_RETRY.
 
@@ -191,10 +207,14 @@ class Vnodes:
             return ENOENT
         return 0
 
+    @c("vn_unlock", "vfs_vnops.c:1032-1036")
+    @holds("vnode locked", "vnode unlocked")
     def vn_unlock(self, vp: Vnode) -> None:
         """vn_unlock."""
         vp.v_lock.lockmgr(LK_RELEASE)
 
+    @c("vget", "vfs_lock.c:474-574", blocks=True)
+    @holds("no page hard-busied (lock order); no spinlock", "on 0 vnode referenced and locked")
     def vget(self, vp: Vnode, flags: int) -> int:
         """vget (vfs_lock.c:475): reference and lock, making an inactive vnode active again.
 
@@ -213,6 +233,8 @@ class Vnodes:
             f(k.curthread(), "vget", vnode=vp, flags=flags, result=error)
         return error
 
+    @c("vget", "vfs_lock.c:520-571", part=True)
+    @holds("vnode referenced and locked")
     def _reactivate(self, vp: Vnode) -> None:
         self.vclrflags(vp, VINACTIVE)
         vp.v_act = min(vp.v_act + VACT_INC, VACT_MAX)
@@ -227,12 +249,17 @@ class Vnodes:
         self.k.atomic.clear_int(vp, "v_refcnt", drop)
         vp.v_spin.unlock()
 
+    @c("_vactivate", "vfs_lock.c:156-185")
+    @c("_vinactive", "vfs_lock.c:192-236")
+    @holds("v_spin")
     def _move(self, vp: Vnode, state: int) -> None:
         """_vactivate, _vinactive (vfs_lock.c:157-236): to the other list; v_spin is held."""
         self.spin.lock()
         vp.v_state = state
         self.spin.unlock()
 
+    @c("vput", "vfs_lock.c:588-593", blocks=True)
+    @holds("vnode referenced and locked", "both given back")
     def vput(self, vp: Vnode) -> None:
         """vput (vfs_lock.c:589): unlock and release."""
         k = self.k
@@ -241,6 +268,8 @@ class Vnodes:
         self.vn_unlock(vp)
         self.vrele(vp)
 
+    @c("vclean_vxlocked", "vfs_subr.c:1216-1218", part=True)
+    @holds("vnode locked exclusively")
     def reclaim(self, vp: Vnode) -> None:
         """The start of vclean_vxlocked (vfs_subr.c:1216-1218): from here on vget fails.
 

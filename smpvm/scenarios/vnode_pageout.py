@@ -23,7 +23,7 @@ vm_fault, vnode_pager_lock, vm_page_hold, vm_page_unhold.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.scenarios.base import VA, Situation, expect, fixed
 

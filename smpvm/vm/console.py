@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c
+
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
 
 
+@c("kprintf", "subr_prf.c:297-317")
 def kprintf(k: Kernel, code: str, **facts: Any) -> None:
     """kprintf: a line to the console, as a *code* with its numbers."""
     td = k.curthread()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c
 from smpvm.vm.param import U32, i32
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class Meter:
         self.k = vm.k
         self.stats = vm.stats
 
+    @c("vm_page_count_severe", "vm_page2.h:62-69")
     def count_severe(self) -> bool:
         """vm_page_count_severe, vm_page2.h:62: user processes must stall."""
         s = self.stats
@@ -26,6 +28,7 @@ class Meter:
             or s.v_free_reserved > s.v_free_count
         )
 
+    @c("vm_page_count_min", "vm_page2.h:78-85")
     def count_min(self, donotcount: int) -> bool:
         """vm_page_count_min, vm_page2.h:78: below the minimum, *donotcount* pages set aside."""
         s = self.stats
@@ -33,6 +36,7 @@ class Meter:
             s.v_free_count + s.v_cache_count
         ) & U32 or s.v_free_reserved > s.v_free_count
 
+    @c("vm_page_count_target", "vm_page2.h:95-102")
     def count_target(self) -> bool:
         """vm_page_count_target, vm_page2.h:95: below the target.  Not to be waited on in a loop."""
         s = self.stats
@@ -41,11 +45,13 @@ class Meter:
             or s.v_free_reserved > s.v_free_count
         )
 
+    @c("vm_paging_target", "vm_page2.h:115-123")
     def paging_target(self) -> int:
         """vm_paging_target, vm_page2.h:115: pages still to be freed or cached; signed."""
         s = self.stats
         return i32((s.v_free_target + s.v_cache_min) - (s.v_free_count + s.v_cache_count))
 
+    @c("vm_paging_needed", "vm_page2.h:133-144")
     def paging_needed(self) -> bool:
         """vm_paging_needed, vm_page2.h:133: time to wake the page-out daemon."""
         s = self.stats

@@ -3,7 +3,8 @@
 import pytest
 
 from smpvm.check.lockorder import LockEdge, OrderGraph
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK
 from smpvm.kern.spinlock import Spinlock, SpinPool
 from smpvm.kern.token import Token
 

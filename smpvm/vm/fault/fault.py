@@ -15,6 +15,7 @@ the MMU (``vm.pmap.access``) and ``fault`` as trap_pfault does.
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.proc import RLIM_INFINITY
 from smpvm.vm.fault.state import (
     VM_FAULT_BURST,
@@ -53,6 +54,8 @@ MAXSSIZ = 512 * 1024 * 1024
 class Fault(FaultWire):
     """vm_fault.c."""
 
+    @c("vm_fault", "vm_fault.c:300-678", blocks=True)
+    @holds("no locks; a reference on the map's space", "")
     def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
         """vm_fault (vm_fault.c:300-648): make *vaddr* accessible as *fault_type* asks.
 
@@ -105,6 +108,8 @@ class Fault(FaultWire):
             td.hit("vm_shared_miss")
         return result
 
+    @c("vm_fault", "vm_fault.c:343-408", part=True, blocks=True)
+    @holds("map token", "on KERN_SUCCESS the map locked shared")
     def _find_entry(
         self, fs: FaultState, map: VmMap, vaddr: int, fault_type: int
     ) -> tuple[int, Lookup]:
@@ -130,10 +135,14 @@ class Fault(FaultWire):
             result = KERN_SUCCESS
         return result, found
 
+    @c("vm_fault", "vm_fault.c:366-367", part=True)
     def _grows(self, map: VmMap) -> bool:
         """May a missing address be the growth of a stack: only in a process's own map."""
         return map is not self.vm.map.kernel_map and self.k.curthread().proc is not None
 
+    @c("vm_fault", "vm_fault.c:415-465", part=True)
+    @c("vm_fault_page", "vm_fault.c:782-828", part=True)
+    @holds("map locked shared")
     def _first_object(self, fs: FaultState, found: Lookup) -> VmObject:
         """Take over what the lookup found (vm_fault.c:428-487)."""
         if found.entry is None:
@@ -153,6 +162,9 @@ class Fault(FaultWire):
         fs.first_object = fs.object = found.object
         return found.object
 
+    @c("vm_fault", "vm_fault.c:479-483", part=True)
+    @c("vm_fault_page", "vm_fault.c:838-842", part=True)
+    @holds("map locked shared")
     def _nofault_refuses(self, fs: FaultState, retry: int) -> bool:
         """TDF_NOFAULT allows only trivial anonymous faults (vm_fault.c:489-509)."""
         obj = fs.first_object
@@ -160,6 +172,8 @@ class Fault(FaultWire):
             retry > 0 or obj.type in (OBJT_VNODE, OBJT_SWAP) or obj.backing_object is not None
         )
 
+    @c("vm_fault", "vm_fault.c:510-521", part=True)
+    @holds("map locked shared")
     def _choose_mode(self, fs: FaultState, fault_flags: int) -> None:
         """Exclusive from the start where a shared try is unlikely to be enough."""
         obj = fs.first_object
@@ -175,6 +189,9 @@ class Fault(FaultWire):
         if fault_flags & (VM_FAULT_UNSWAP | VM_FAULT_DIRTY):
             fs.first_shared = False
 
+    @c("vm_fault", "vm_fault.c:530-535", part=True, blocks=True)
+    @c("vm_fault_page", "vm_fault.c:868-873", part=True)
+    @holds("map locked shared", "fs.first_object held (as fs.first_shared), fs.vp locked shared")
     def _hold_first(self, fs: FaultState) -> None:
         """The first object's token, then the vnode at the end of the chain, locked shared."""
         if fs.first_shared:
@@ -184,6 +201,11 @@ class Fault(FaultWire):
         if fs.vp is None:
             fs.vp = self.vm.vnode_pager.lock(fs.first_object)
 
+    @c("vm_fault", "vm_fault.c:598-653", part=True, blocks=True)
+    @holds(
+        "map locked shared; fs.m busied; first object held",
+        "page given up, map and vnode unlocked; first object still held",
+    )
     def _enter(self, fs: FaultState, vaddr: int, fault_flags: int) -> None:
         """Map the resolved page, queue and unbusy it, prefault around it (vm_fault.c:572-639)."""
         page, k = self.vm.page, self.k
@@ -211,6 +233,7 @@ class Fault(FaultWire):
         self._account(fs)
         self.unlock_things(fs)
 
+    @c("vm_fault", "vm_fault.c:646-661", part=True)
     def _account(self, fs: FaultState) -> None:
         """The counters of a fault.  As in the C, ru_minflt also counts every hard fault once, and
         every soft one twice (vm_fault.c:613-627)."""
@@ -219,6 +242,8 @@ class Fault(FaultWire):
         td.hit("ru_minflt")
         td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
 
+    @c("vm_fault", "vm_fault.c:440-456", part=True, blocks=True)
+    @holds("map locked shared", "map unlocked")
     def _fault_uksmap(self, fs: FaultState, found: Lookup, vaddr: int) -> int:
         """A user-kernel shared mapping: its function gives the page; nothing else is managed.
 
@@ -236,6 +261,8 @@ class Fault(FaultWire):
 
     # -- pages for the kernel's own use
 
+    @c("vm_fault_page_quick", "vm_fault.c:687-696", blocks=True)
+    @holds("no locks", "the page returned is held (hold_count)")
     def page_quick(self, va: int, fault_type: int) -> tuple[Page | None, int]:
         """vm_fault_page_quick (vm_fault.c:656-666): vm_fault_page in the current process."""
         p = self.k.curthread().proc
@@ -243,6 +270,8 @@ class Fault(FaultWire):
             self.k.panic("fault-no-vmspace", kind="fault")
         return self.page(p.p_vmspace.vm_map, va, fault_type, VM_FAULT_NORMAL)
 
+    @c("vm_fault_page", "vm_fault.c:712-993", blocks=True)
+    @holds("no locks; a reference on the map's space", "the page returned is held (hold_count)")
     def page(
         self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int
     ) -> tuple[Page | None, int]:
@@ -298,6 +327,8 @@ class Fault(FaultWire):
         map.token.release()
         return m, error
 
+    @c("vm_fault_page", "vm_fault.c:798-818", part=True)
+    @holds("map locked shared", "map unlocked; the page returned is held")
     def _page_uksmap(self, found: Lookup) -> tuple[Page | None, int]:
         """The page, held, that the function of a user-kernel shared mapping gives."""
         entry, map = found.entry, found.map
@@ -309,6 +340,9 @@ class Fault(FaultWire):
         self.vm.map.lookup_done(map, entry)
         return m, KERN_FAILURE if m is None else KERN_SUCCESS
 
+    @c("vm_fault_page", "vm_fault.c:966-969", part=True)
+    @c("vm_fault_object_page", "vm_fault.c:1129-1132", part=True)
+    @holds("m busied", "m busied and held")
     def _hold_page(self, m: Page, written: bool) -> None:
         """Hold, activate, and dirty the busy page."""
         page = self.vm.page
@@ -317,6 +351,8 @@ class Fault(FaultWire):
         if written:
             page.dirty(m)
 
+    @c("vm_fault_page", "vm_fault.c:971-982", part=True)
+    @holds("m busied and held", "m held, not busied")
     def _return_page(self, fs: FaultState, m: Page) -> None:
         """Count the fault for the process, and unbusy the page, which is held."""
         td = self.k.curthread()
@@ -324,6 +360,8 @@ class Fault(FaultWire):
             td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
         self.vm.page.wakeup(m)
 
+    @c("vm_fault_object_page", "vm_fault.c:1005-1158", blocks=True, uncalled=True)
+    @holds("obj held (shared or not, as shared says)", "obj held; the page returned is held")
     def object_page(
         self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool
     ) -> tuple[Page | None, int, bool]:

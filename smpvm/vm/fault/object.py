@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.cname import c, holds
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.kern.proc import P_LOWMEMKILL
 from smpvm.vm.console import kprintf
 from smpvm.vm.fault.state import VM_FAULT_DIRTY, FaultBase, FaultState
@@ -50,6 +51,11 @@ MISSING = -3
 class FaultObject(FaultBase):
     """The core of the fault code."""
 
+    @c("vm_fault_object", "vm_fault.c:1280-2021", blocks=True)
+    @holds(
+        "fs.first_object held; map locked shared (if any)",
+        "success: nothing let go, fs.m busied; failure: only fs.first_object held",
+    )
     def fault_object(
         self, fs: FaultState, first_pindex: int, fault_type: int, allow_nofault: bool
     ) -> int:
@@ -88,6 +94,11 @@ class FaultObject(FaultBase):
             pindex += step
         return self._page_found(fs, fault_type)
 
+    @c("vm_fault_object", "vm_fault.c:1359-1430", part=True, blocks=True)
+    @holds(
+        "fs.object held and chain locked, pip reference on the first object",
+        "FOUND and READREST: fs.m busied too; else only fs.first_object held",
+    )
     def _resident(self, fs: FaultState, pindex: int, allow_nofault: bool) -> int:
         """Is the page there?  Busies it; a busy one is waited for, and the fault starts over."""
         page = self.vm.page
@@ -120,6 +131,8 @@ class FaultObject(FaultBase):
                 return READREST
         return FOUND
 
+    @c("vm_fault_object", "vm_fault.c:1498-1507", part=True, blocks=True)
+    @holds("fs.first_object held (token lost meanwhile)")
     def _wait_for_memory(self, allow_nofault: bool) -> int:
         """Wait for free pages, then start over; or fail when killed to make some."""
         td = self.k.curthread()
@@ -130,6 +143,8 @@ class FaultObject(FaultBase):
                 return KERN_PROTECTION_FAILURE
         return KERN_TRY_AGAIN
 
+    @c("vm_fault_object", "vm_fault.c:1440-1454", part=True)
+    @holds("fs.object held")
     def _needs_exclusive(self, fs: FaultState) -> bool:
         """Is the current object held shared, where a page must be put in?
 
@@ -146,6 +161,11 @@ class FaultObject(FaultBase):
         fs.shared = False
         return True
 
+    @c("vm_fault_object", "vm_fault.c:1436-1514", part=True, blocks=True)
+    @holds(
+        "fs.object held and chain locked",
+        "READREST: fs.m busied too; give-up: only fs.first_object held",
+    )
     def _allocate(self, fs: FaultState, pindex: int, allow_nofault: bool) -> int:
         """The page is not resident: allocate one for the pager, or for the top of the chain."""
         if not self.try_pager(fs) and fs.object is not fs.first_object:
@@ -166,6 +186,11 @@ class FaultObject(FaultBase):
             return self._wait_for_memory(allow_nofault)
         return READREST
 
+    @c("vm_fault_object", "vm_fault.c:1530-1634", part=True, blocks=True)
+    @holds(
+        "fs.object held and chain locked; fs.m busied",
+        "FOUND: the same, the map unlocked; give-up: only fs.first_object held",
+    )
     def _page_in(self, fs: FaultState, pindex: int) -> int:
         """Ask the pager for the invalid (or read-ahead marked) busy page ``fs.m``."""
         if not self.try_pager(fs):
@@ -185,6 +210,8 @@ class FaultObject(FaultBase):
             return FOUND
         return self._page_in_failed(fs, rv)
 
+    @c("vm_fault_object", "vm_fault.c:1649-1709", part=True, blocks=True)
+    @holds("fs.object held and chain locked; fs.m busied", "fs.m given up below the first object")
     def _page_in_failed(self, fs: FaultState, rv: int) -> int:
         """No such page in the backing store (go on down), or an error (the fault fails)."""
         td = self.k.curthread()
@@ -209,6 +236,11 @@ class FaultObject(FaultBase):
             return self.give_up(fs, failed)
         return MISSING
 
+    @c("vm_fault_object", "vm_fault.c:1720-1785", part=True, blocks=True)
+    @holds(
+        "fs.object held and chain locked",
+        "the next object held, chain locked, with a pip reference",
+    )
     def _next_object(self, fs: FaultState) -> int | None:
         """One object down the chain; returns the pages to add to the index.
 
@@ -238,6 +270,8 @@ class FaultObject(FaultBase):
         objects.pip_add(below, 1)
         return step
 
+    @c("vm_fault_object", "vm_fault.c:1745-1775", part=True)
+    @holds("fs.object held; the first object's page busied", "fs.m (of the first object) busied")
     def _zero_fill(self, fs: FaultState) -> None:
         """Nobody has the page: back to the first object, whose page becomes zeros."""
         if fs.object is not fs.first_object:
@@ -251,6 +285,8 @@ class FaultObject(FaultBase):
         td.hit("v_zfod")
         m.valid = VM_PAGE_BITS_ALL
 
+    @c("vm_fault_object", "vm_fault.c:1752-1763,1917-1937", part=True)
+    @holds("fs.object held and chain locked", "only fs.first_object held and chain locked")
     def _drop_chain(self, fs: FaultState) -> None:
         """Let go of everything below the first object, and make that the current one."""
         below = fs.first_object.backing_object
@@ -263,6 +299,11 @@ class FaultObject(FaultBase):
 
     # -- the page has been found
 
+    @c("vm_fault_object", "vm_fault.c:1800-2020", part=True, blocks=True)
+    @holds(
+        "fs.m busied; fs.object held and chain locked",
+        "success: fs.m busied, fs.first_object held; else only fs.first_object held",
+    )
     def _page_found(self, fs: FaultState, fault_type: int) -> int:
         """The busy page ``fs.m`` of ``fs.object``: copy it if need be, and finish."""
         k, objects = self.k, self.vm.object
@@ -295,10 +336,13 @@ class FaultObject(FaultBase):
             kprintf(k, "fault-partially-invalid", page=m)
         return KERN_SUCCESS
 
+    @c("vm_fault_object", "vm_fault.c:1961", part=True)
     def generation_unchanged(self, fs: FaultState) -> bool:
         """The recheck after relocking: has nobody changed the map meanwhile?"""
         return fs.map is None or fs.map.timestamp == fs.map_generation
 
+    @c("vm_fault_object", "vm_fault.c:1807-1938", part=True, blocks=True)
+    @holds("fs.m and fs.first_m busied; both objects held", "fs.m of the first object busied")
     def _copy_on_write(self, fs: FaultState) -> None:
         """A write to a page of a backing object: the first object gets it, moved or copied."""
         td = self.k.curthread()
@@ -325,11 +369,18 @@ class FaultObject(FaultBase):
         td.hit("v_cow_faults")
         fs.m = fs.first_m
 
+    @c("vm_fault_object", "vm_fault.c:1898-1899", part=True, blocks=True)
+    @holds("src and dst busied")
     def cow_copy(self, src: Page, dst: Page) -> None:
         """Copy, and unmap the original everywhere: kernel writers may have gone round the pmap."""
         self.vm.page.copy(src, dst)
         self.vm.page.protect(src, VM_PROT_NONE)
 
+    @c("vm_fault_object", "vm_fault.c:1818-1857", part=True)
+    @holds(
+        "fs.m busied; both objects held",
+        "fs.m busied; both objects held; the map locked exclusively if it had been let go",
+    )
     def _may_move(self, fs: FaultState) -> bool:
         """May the page move up instead of being copied (vm_fault.c:1828-1866)?
 
@@ -352,6 +403,8 @@ class FaultObject(FaultBase):
             )
         )
 
+    @c("vm_set_nosync", "vm_fault.c:2472-2481")
+    @holds("m busied")
     def set_nosync(self, m: Page, entry: VmMapEntry) -> None:
         """vm_set_nosync (vm_fault.c:2472-2481): PG_NOSYNC as the entry asks, if *m* is clean."""
         if entry.eflags & MAP_ENTRY_NOSYNC:

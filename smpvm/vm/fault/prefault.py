@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.vm.fault.object import FaultObject
 from smpvm.vm.fault.state import VM_FAULT_DIRTY
 from smpvm.vm.map.entry import VM_MAPTYPE_NORMAL, VmMapEntry, off_to_idx
@@ -31,6 +32,7 @@ class Around:
     ``stop`` ends one direction; iteration ends when both have ended, or after *maxpages* turns.
     """
 
+    @c("vm_prefault", "vm_fault.c:2502-2521", part=True)
     def __init__(self, addr: int, entry: VmMapEntry, maxpages: int) -> None:
         self.addr = addr
         self.entry = entry
@@ -38,6 +40,7 @@ class Around:
         self.ended = [False, False]
         self.turn = 0
 
+    @c("vm_prefault", "vm_fault.c:2575-2583", part=True)
     def stop(self) -> None:
         """No further in the direction of this turn."""
         self.ended[self.turn & 1] = True
@@ -63,6 +66,8 @@ class Around:
 class Prefault(FaultObject):
     """vm_prefault, vm_prefault_quick."""
 
+    @c("vm_prefault", "vm_fault.c:2502-2515", part=True)
+    @c("vm_prefault_quick", "vm_fault.c:2794-2807", part=True)
     def _foreign(self, pmap: Pmap, entry: VmMapEntry) -> bool:
         """Is there nothing to prefault: not the current process's pmap, or no plain mapping."""
         p = self.k.curthread().proc
@@ -74,6 +79,8 @@ class Prefault(FaultObject):
             or p.p_vmspace.vm_pmap is not pmap
         )
 
+    @c("vm_prefault", "vm_fault.c:2483-2772", blocks=True)
+    @holds("map locked shared")
     def prefault(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:
@@ -112,6 +119,11 @@ class Prefault(FaultObject):
         objects.chain_release(obj)
         objects.drop(obj)
 
+    @c("vm_prefault", "vm_fault.c:2598-2646", part=True, blocks=True)
+    @holds(
+        "obj held exclusively and chain locked",
+        "the last object held exclusively, chain locked; the page busied unless it could not be",
+    )
     def _prefault_find(
         self, obj: VmObject, index: int, prot: int
     ) -> tuple[Page | None, bool, bool, int, VmObject]:
@@ -146,6 +158,8 @@ class Prefault(FaultObject):
             objects.chain_acquire(at, False)
         return m, False, m is not None, prot, at
 
+    @c("vm_prefault", "vm_fault.c:2711-2738", part=True, blocks=True)
+    @holds("m busied, map locked shared", "m given up")
     def _prefault_zero(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
@@ -166,6 +180,8 @@ class Prefault(FaultObject):
             self._prefault_written(m, entry, fault_flags)
         page.wakeup(m)
 
+    @c("vm_prefault", "vm_fault.c:2741-2768", part=True, blocks=True)
+    @holds("m busied, map locked shared", "m given up")
     def _prefault_map(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
@@ -184,6 +200,8 @@ class Prefault(FaultObject):
             td.hit("vm_prefault:resident")
         page.wakeup(m)
 
+    @c("vm_prefault", "vm_fault.c:2729-2737", part=True, blocks=True)
+    @holds("m busied; its object held")
     def _prefault_written(self, m: Page, entry: VmMapEntry, fault_flags: int) -> None:
         """A page that will be writeable: nosync, and dirty with its swap freed on a write fault."""
         self.set_nosync(m, entry)
@@ -191,6 +209,8 @@ class Prefault(FaultObject):
             self.vm.page.dirty(m)
             self.vm.swap.unswapped(m)
 
+    @c("vm_prefault_quick", "vm_fault.c:2777-2918", blocks=True)
+    @holds("map locked shared; object held (shared will do)")
     def prefault_quick(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.map.entry import VmMap, VmMapEntry
 from smpvm.vm.object.objects import VmObject
 from smpvm.vm.page.struct import Page
@@ -55,6 +56,7 @@ class FaultState:
     object: VmObject
     entry: VmMapEntry
 
+    @c("vm_fault", "vm_fault.c:311-316", part=True)
     def __init__(self, fault_flags: int, shared: bool) -> None:
         self.fault_flags = fault_flags
         self.shared = shared
@@ -84,6 +86,7 @@ class FaultBase:
         """vm.fast_fault: prefaulting may allocate zero-filled pages."""
 
     @property
+    @own
     def shared_fault(self) -> bool:
         """vm.shared_fault: try with shared object tokens first (one variable, vm_object.c too)."""
         shared: bool = self.vm.object.vm_shared_fault
@@ -93,6 +96,8 @@ class FaultBase:
     def shared_fault(self, on: bool) -> None:
         self.vm.object.vm_shared_fault = on
 
+    @c("release_page", "vm_fault.c:181-187")
+    @holds("fs.m busied", "fs.m given up")
     def release_page(self, fs: FaultState) -> None:
         """release_page (vm_fault.c:184-190): the busy page goes to the inactive queue, unbusied."""
         m = self.page_of(fs)
@@ -100,12 +105,15 @@ class FaultBase:
         self.vm.page.wakeup(m)
         fs.m = None
 
+    @own
     def page_of(self, fs: FaultState) -> Page:
         """``fs.m``, where the C would follow it."""
         if fs.m is None:
             self.k.panic("fault-no-page", str(fs.first_object), kind="fault")
         return fs.m
 
+    @c("relock_map", "vm_fault.c:199-212", blocks=True)
+    @holds("map unlocked (or still locked shared)", "on 0 map locked shared")
     def relock_map(self, fs: FaultState) -> int:
         """relock_map (vm_fault.c:203-217): lock the map shared again, with the lock's time-out.
 
@@ -118,12 +126,20 @@ class FaultBase:
             fs.lookup_still_valid = True
         return error
 
+    @c("unlock_map", "vm_fault.c:214-221")
+    @holds("map locked shared, if fs.lookup_still_valid", "map unlocked")
     def unlock_map(self, fs: FaultState) -> None:
         """unlock_map (vm_fault.c:219-226): ``fs.entry`` is stale from here on."""
         if fs.lookup_still_valid and fs.map is not None:
             self.vm.map.lookup_done(fs.map, fs.entry)
             fs.lookup_still_valid = False
 
+    @c("_cleanup_successful_fault", "vm_fault.c:227-250", blocks=True)
+    @c("cleanup_successful_fault", "vm_fault.c:269")
+    @holds(
+        "fs.first_object held; fs.first_m busied if the objects differ",
+        "fs.first_m freed; with relock the map locked shared",
+    )
     def cleanup_successful_fault(self, fs: FaultState, relock: bool) -> None:
         """_cleanup_successful_fault (vm_fault.c:232-255): free the page that no copy went to."""
         if fs.object is not fs.first_object:
@@ -139,6 +155,10 @@ class FaultBase:
                 self.vm.map.lock_read(fs.map)
             fs.lookup_still_valid = True
 
+    @c("_unlock_things", "vm_fault.c:252-265", blocks=True)
+    @c("unlock_things", "vm_fault.c:267")
+    @c("unlock_and_deallocate", "vm_fault.c:268")
+    @holds("fs.first_object held", "map and vnode unlocked; fs.first_object still held")
     def unlock_things(self, fs: FaultState) -> None:
         """_unlock_things (vm_fault.c:257-270): map and vnode too; the first object stays held."""
         self.cleanup_successful_fault(fs, False)
@@ -147,6 +167,8 @@ class FaultBase:
             self.k.vnode.vput(fs.vp)
             fs.vp = None
 
+    @c("vm_fault_object", "vm_fault.c:1337-1342", part=True, blocks=True)
+    @holds("fs.object held and chain locked", "only fs.first_object held")
     def give_up(self, fs: FaultState, result: int) -> int:
         """The way out of vm_fault_object before its end: chain locks, object, and the rest.
 
@@ -159,6 +181,7 @@ class FaultBase:
         self.unlock_things(fs)
         return result
 
+    @c("TRYPAGER", "vm_fault.c:280-282")
     def try_pager(self, fs: FaultState) -> bool:
         """TRYPAGER (vm_fault.c:281-283): might the pager of the current object have the page?"""
         return fs.object.type != OBJT_DEFAULT and (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.vm.fault.prefault import Prefault
 from smpvm.vm.fault.state import VM_FAULT_CHANGE_WIRING, VM_FAULT_USER_WIRE
 from smpvm.vm.map.entry import (
@@ -28,10 +29,17 @@ if TYPE_CHECKING:
 class FaultWire(Prefault):
     """vm_fault_wire, vm_fault_unwire, vm_fault_copy_entry."""
 
+    @c("vm_fault", "vm_fault.c:300-678", blocks=True)
+    @holds("no locks; a reference on the map's space", "")
     def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
         """vm_fault: see Fault."""
         raise NotImplementedError
 
+    @c("vm_fault_wire", "vm_fault.c:2065-2142", blocks=True)
+    @holds(
+        "map locked exclusively; entry in transition",
+        "map locked exclusively; entry in transition (unlocked meanwhile)",
+    )
     def wire(self, map: VmMap, entry: VmMapEntry, user_wire: bool, kmflags: int) -> int:
         """vm_fault_wire (vm_fault.c:2102-2181): fault in and wire every page of *entry*.
 
@@ -62,11 +70,17 @@ class FaultWire(Prefault):
         map.token.release()
         return rv
 
+    @c("vm_fault_wire", "vm_fault.c:2095-2108", part=True)
+    @c("vm_fault_unwire", "vm_fault.c:2164-2166", part=True)
+    @holds("map locked, or entry in transition")
     def _fictitious(self, entry: VmMapEntry) -> bool:
         """Device memory has no pages to wire."""
         obj = entry.object if entry.maptype in OBJECT_MAPTYPES else None
         return obj is not None and obj.type in (OBJT_DEVICE, OBJT_MGTDEVICE)
 
+    @c("vm_fault_wire", "vm_fault.c:2124-2132", part=True, blocks=True)
+    @c("vm_fault_unwire", "vm_fault.c:2175-2184", part=True)
+    @holds("map token", "")
     def _unwire_page(
         self, pmap: Pmap, va: int, entry: VmMapEntry, fictitious: bool, wmesg: str
     ) -> None:
@@ -80,6 +94,8 @@ class FaultWire(Prefault):
             self.vm.page.unwire(m, True)
             self.vm.page.wakeup(m)
 
+    @c("vm_fault_unwire", "vm_fault.c:2148-2187", blocks=True)
+    @holds("map locked exclusively")
     def unwire(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_fault_unwire (vm_fault.c:2187-2232): the pages mapped by *entry* are pageable again.
 
@@ -94,6 +110,8 @@ class FaultWire(Prefault):
             self._unwire_page(map.pmap, va, entry, fictitious, "vmwupg")
         map.token.release()
 
+    @c("vm_fault_copy_entry", "vm_fault.c:2201-2275", blocks=True)
+    @holds("both maps locked exclusively, both map tokens")
     def copy_entry(self, dst: VmMap, src: VmMap, new: VmMapEntry, old: VmMapEntry) -> None:
         """vm_fault_copy_entry (vm_fault.c:2246-2320): a private copy of every page of *old*.
 
@@ -118,6 +136,8 @@ class FaultWire(Prefault):
         objects.drop(dst_object)
         objects.drop(src_object)
 
+    @c("vm_fault_copy_entry", "vm_fault.c:2254-2259", part=True)
+    @holds("obj held; m busied")
     def copy_wired(self, obj: VmObject, pindex: int, m: Page) -> None:
         """Copy the wired page *pindex* of the held object *obj* to the busy page *m*."""
         original = self.vm.page.lookup(obj, pindex)

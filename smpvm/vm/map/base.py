@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
-from smpvm.kern.lockmgr import (
+from smpvm.kern.cname import c, holds, primitive
+from smpvm.kern.lockreq import (
     LK_DOWNGRADE,
     LK_EXCLUPGRADE,
     LK_EXCLUSIVE,
@@ -47,31 +48,52 @@ class MapBase:
 
     # -- the map lock (the macros of vm_map.h:420-500)
 
+    @c("vm_map_lock", "vm_map.h:335-339", blocks=True)
+    @holds("no spinlock", "map locked exclusively")
+    @primitive
     def lock(self, map: VmMap) -> None:
         """vm_map_lock: exclusive.  Blocks.  Bumps the timestamp."""
         map.lock.lockmgr(LK_EXCLUSIVE)
         map.timestamp += 1
 
+    @c("vm_map_unlock", "vm_map.h:359-360")
+    @holds("map locked", "map unlocked")
+    @primitive
     def unlock(self, map: VmMap) -> None:
         """vm_map_unlock."""
         map.lock.lockmgr(LK_RELEASE)
 
+    @c("vm_map_lock_read", "vm_map.h:361-362", blocks=True)
+    @holds("no spinlock", "map locked shared")
+    @primitive
     def lock_read(self, map: VmMap) -> None:
         """vm_map_lock_read: shared.  Blocks."""
         map.lock.lockmgr(LK_SHARED)
 
+    @c("vm_map_unlock_read", "vm_map.h:363-364")
+    @holds("map locked shared", "map unlocked")
+    @primitive
     def unlock_read(self, map: VmMap) -> None:
         """vm_map_unlock_read."""
         map.lock.lockmgr(LK_RELEASE)
 
+    @c("vm_map_lock_read_try", "vm_map.h:367-368", uncalled=True)
+    @holds("", "on 0 map locked shared")
+    @primitive
     def lock_read_try(self, map: VmMap) -> int:
         """vm_map_lock_read_try: shared, or EBUSY at once."""
         return map.lock.lockmgr(LK_SHARED | LK_NOWAIT)
 
+    @c("vm_map_lock_read_to", "vm_map.h:370-380", blocks=True)
+    @holds("no spinlock", "on 0 map locked shared")
+    @primitive
     def lock_read_to(self, map: VmMap) -> int:
         """vm_map_lock_read_to: shared, or an error after the lock's timo (a tenth of a second)."""
         return map.lock.lockmgr(LK_SHARED | LK_TIMELOCK)
 
+    @c("vm_map_lock_upgrade", "vm_map.h:382-392", blocks=True)
+    @holds("map locked shared", "on 0 map locked exclusively; else unlocked")
+    @primitive
     def lock_upgrade(self, map: VmMap) -> int:
         """vm_map_lock_upgrade: shared to exclusive with nobody in between, bumps the timestamp.
 
@@ -82,30 +104,44 @@ class MapBase:
             map.timestamp += 1
         return error
 
+    @c("vm_map_lock_downgrade", "vm_map.h:401-402")
+    @holds("map locked exclusively", "map locked shared")
+    @primitive
     def lock_downgrade(self, map: VmMap) -> None:
         """vm_map_lock_downgrade."""
         map.lock.lockmgr(LK_DOWNGRADE)
 
+    @c("ASSERT_VM_MAP_LOCKED", "vm_map.h:312")
+    @holds("map locked (asserted)")
     def assert_locked(self, map: VmMap) -> None:
         """ASSERT_VM_MAP_LOCKED."""
         self.k.kassert(map.lock.held_by(self.k.curthread()), "map-not-locked", str(map))
 
     # -- maps and entries
 
+    @c("vm_map_create", "vm_map.c:573-580")
+    @c("vm_map_init", "vm_map.c:588-605")
     def create(self, pmap: Pmap, low: int, high: int) -> VmMap:
         """vm_map_create, vm_map_init (vm_map.c:573-605): an empty map of [low, high)."""
         return self.k.new(VmMap, self.k, self.k.next_id("map"), low, high, pmap)
 
+    @c("vm_map_entry_create", "vm_map.c:823-838")
     def entry_create(self) -> VmMapEntry:
         """vm_map_entry_create (vm_map.c:811-827): a blank entry, not in any map."""
         return self.k.new(VmMapEntry)
 
+    @c("_vm_map_clip_start", "vm_map.c:1502-1503", part=True)
+    @c("_vm_map_clip_end", "vm_map.c:1565-1566", part=True)
+    @c("vmspace_fork_normal_entry", "vm_map.c:3536-3537", part=True)
+    @holds("map of entry locked")
     def entry_clone(self, entry: VmMapEntry) -> VmMapEntry:
         """A new entry with the values of *entry* (the C's ``*new_entry = *entry``)."""
         new = self.entry_create()
         new.copy_from(entry)
         return new
 
+    @c("vm_map_entry_dispose", "vm_map.c:845-858")
+    @holds("map locked exclusively; entry unlinked")
     def entry_dispose(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_entry_dispose (vm_map.c:834-848): no hint may point to it any more.
 
@@ -116,6 +152,9 @@ class MapBase:
         self.k.kassert(map.first_free is not entry, "entry-is-first-free", str(entry))
         entry.freed = True
 
+    @c("vmspace_swap_count", "vm_map.c:509-524", part=True)
+    @c("vmspace_anonymous_count", "vm_map.c:546-561", part=True)
+    @holds("map token (not the map lock)")
     def walk(self, map: VmMap) -> Iterator[VmMapEntry]:
         """The entries in address order, for walks that only the token guards, not the map lock.
 
@@ -129,6 +168,8 @@ class MapBase:
                 self.k.panic("map-entry-freed", f"{map} {entry}", kind="fault")
             entry = following
 
+    @c("vm_map_entry_link", "vm_map.c:868-882")
+    @holds("map locked exclusively")
     def entry_link(self, map: VmMap, after: VmMapEntry, entry: VmMapEntry) -> None:
         """vm_map_entry_link (vm_map.c:858-872).  Map locked exclusively."""
         self.assert_locked(map)
@@ -140,6 +181,8 @@ class MapBase:
         if map.tree_insert(entry):
             self.k.panic("map-duplicate", f"{map} {entry}")
 
+    @c("vm_map_entry_unlink", "vm_map.c:884-903")
+    @holds("map locked exclusively")
     def entry_unlink(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_entry_unlink (vm_map.c:874-894).  Map locked exclusively."""
         self.assert_locked(map)
@@ -151,6 +194,8 @@ class MapBase:
         map.tree_remove(entry)
         map.nentries -= 1
 
+    @c("vm_map_lookup_entry", "vm_map.c:915-973")
+    @holds("map locked (shared will do)")
     def lookup_entry(self, map: VmMap, address: int) -> tuple[bool, VmMapEntry]:
         """vm_map_lookup_entry (vm_map.c:907-966): is *address* mapped, and by which entry.
 
@@ -164,6 +209,8 @@ class MapBase:
             return True, entry
         return False, entry
 
+    @c("vm_map_entry_shadow", "vm_map.c:629-641", blocks=True)
+    @holds("map locked exclusively")
     def entry_shadow(self, entry: VmMapEntry, addref: bool) -> None:
         """vm_map_entry_shadow (vm_map.c:628-641): put a shadow object over the entry's object.
 
@@ -175,6 +222,8 @@ class MapBase:
         )
         entry.eflags &= ~MAP_ENTRY_NEEDS_COPY
 
+    @c("vm_map_entry_allocate_object", "vm_map.c:657-670", blocks=True)
+    @holds("map locked exclusively")
     def entry_allocate_object(self, entry: VmMapEntry) -> None:
         """vm_map_entry_allocate_object (vm_map.c:656-671): the deferred anonymous object.
 
@@ -186,12 +235,15 @@ class MapBase:
 
     # -- ranges and entries in transition
 
+    @c("VM_MAP_RANGE_CHECK", "vm_map.c:1592-1600")
     def range_check(self, map: VmMap, start: int, end: int) -> tuple[int, int]:
         """VM_MAP_RANGE_CHECK (vm_map.c:1586-1594): *start* and *end* brought inside the map."""
         start = max(start, map.min_offset)
         end = min(end, map.max_offset)
         return min(start, end), end
 
+    @c("vm_map_transition_wait", "vm_map.c:1606-1613", blocks=True)
+    @holds("map locked exclusively", "map locked exclusively (unlocked meanwhile)")
     def transition_wait(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_transition_wait (vm_map.c:1600-1607): sleep until *entry* may be touched again.
 
@@ -214,6 +266,8 @@ class MapBase:
         )
         self.lock(map)
 
+    @c("CLIP_CHECK_BACK", "vm_map.c:1623-1629")
+    @holds("map locked exclusively")
     def check_back(self, map: VmMap, entry: VmMapEntry, start: int) -> VmMapEntry:
         """CLIP_CHECK_BACK (vm_map.c:1616-1622): back to the piece that begins at *start*."""
         while entry.start != start:
@@ -221,6 +275,8 @@ class MapBase:
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
         return entry
 
+    @c("CLIP_CHECK_FWD", "vm_map.c:1631-1637")
+    @holds("map locked exclusively")
     def check_fwd(self, map: VmMap, entry: VmMapEntry, end: int) -> VmMapEntry:
         """CLIP_CHECK_FWD (vm_map.c:1624-1630): on to the piece that ends at *end*."""
         while entry.end != end:
@@ -229,6 +285,7 @@ class MapBase:
         return entry
 
 
+@c("atop", "param.h:204")
 def pages_of(nbytes: int) -> int:
     """atop: whole pages in *nbytes*."""
     return nbytes >> PAGE_SHIFT

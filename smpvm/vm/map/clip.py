@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EINVAL
 from smpvm.vm.map.base import pages_of
 from smpvm.vm.map.entry import (
@@ -54,6 +55,9 @@ _OBJECT = (MADV_WILLNEED, MADV_DONTNEED, MADV_FREE)
 class MapClip(MapInsert):
     """Clip, protect, madvise, inherit."""
 
+    @c("vm_map_clip_start", "vm_map.c:1466-1470", blocks=True)
+    @c("_vm_map_clip_start", "vm_map.c:1477-1524")
+    @holds("map locked exclusively")
     def clip_start(self, map: VmMap, entry: VmMapEntry, start: int) -> None:
         """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1464-1523): *entry* begins at *start*.
 
@@ -73,6 +77,9 @@ class MapClip(MapInsert):
         self.entry_link(map, entry.prev, new)
         self._reference_clip(new)
 
+    @c("vm_map_clip_end", "vm_map.c:1532-1536", blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1543-1586")
+    @holds("map locked exclusively")
     def clip_end(self, map: VmMap, entry: VmMapEntry, end: int) -> None:
         """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1531-1584): *entry* ends at *end*.
 
@@ -87,11 +94,17 @@ class MapClip(MapInsert):
         self.entry_link(map, entry, new)
         self._reference_clip(new)
 
+    @c("_vm_map_clip_start", "vm_map.c:1498-1500", part=True, blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1557-1559", part=True)
+    @holds("map locked exclusively")
     def _ensure_object(self, map: VmMap, entry: VmMapEntry) -> None:
         """Both halves of a cut shall share one object, so make it now."""
         if entry.object is None and not map.system_map:
             self.entry_allocate_object(entry)
 
+    @c("_vm_map_clip_start", "vm_map.c:1511-1523", part=True, blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1573-1585", part=True)
+    @holds("map locked exclusively")
     def _reference_clip(self, new: VmMapEntry) -> None:
         """The second half references the object too."""
         obj = new.vm_object
@@ -102,6 +115,11 @@ class MapClip(MapInsert):
             objects.reference_locked(obj)
             objects.drop(obj)
 
+    @c("vm_map_clip_range", "vm_map.c:1658-1743", blocks=True)
+    @holds(
+        "map locked exclusively",
+        "map locked exclusively (unlocked while it waits); the range IN_TRANSITION unless None",
+    )
     def clip_range(self, map: VmMap, start: int, end: int, no_holes: bool) -> VmMapEntry | None:
         """vm_map_clip_range (vm_map.c:1648-1741): cut [start, end) out, mark it IN_TRANSITION.
 
@@ -138,6 +156,8 @@ class MapClip(MapInsert):
             return None
         return first
 
+    @c("vm_map_unclip_range", "vm_map.c:1762-1795", blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION", "map locked exclusively")
     def unclip_range(self, map: VmMap, first: VmMapEntry, start: int, end: int) -> None:
         """vm_map_unclip_range (vm_map.c:1763-1798): end the transition, wake waiters, merge.
 
@@ -161,6 +181,8 @@ class MapClip(MapInsert):
             self.simplify_entry(map, entry)
             entry = entry.next
 
+    @c("vm_map_submap", "vm_map.c:1808-1839", blocks=True, uncalled=True)
+    @holds("map not locked", "")
     def submap(self, map: VmMap, start: int, end: int, sub: VmMap) -> int:
         """vm_map_submap (vm_map.c:1812-1844): a blank range is from now on handled by *sub*."""
         rv = KERN_INVALID_ARGUMENT
@@ -181,6 +203,11 @@ class MapClip(MapInsert):
         self.unlock(map)
         return rv
 
+    @c("vm_map_protect", "vm_map.c:1867-1871", part=True, blocks=True)
+    @c("vm_map_submap", "vm_map.c:1820-1824", part=True)
+    @c("vm_map_madvise", "vm_map.c:1993-1998", part=True)
+    @c("vm_map_inherit", "vm_map.c:2173-2177", part=True)
+    @holds("map locked exclusively")
     def _clipped_first(self, map: VmMap, start: int) -> VmMapEntry:
         """The first entry at or behind *start*, cut to begin there if it contains it."""
         found, entry = self.lookup_entry(map, start)
@@ -189,6 +216,8 @@ class MapClip(MapInsert):
         self.clip_start(map, entry, start)
         return entry
 
+    @c("vm_map_protect", "vm_map.c:1854-1934", blocks=True)
+    @holds("map not locked", "")
     def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
         """vm_map_protect (vm_map.c:1859-1935): new protection, or maximum protection, for a range.
 
@@ -227,6 +256,8 @@ class MapClip(MapInsert):
         self.unlock(map)
         return KERN_SUCCESS
 
+    @c("vm_map_madvise", "vm_map.c:1946-2143", blocks=True)
+    @holds("map not locked", "")
     def madvise(self, map: VmMap, start: int, end: int, behav: int) -> int:
         """vm_map_madvise (vm_map.c:1946-2131): advice kept in entries, or acted on in objects.
 
@@ -259,6 +290,8 @@ class MapClip(MapInsert):
         self.unlock_read(map)
         return 0
 
+    @c("vm_map_madvise", "vm_map.c:2016-2076", part=True, blocks=True)
+    @holds("map locked exclusively")
     def _advise_entry(self, map: VmMap, entry: VmMapEntry, behav: int) -> None:
         """The behaviours that an entry remembers."""
         if behav in _BEHAVIOUR:
@@ -274,6 +307,8 @@ class MapClip(MapInsert):
         elif behav == MADV_INVAL:
             self.vm.pmap.remove(map.pmap, entry.start, entry.end)
 
+    @c("vm_map_madvise", "vm_map.c:2100-2137", part=True, blocks=True)
+    @holds("map locked shared")
     def _advise_object(
         self, map: VmMap, entry: VmMapEntry, start: int, end: int, behav: int
     ) -> None:
@@ -295,6 +330,8 @@ class MapClip(MapInsert):
                 MAP_PREFAULT_MADVISE,
             )
 
+    @c("vm_map_inherit", "vm_map.c:2151-2191", blocks=True)
+    @holds("map not locked", "")
     def inherit(self, map: VmMap, start: int, end: int, inheritance: int) -> int:
         """vm_map_inherit (vm_map.c:2137-2180): what fork does with a range.  Locks the map."""
         if inheritance not in (VM_INHERIT_NONE, VM_INHERIT_COPY, VM_INHERIT_SHARE):
@@ -310,6 +347,8 @@ class MapClip(MapInsert):
         self.unlock(map)
         return KERN_SUCCESS
 
+    @c("vm_map_check_protection", "vm_map.c:3009-3057", blocks=True)
+    @holds("map locked if have_lock")
     def check_protection(
         self, map: VmMap, start: int, end: int, prot: int, have_lock: bool
     ) -> bool:

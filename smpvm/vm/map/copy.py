@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.delete import MapDelete
 from smpvm.vm.map.entry import (
     MAP_ENTRY_COW,
@@ -31,6 +32,8 @@ _NOT_COPIED = (VM_MAPTYPE_SUBMAP, VM_MAPTYPE_UKSMAP)
 class MapCopy(MapDelete):
     """vm_map_split, vm_map_copy_entry."""
 
+    @c("vm_map_split", "vm_map.c:3080-3318", blocks=True)
+    @holds("map locked exclusively, map token")
     def split(self, entry: VmMapEntry) -> None:
         """vm_map_split (vm_map.c:3053-3318): give *entry* an object of its own, where that helps.
 
@@ -62,10 +65,14 @@ class MapCopy(MapDelete):
             return
         self._split_locked(entry, obj)
 
+    @c("vm_map_split", "vm_map.c:3118-3119", part=True)
+    @holds("obj held exclusively")
     def cannot_split(self, obj: VmObject) -> bool:
         """The condition at vm_map.c:3089-3090, the wrong way round as it stands there."""
         return obj.handle is None or obj.type not in _ANONYMOUS
 
+    @c("vm_map_split", "vm_map.c:3120-3124", part=True)
+    @holds("obj held exclusively and chain locked", "obj released and dropped")
     def _split_refuse(self, obj: VmObject) -> None:
         """Leave the object whole: only the reference for the clone."""
         objects = self.vm.object
@@ -74,6 +81,10 @@ class MapCopy(MapDelete):
         objects.clear_flag(obj, OBJ_ONEMAPPING)
         objects.drop(obj)
 
+    @c("vm_map_split", "vm_map.c:3154-3317", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; obj held exclusively and chain locked", "obj released and dropped"
+    )
     def _split_locked(self, entry: VmMapEntry, obj: VmObject) -> None:
         """vm_map.c:3117-3317: *obj* is held exclusively and chain locked."""
         objects = self.vm.object
@@ -120,10 +131,14 @@ class MapCopy(MapDelete):
         objects.deallocate_locked(obj)
         objects.drop(obj)
 
+    @c("vm_map_split", "vm_map.c:3163", part=True)
+    @holds("both objects held")
     def split_backing_ok(self, obj: VmObject, below: VmObject) -> bool:
         """The KKASSERT at vm_map.c:3135, which compares the backing object with its own backing."""
         return below.backing_object is below
 
+    @c("vm_map_split", "vm_map.c:3251-3294", part=True, blocks=True)
+    @holds("both objects held exclusively")
     def _split_pages(self, obj: VmObject, new: VmObject, first: int, size: int) -> None:
         """Move pages and swap blocks [first, first + size) of *obj* to *new* from index 0 on."""
         moved = []
@@ -139,6 +154,8 @@ class MapCopy(MapDelete):
         for m in moved:
             self.vm.page.wakeup(m)
 
+    @c("vm_map_copy_entry", "vm_map.c:3330-3396", blocks=True)
+    @holds("both maps locked exclusively, both map tokens")
     def copy_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry, new: VmMapEntry) -> None:
         """vm_map_copy_entry (vm_map.c:3331-3397): *new* is to show what *old* shows, privately.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RETRY
+from smpvm.kern.cname import c, holds
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RETRY
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -41,12 +42,16 @@ _INVALIDATED = (OBJT_VNODE, OBJT_DEVICE, OBJT_MGTDEVICE)
 class MapDelete(MapWire):
     """vm_map_delete, vm_map_remove, vm_map_clean."""
 
+    @c("vm_map_entry_unwire", "vm_map.c:2788-2794", blocks=True)
+    @holds("map locked exclusively")
     def entry_unwire(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_entry_unwire (vm_map.c:2774-2780): pageable again, however often it was wired."""
         entry.eflags &= ~MAP_ENTRY_USER_WIRED
         entry.wired_count = 0
         self.vm.fault.unwire(map, entry)
 
+    @c("vm_map_entry_delete", "vm_map.c:2801-2821", blocks=True)
+    @holds("map locked exclusively")
     def entry_delete(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_entry_delete (vm_map.c:2787-2808).  Map locked exclusively.  Blocks.
 
@@ -59,6 +64,11 @@ class MapDelete(MapWire):
             self.vm.object.deallocate(entry.object)
         self.entry_dispose(map, entry)
 
+    @c("vm_map_delete", "vm_map.c:2828-2979", blocks=True)
+    @holds(
+        "map locked exclusively",
+        "map locked exclusively (unlocked while it waits for a transition)",
+    )
     def delete(self, map: VmMap, start: int, end: int) -> int:
         """vm_map_delete (vm_map.c:2815-2945): unmap [start, end).
 
@@ -84,6 +94,8 @@ class MapDelete(MapWire):
         map.token.release()
         return KERN_SUCCESS
 
+    @c("vm_map_delete", "vm_map.c:2850-2868", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _delete_from(self, map: VmMap, start: int) -> VmMapEntry:
         """The first entry to go, cut to begin at *start*; the hints moved before it."""
         found, first = self.lookup_entry(map, start)
@@ -100,6 +112,8 @@ class MapDelete(MapWire):
             map.first_free = entry.prev
         return entry
 
+    @c("vm_map_delete", "vm_map.c:2900-2966", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _unmap_entry(self, map: VmMap, entry: VmMapEntry) -> None:
         """The mappings of *entry* go, and what becomes unreachable in its object with them."""
         pmap, objects = self.vm.pmap, self.vm.object
@@ -125,6 +139,8 @@ class MapDelete(MapWire):
             objects.chain_release(obj)
             objects.drop(obj)
 
+    @c("vm_map_delete", "vm_map.c:2943-2961", part=True, blocks=True)
+    @holds("obj held exclusively and chain locked")
     def _trim_object(self, obj: VmObject, first: int, last: int) -> None:
         """Free pages [first, last) of an object that only this map has, in several entries.
 
@@ -144,6 +160,8 @@ class MapDelete(MapWire):
         if last >= obj.size and first < obj.size:
             obj.size = first
 
+    @c("vm_map_remove", "vm_map.c:2987-3001", blocks=True)
+    @holds("map not locked", "")
     def remove(self, map: VmMap, start: int, end: int) -> int:
         """vm_map_remove (vm_map.c:2952-2966): vm_map_delete with the map locked by itself."""
         self.lock(map)
@@ -154,6 +172,8 @@ class MapDelete(MapWire):
 
     # -- msync
 
+    @c("vm_map_clean", "vm_map.c:2606-2781", blocks=True)
+    @holds("map not locked", "")
     def clean(self, map: VmMap, start: int, end: int, syncio: bool, invalidate: bool) -> int:
         """vm_map_clean (vm_map.c:2617-2766): write the dirty file pages of [start, end).
 
@@ -179,6 +199,8 @@ class MapDelete(MapWire):
         self.unlock_read(map)
         return rv
 
+    @c("vm_map_clean", "vm_map.c:2628-2641", part=True)
+    @holds("map locked shared, map token")
     def _clean_check(self, map: VmMap, current: VmMapEntry, end: int) -> int:
         """The first pass of vm_map_clean (vm_map.c:2645-2659): no submaps, no holes.
 
@@ -197,10 +219,14 @@ class MapDelete(MapWire):
             current = nxt
         return KERN_SUCCESS
 
+    @c("vm_map_clean", "vm_map.c:2628", part=True)
+    @holds("map locked shared, map token")
     def clean_past_end(self, map: VmMap, current: VmMapEntry) -> bool:
         """Has vm_map_clean's first pass come to the header?  The C does not ask."""
         return False
 
+    @c("vm_map_clean", "vm_map.c:2651-2774", part=True, blocks=True)
+    @holds("map locked shared, map token")
     def _clean_entry(
         self, entry: VmMapEntry, start: int, end: int, syncio: bool, invalidate: bool
     ) -> int:
@@ -240,6 +266,8 @@ class MapDelete(MapWire):
         self.vm.object.drop(obj)
         return size
 
+    @c("vm_map_clean", "vm_map.c:2694-2707", part=True, blocks=True)
+    @holds("obj held", "the object returned held instead")
     def _file_object(self, obj: VmObject, offset: int, size: int) -> tuple[VmObject, int, int]:
         """From a held object one step down its chain (as the C does), hand over hand.
 

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
@@ -73,6 +74,7 @@ MAP_WIREFUTURE: Final = 0x0001
 _start = attrgetter("start")
 
 
+@c("OFF_TO_IDX", "vm_object.h:229")
 def off_to_idx(offset: int) -> int:
     """OFF_TO_IDX: a byte offset as a page index."""
     return offset >> PAGE_SHIFT
@@ -126,6 +128,10 @@ class VmMapEntry:
     def __str__(self) -> str:
         return f"entry {self.start:#x}-{self.end:#x}"
 
+    @c("_vm_map_clip_start", "vm_map.c:1503", part=True)
+    @c("_vm_map_clip_end", "vm_map.c:1566", part=True)
+    @c("vmspace_fork_normal_entry", "vm_map.c:3537", part=True)
+    @holds("map of other locked")
     def copy_from(self, other: VmMapEntry) -> None:
         """The C's structure assignment, all but the list links."""
         self.start, self.end = other.start, other.end
@@ -183,6 +189,7 @@ class VmMap:
         "vmspace",
     )
 
+    @c("vm_map_init", "vm_map.c:588-605")
     def __init__(self, k: Kernel, ident: int, low: int, high: int, pmap: Any) -> None:
         self.id = ident
         self.header: VmMapEntry = k.new(VmMapEntry, low, high)
@@ -204,11 +211,13 @@ class VmMap:
         return f"map {self.id}"
 
     @property
+    @c("vm_map_min", "vm_map.h:410")
     def min_offset(self) -> int:
         """The lowest address that may be mapped."""
         return self.header.start
 
     @property
+    @c("vm_map_max", "vm_map.h:411")
     def max_offset(self) -> int:
         """The end of the addresses that may be mapped."""
         return self.header.end
@@ -221,11 +230,15 @@ class VmMap:
             yield entry
             entry = entry.next
 
+    @c("vm_map_lookup_entry", "vm_map.c:955-971", part=True)
+    @holds("map locked (shared will do)")
     def at_or_before(self, address: int) -> VmMapEntry:
         """The entry that contains *address* or the closest one before it, else the header."""
         i = bisect_right(self.tree, address, key=_start)
         return self.tree[i - 1] if i else self.header
 
+    @c("RB_INSERT", "tree.h:969")
+    @holds("map locked exclusively")
     def tree_insert(self, entry: VmMapEntry) -> bool:
         """Insert by start address; returns True when one with that start is there already."""
         i = bisect_left(self.tree, entry.start, key=_start)
@@ -234,6 +247,8 @@ class VmMap:
         self.tree.insert(i, entry)
         return False
 
+    @c("RB_REMOVE", "tree.h:970")
+    @holds("map locked exclusively")
     def tree_remove(self, entry: VmMapEntry) -> None:
         """Take *entry* out."""
         i = bisect_left(self.tree, entry.start, key=_start)

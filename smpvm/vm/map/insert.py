@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.base import MapBase
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
@@ -53,6 +54,8 @@ _PROTO_EFLAGS = (
 class MapInsert(MapBase):
     """How entries come to be, and how neighbours become one."""
 
+    @c("vm_map_insert", "vm_map.c:986-1197", blocks=True)
+    @holds("map locked exclusively; the object, if any, held and referenced")
     def insert(
         self,
         map: VmMap,
@@ -130,6 +133,8 @@ class MapInsert(MapBase):
         map.token.release()
         return KERN_SUCCESS
 
+    @c("vm_map_insert", "vm_map.c:1069-1079", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _extends(
         self, map: VmMap, prev: VmMapEntry, start: int, end: int, maptype: int, eflags: int
     ) -> bool:
@@ -148,6 +153,11 @@ class MapInsert(MapBase):
             obj, off_to_idx(prev.offset), prev.end - prev.start, end - prev.end
         )
 
+    @c("vm_map_insert", "vm_map.c:1175-1191", part=True, blocks=True)
+    @holds(
+        "map locked exclusively, map token; obj held if any",
+        "map locked exclusively, map token; obj dropped meanwhile with MAP_PREFAULT_RELOCK",
+    )
     def _prefault(
         self, map: VmMap, entry: VmMapEntry, obj: VmObject | None, prot: int, cow: int
     ) -> None:
@@ -173,6 +183,8 @@ class MapInsert(MapBase):
             self.vm.object.hold(obj)
             self.vm.object.lock_swap()
 
+    @c("vm_map_findspace", "vm_map.c:1214-1324")
+    @holds("map locked exclusively")
     def findspace(self, map: VmMap, start: int, length: int, align: int) -> int | None:
         """vm_map_findspace (vm_map.c:1179-1306): the first gap of *length* bytes from *start* on.
 
@@ -208,6 +220,8 @@ class MapInsert(MapBase):
         map.hint = entry
         return start
 
+    @c("vm_map_find", "vm_map.c:1337-1381", blocks=True)
+    @holds("map not locked; the object referenced", "")
     def find(
         self,
         map: VmMap,
@@ -258,6 +272,8 @@ class MapInsert(MapBase):
         self.unlock(map)
         return rv, start
 
+    @c("vm_map_simplify_entry", "vm_map.c:1394-1460", blocks=True)
+    @holds("map locked exclusively")
     def simplify_entry(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_simplify_entry (vm_map.c:1378-1458): merge *entry* with either neighbour or both.
 
@@ -281,6 +297,8 @@ class MapInsert(MapBase):
             entry.end = nxt.end
             self._gone(map, nxt)
 
+    @c("vm_map_simplify_entry", "vm_map.c:1413-1422", part=True)
+    @holds("map locked exclusively")
     def _mergeable(self, a: VmMapEntry, b: VmMapEntry) -> bool:
         """Whether *b* continues *a* in every respect."""
         return (
@@ -295,6 +313,8 @@ class MapInsert(MapBase):
             and a.wired_count == b.wired_count
         )
 
+    @c("vm_map_simplify_entry", "vm_map.c:1423-1427", part=True)
+    @holds("map locked exclusively")
     def _forget(self, map: VmMap, old: VmMapEntry, kept: VmMapEntry) -> None:
         """Move the hints from *old* to *kept* and unlink *old*."""
         if map.first_free is old:
@@ -303,6 +323,8 @@ class MapInsert(MapBase):
             map.hint = kept
         self.entry_unlink(map, old)
 
+    @c("vm_map_simplify_entry", "vm_map.c:1430-1432", part=True, blocks=True)
+    @holds("map locked exclusively")
     def _gone(self, map: VmMap, entry: VmMapEntry) -> None:
         """Drop the object reference of a merged entry and dispose of it."""
         if entry.object is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.copy import MapCopy
 from smpvm.vm.map.entry import (
     KERN_FAILURE_NOFAULT,
@@ -59,6 +60,8 @@ class Lookup(NamedTuple):
 class Maps(MapCopy):
     """vm_map.c."""
 
+    @c("vm_map_lookup", "vm_map.c:3980-4190", blocks=True)
+    @holds("map not locked", "on KERN_SUCCESS the map (returned) locked shared")
     def lookup(self, map: VmMap, vaddr: int, fault_type: int) -> Lookup:
         """vm_map_lookup (vm_map.c:4008-4204): entry, object and page index behind *vaddr*.
 
@@ -120,6 +123,8 @@ class Maps(MapCopy):
                 self.lock_downgrade(map)
             return Lookup(KERN_SUCCESS, map, entry, obj, pindex, prot, wired)
 
+    @c("vm_map_lookup", "vm_map.c:4056-4076", part=True)
+    @holds("map locked")
     def asked_again(self, fault_type: int, ftype: int) -> int:
         """What a second try asks for, after the lock was lost in an upgrade.
 
@@ -128,6 +133,8 @@ class Maps(MapCopy):
         """
         return ftype
 
+    @c("vm_map_lookup", "vm_map.c:4051-4068", part=True)
+    @holds("map locked")
     def _lookup_allowed(
         self, entry: VmMapEntry, fault_type: int, asked: int
     ) -> tuple[int, int, int]:
@@ -151,6 +158,8 @@ class Maps(MapCopy):
             return KERN_PROTECTION_FAILURE, prot, ftype
         return KERN_SUCCESS, prot, ftype
 
+    @c("vm_map_lookup_done", "vm_map.c:4198-4207")
+    @holds("map locked shared", "map unlocked")
     def lookup_done(self, map: VmMap, entry: VmMapEntry | None = None) -> None:
         """vm_map_lookup_done (vm_map.c:4213-4222): the shared lock goes; *entry* is stale then."""
         self.unlock_read(map)

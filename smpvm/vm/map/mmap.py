@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EAGAIN, EINVAL, EIO, ENOMEM
 from smpvm.kern.proc import Proc
 from smpvm.kern.vnode import Vnode
@@ -76,6 +77,8 @@ class Mmap:
         self.vm = vm
         self.k = vm.k
 
+    @c("kern_mmap", "vm_mmap.c:150-410", blocks=True)
+    @holds("no locks", "")
     def mmap(
         self,
         p: Proc,
@@ -115,6 +118,8 @@ class Mmap:
         map.token.release()
         return error, addr + pageoff
 
+    @c("vm_mmap", "vm_mmap.c:1178-1492", blocks=True)
+    @holds("map not locked (its token may be held)")
     def vm_mmap(
         self,
         map: VmMap,
@@ -182,6 +187,8 @@ class Mmap:
         map.token.release()
         return to_errno(rv), addr
 
+    @c("sys_munmap", "vm_mmap.c:525-576", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def munmap(self, p: Proc, addr: int, size: int) -> int:
         """sys_munmap (vm_mmap.c:518-567): all of the range must be mapped.  Blocks."""
         addr, size = round_range(addr, size)
@@ -198,6 +205,8 @@ class Mmap:
         map.token.release()
         return 0
 
+    @c("sys_msync", "vm_mmap.c:436-516", blocks=True)
+    @holds("no locks", "")
     def msync(self, p: Proc, addr: int, size: int, flags: int = MS_SYNC) -> int:
         """sys_msync (vm_mmap.c:438-510): write the range's file pages.  Blocks, for I/O too.
 
@@ -223,6 +232,8 @@ class Mmap:
             return 0
         return EIO if rv == KERN_FAILURE else EINVAL
 
+    @c("sys_mprotect", "vm_mmap.c:583-624", blocks=True)
+    @holds("no locks", "")
     def mprotect(self, p: Proc, addr: int, size: int, prot: int) -> int:
         """sys_mprotect (vm_mmap.c:575-616).  Blocks."""
         addr, size = round_range(addr, size)
@@ -231,12 +242,16 @@ class Mmap:
             return 0
         return EACCES if rv == KERN_PROTECTION_FAILURE else EINVAL
 
+    @c("sys_minherit", "vm_mmap.c:633-670", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def minherit(self, p: Proc, addr: int, size: int, inheritance: int) -> int:
         """sys_minherit (vm_mmap.c:625-662).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.inherit(p.p_vmspace.vm_map, addr, addr + size, inheritance)
         return 0 if rv == KERN_SUCCESS else EINVAL
 
+    @c("sys_madvise", "vm_mmap.c:679-713", blocks=True)
+    @holds("no locks", "")
     def madvise(self, p: Proc, addr: int, size: int, behav: int) -> int:
         """sys_madvise (vm_mmap.c:671-706).  Blocks."""
         addr, size = round_range(addr, size)
@@ -244,6 +259,8 @@ class Mmap:
             return EINVAL
         return self.vm.map.madvise(p.p_vmspace.vm_map, addr, addr + size, behav)
 
+    @c("sys_mlock", "vm_mmap.c:981-1024", blocks=True)
+    @holds("no locks", "")
     def mlock(self, p: Proc, addr: int, size: int) -> int:
         """sys_mlock (vm_mmap.c:972-1016): EAGAIN when more would be wired than the machine allows.
 
@@ -256,6 +273,8 @@ class Mmap:
         rv = self.vm.map.unwire(p.p_vmspace.vm_map, addr, addr + size, False)
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
+    @c("sys_munlock", "vm_mmap.c:1139-1169", blocks=True)
+    @holds("no locks", "")
     def munlock(self, p: Proc, addr: int, size: int) -> int:
         """sys_munlock (vm_mmap.c:1117-1148).  Blocks."""
         addr, size = round_range(addr, size)
@@ -263,6 +282,7 @@ class Mmap:
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
 
+@c("vm_mmap_to_errno", "vm_mmap.c:1498-1513")
 def to_errno(rv: int) -> int:
     """vm_mmap_to_errno (vm_mmap.c:1477-1491)."""
     if rv == KERN_SUCCESS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.clip import MapClip
 from smpvm.vm.map.entry import KERN_NO_SPACE, KERN_SUCCESS, VM_MAPTYPE_NORMAL, VmMap, VmMapEntry
 from smpvm.vm.param import MAP_IS_STACK, VM_PROT_ALL
@@ -14,6 +15,8 @@ SGROWSIZ = 128 * 1024
 class MapStack(MapClip):
     """vm_map_stack, vm_map_growstack."""
 
+    @c("vm_map_stack", "vm_map.c:3598-3697", blocks=True)
+    @holds("map not locked", "")
     def stack(
         self, map: VmMap, addrbos: int, max_ssize: int, fixed: bool, prot: int, max_prot: int
     ) -> tuple[int, int]:
@@ -53,6 +56,9 @@ class MapStack(MapClip):
         self.unlock(map)
         return rv, addrbos
 
+    @c("vm_map_stack", "vm_map.c:3684-3689", part=True, blocks=True)
+    @c("vm_map_growstack", "vm_map.c:3837-3842", part=True)
+    @holds("map locked exclusively")
     def _new_stack_entry(self, map: VmMap, prev: VmMapEntry, start: int, end: int) -> VmMapEntry:
         """The entry just inserted at [start, end), split off *prev* where it was coalesced."""
         if prev is not map.header and start < prev.end:
@@ -62,6 +68,8 @@ class MapStack(MapClip):
             self.k.panic("map-bad-stack", f"{map} {new}")
         return new
 
+    @c("vm_map_growstack", "vm_map.c:3708-3864", blocks=True)
+    @holds("map not locked", "")
     def growstack(self, map: VmMap, addr: int, stack_limit: int, vmem_limit: int) -> int:
         """vm_map_growstack (vm_map.c:3708-3867): make room for *addr* in a stack just above it.
 
@@ -87,6 +95,8 @@ class MapStack(MapClip):
         self.unlock(map)
         return rv
 
+    @c("vm_map_growstack", "vm_map.c:3731-3810", part=True)
+    @holds("map locked (shared will do)")
     def _grow_amount(
         self, map: VmMap, addr: int, stack_limit: int, vmem_limit: int
     ) -> tuple[int, int]:
@@ -117,10 +127,13 @@ class MapStack(MapClip):
             return KERN_NO_SPACE, 0
         return KERN_SUCCESS, grow
 
+    @c("vm_map_growstack", "vm_map.c:3784", part=True)
     def _own_stack(self, map: VmMap, addr: int) -> bool:
         """Is *addr* in the stack of the process (is_procstack), not in one of mmap's?"""
         return map.vmspace is not None and addr >= map.vmspace.vm_maxsaddr
 
+    @c("vm_map_growstack", "vm_map.c:3820-3850", part=True, blocks=True)
+    @holds("map locked exclusively")
     def _grow(self, map: VmMap, addr: int, grow: int) -> int:
         """Insert the new piece of stack.  Map locked exclusively, nothing changed meanwhile."""
         _found, prev = self.lookup_entry(map, addr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import shared
 from smpvm.vm.map.entry import (
     MAP_ENTRY_NEEDS_COPY,
@@ -64,6 +65,7 @@ class VmSpace:
         "vm_tsize",
     )
 
+    @c("vmspace_initrefs", "vm_map.c:256-261")
     def __init__(self, map: VmMap, pmap: Pmap) -> None:
         self.vm_map = map
         self.vm_pmap = pmap
@@ -81,6 +83,9 @@ class VmSpace:
     def __str__(self) -> str:
         return f"vmspace {self.vm_map.id}"
 
+    @c("vmspace_fork", "vm_map.c:3427-3428", part=True)
+    @c("vmspace_exec", "vm_map.c:3891-3893", part=True)
+    @holds("map token of other")
     def startcopy(self, other: VmSpace) -> None:
         """The fields between vm_startcopy and vm_endcopy, which fork and exec copy."""
         self.vm_swrss = other.vm_swrss
@@ -99,6 +104,8 @@ class VmSpaces:
         self.vm = vm
         self.k = vm.k
 
+    @c("vmspace_alloc", "vm_map.c:273-304")
+    @holds("", "one reference and one hold")
     def alloc(self, low: int = VM_MIN_USER_ADDRESS, high: int = VM_MAX_USER_ADDRESS) -> VmSpace:
         """vmspace_alloc (vm_map.c:280-318): an empty space, one reference and one hold."""
         k = self.k
@@ -109,47 +116,64 @@ class VmSpaces:
         pmap.map = map
         return space
 
+    @c("vmspace_getrefs", "vm_map.c:309-313")
     def getrefs(self, space: VmSpace) -> int:
         """vmspace_getrefs (vm_map.c:323-327): -1 once it is exiting."""
         return space.vm_refcnt
 
+    @c("vmspace_hold_notoken", "vm_map.c:319-324")
+    @holds("a hold, or knowledge of one", "a hold more")
     def hold_notoken(self, space: VmSpace) -> None:
         """vmspace_hold_notoken (vm_map.c:333-338): the caller has a hold, or knows of one."""
         self.k.kassert(space.vm_holdcnt != 0, "vmspace-hold-dead", str(space))
         self.k.atomic.add_int(space, "vm_holdcnt", 1)
 
+    @c("vmspace_drop_notoken", "vm_map.c:326-334", blocks=True)
+    @holds("a hold; no spinlock", "hold given back")
     def drop_notoken(self, space: VmSpace) -> None:
         """vmspace_drop_notoken (vm_map.c:340-348): the last one ends the space for good."""
         if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
             self._terminate_final(space)
 
+    @c("vmspace_hold", "vm_map.c:336-341", blocks=True)
+    @holds("a hold or reference elsewhere; no spinlock", "a hold and the map token")
     def hold(self, space: VmSpace) -> None:
         """vmspace_hold (vm_map.c:350-355): a hold, and the map's token.  Blocks."""
         self.hold_notoken(space)
         space.vm_map.token.get()
 
+    @c("vmspace_drop", "vm_map.c:343-348", blocks=True)
+    @holds("a hold and the map token", "both given back")
     def drop(self, space: VmSpace) -> None:
         """vmspace_drop (vm_map.c:357-362): releases the token, then the hold."""
         space.vm_map.token.release()
         self.drop_notoken(space)
 
+    @c("vmspace_ref", "vm_map.c:356-362")
+    @holds("a reference or hold", "a reference (and its hold) more")
     def ref(self, space: VmSpace) -> None:
         """vmspace_ref (vm_map.c:370-376): a reference; not possible once it is exiting."""
         self.k.kassert(space.vm_refcnt >= 0, "vmspace-ref-dead", str(space))
         self.hold_notoken(space)
         self.k.atomic.add_int(space, "vm_refcnt", 1)
 
+    @c("vmspace_rel", "vm_map.c:369-377", blocks=True)
+    @holds("a reference; no spinlock", "given back")
     def rel(self, space: VmSpace) -> None:
         """vmspace_rel (vm_map.c:383-391): undo vmspace_ref.  Blocks."""
         self.relexit(space)
         self.drop_notoken(space)
 
+    @c("vmspace_relexit", "vm_map.c:388-395", blocks=True)
+    @holds("a reference; no spinlock", "given back, its hold stays")
     def relexit(self, space: VmSpace) -> None:
         """vmspace_relexit (vm_map.c:402-409): at exit, the reference without its hold.  Blocks."""
         if self._release(space, "vm_refcnt"):
             space.vm_refcnt = -1
             self._terminate_first(space)
 
+    @c("vmspace_exitfree", "vm_map.c:403-411", blocks=True)
+    @holds("the hold left by vmspace_relexit", "given back")
     def exitfree(self, p: Proc) -> None:
         """vmspace_exitfree (vm_map.c:417-425): at reap, the hold that was left.  Blocks."""
         space = p.p_vmspace
@@ -157,12 +181,15 @@ class VmSpaces:
         if space is not None:
             self.drop_notoken(space)
 
+    @c("refcount_release", "refcount.h:60-64")
     def _release(self, space: VmSpace, field: str) -> bool:
         """refcount_release: one less; True when that was the last."""
         left = self.k.atomic.fetchadd_int(space, field, -1) - 1
         self.k.kassert(left >= 0, "refcount-negative", f"{space}.{field}")
         return left == 0
 
+    @c("vmspace_terminate", "vm_map.c:431-459", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _terminate_first(self, space: VmSpace) -> None:
         """vmspace_terminate(vm, 0) (vm_map.c:439-471): the mappings go, wired ones after their map.
 
@@ -182,6 +209,8 @@ class VmSpaces:
             self.vm.map.remove(map, low, high)
         map.token.release()
 
+    @c("vmspace_terminate", "vm_map.c:461-487", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _terminate_final(self, space: VmSpace) -> None:
         """vmspace_terminate(vm, 1) (vm_map.c:472-503): nobody can reach the space any more."""
         map = space.vm_map
@@ -197,6 +226,8 @@ class VmSpaces:
 
     # -- sizes
 
+    @c("vmspace_swap_count", "vm_map.c:499-528", blocks=True)
+    @holds("a hold or reference; no spinlock")
     def swap_count(self, space: VmSpace) -> int:
         """vmspace_swap_count (vm_map.c:499-529): pages of swap, roughly; 1 at least for each entry.
 
@@ -213,6 +244,8 @@ class VmSpaces:
         self.drop(space)
         return count
 
+    @c("vmspace_anonymous_count", "vm_map.c:537-565", blocks=True)
+    @holds("a hold or reference; no spinlock")
     def anonymous_count(self, space: VmSpace) -> int:
         """vmspace_anonymous_count (vm_map.c:538-568): resident pages of the anonymous objects.
 
@@ -227,12 +260,16 @@ class VmSpaces:
         self.drop(space)
         return count
 
+    @c("vmspace_resident_count", "vm_map.h:426-430")
+    @holds("map token")
     def resident_count(self, space: VmSpace) -> int:
         """vmspace_resident_count (vm_map.h): pages mapped in its pmap, page tables included."""
         return self.vm.pmap.resident_count(space.vm_pmap)
 
     # -- fork and exec
 
+    @c("vmspace_fork", "vm_map.c:3413-3471", blocks=True)
+    @holds("map of old not locked (its token may be held)")
     def fork(self, old: VmSpace) -> VmSpace:
         """vmspace_fork (vm_map.c:3416-3474): a new space that shows what *old* shows.
 
@@ -264,6 +301,8 @@ class VmSpaces:
         src.token.release()
         return new
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3473-3572", blocks=True)
+    @holds("both maps locked exclusively, both map tokens")
     def fork_normal_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry) -> None:
         """vmspace_fork_normal_entry (vm_map.c:3476-3566).  Both maps locked, tokens held.  Blocks.
 
@@ -279,6 +318,8 @@ class VmSpaces:
             new = self._fork_clone(dst, old, objectless=True)
             self.vm.map.copy_entry(src, dst, old, new)
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3489-3530", part=True, blocks=True)
+    @holds("map of old locked exclusively")
     def _fork_share_object(self, old: VmMapEntry) -> None:
         """One reference more on the object of a shared entry, made first where it is missing."""
         objects = self.vm.object
@@ -298,6 +339,9 @@ class VmSpaces:
             objects.clear_flag(obj, OBJ_ONEMAPPING)
             objects.drop(obj)
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3536-3547", part=True)
+    @c("vmspace_fork_uksmap_entry", "vm_map.c:3578-3591", part=True)
+    @holds("both maps locked exclusively")
     def _fork_clone(self, dst: VmMap, old: VmMapEntry, objectless: bool = False) -> VmMapEntry:
         """A clone of *old* at the end of *dst*, unwired."""
         new = self.vm.map.entry_clone(old)
@@ -308,6 +352,8 @@ class VmSpaces:
         self.vm.map.entry_link(dst, dst.header.prev, new)
         return new
 
+    @c("vmspace_exec", "vm_map.c:3872-3906", blocks=True)
+    @holds("no spinlock; called by p's thread", "")
     def exec(self, p: Proc, vmcopy: VmSpace | None = None) -> None:
         """vmspace_exec (vm_map.c:3875-3911): give *p* a space of its own, blank or a copy.
 
@@ -327,6 +373,8 @@ class VmSpaces:
         old.vm_map.token.release()
         self.rel(old)
 
+    @c("vmspace_unshare", "vm_map.c:3912-3930", blocks=True, uncalled=True)
+    @holds("no spinlock; called by p's thread", "")
     def unshare(self, p: Proc) -> None:
         """vmspace_unshare (vm_map.c:3917-3937): copy-on-write from the others that share it."""
         old: VmSpace = p.p_vmspace
@@ -341,6 +389,8 @@ class VmSpaces:
         old.vm_map.token.release()
         self.rel(old)
 
+    @c("pmap_replacevm", "pmap.c:5186-5203")
+    @holds("map tokens of both spaces")
     def _replacevm(self, p: Proc, new: Any) -> None:
         """pmap_replacevm (pmap.c): from now on *p* runs in *new*."""
         p.p_vmspace = new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -23,6 +24,8 @@ KM_NOTLBSYNC = 0x0008
 class MapWire(MapStack):
     """mlock (user wiring) and vslock (kernel wiring)."""
 
+    @c("vm_map_unwire", "vm_map.c:2196-2359", blocks=True)
+    @holds("map not locked", "")
     def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
         """vm_map_unwire (vm_map.c:2185-2364): despite its name mlock (False) and munlock (True).
 
@@ -48,6 +51,11 @@ class MapWire(MapStack):
         self.unlock(map)
         return rv
 
+    @c("vm_map_unwire", "vm_map.c:2220-2289", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; the range IN_TRANSITION",
+        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+    )
     def _user_wire(self, map: VmMap, first: VmMapEntry, end: int) -> tuple[int, int]:
         """Wire each entry of the range; returns (KERN_*, end of what has been wired)."""
         entry = first
@@ -71,6 +79,9 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS, end
 
+    @c("vm_map_unwire", "vm_map.c:2244-2255", part=True, blocks=True)
+    @c("vm_map_wire", "vm_map.c:2442-2453", part=True)
+    @holds("map locked exclusively")
     def _instantiate(self, map: VmMap, entry: VmMapEntry) -> None:
         """The object that a newly wired entry needs: a shadow, or its deferred one."""
         if entry.maptype not in OBJECT_MAPTYPES:
@@ -80,6 +91,9 @@ class MapWire(MapStack):
         elif entry.object is None and not map.system_map:
             self.entry_allocate_object(entry)
 
+    @c("vm_map_unwire", "vm_map.c:2269-2278", part=True)
+    @c("vm_map_wire", "vm_map.c:2495-2503", part=True)
+    @holds("map locked exclusively")
     def _back_out(self, map: VmMap, entry: VmMapEntry, start: int, end: int) -> None:
         """Take back the wiring of the pieces of one entry whose pages could not be wired."""
         entry = self.check_back(map, entry, start)
@@ -92,6 +106,8 @@ class MapWire(MapStack):
             entry = entry.next
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
 
+    @c("vm_map_unwire", "vm_map.c:2316-2350", part=True, blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION")
     def _user_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
         """The unwiring half of vm_map_unwire: all of the range must be user-wired."""
         entry = first
@@ -109,6 +125,8 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS
 
+    @c("vm_map_wire", "vm_map.c:2374-2567", blocks=True)
+    @holds("map not locked", "")
     def wire(self, map: VmMap, start: int, end: int, kmflags: int) -> int:
         """vm_map_wire (vm_map.c:2381-2579): kernel wiring of a range, or its end (KM_PAGEABLE).
 
@@ -134,6 +152,11 @@ class MapWire(MapStack):
         self.unlock(map)
         return rv
 
+    @c("vm_map_wire", "vm_map.c:2423-2509", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; the range IN_TRANSITION",
+        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+    )
     def _kernel_wire(
         self, map: VmMap, first: VmMapEntry, end: int, kmflags: int
     ) -> tuple[int, int]:
@@ -156,6 +179,8 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS, end
 
+    @c("vm_map_wire", "vm_map.c:2534-2554", part=True, blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION")
     def _kernel_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
         """The unwiring half of vm_map_wire: all of the range must be wired."""
         entry = first
@@ -171,6 +196,8 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS
 
+    @c("vm_map_set_wired_quick", "vm_map.c:2576-2593", blocks=True, uncalled=True)
+    @holds("map locked exclusively")
     def set_wired_quick(self, map: VmMap, addr: int, size: int) -> None:
         """vm_map_set_wired_quick (vm_map.c:2586-2604): mark wired, pages are the caller's business.
 

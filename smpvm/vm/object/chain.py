@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.param import (
@@ -30,6 +31,9 @@ class ChainLocks(ObjectsBase):
     vm_shared_fault = True
     """vm_fault.c's sysctl: shared chain locks are exclusive when it is off."""
 
+    @c("vm_object_chain_wait", "vm_object.c:547-553", part=True, blocks=True)
+    @c("vm_object_chain_acquire", "vm_object.c:600-606", part=True)
+    @holds("obj held", "obj held (token lost while asleep)")
     def _chain_sleep(self, obj: VmObject, seen: int, add: int, blocked: int, wmesg: str) -> None:
         """Sleep on *obj* if its chain lock is still *seen*; *add* are the flags of the wait."""
         sleep = self.k.sleep
@@ -38,6 +42,8 @@ class ChainLocks(ObjectsBase):
             cond: Callable[[], bool] = lambda: not obj.chainlk & blocked  # noqa: E731
             sleep.tsleep(obj, PINTERLOCKED, wmesg, 0, cond=cond)
 
+    @c("vm_object_chain_wait", "vm_object.c:537-584", blocks=True)
+    @holds("obj held", "obj held (token lost while asleep)")
     def chain_wait(self, obj: VmObject, shared: bool = False) -> None:
         """vm_object_chain_wait, vm_object.c:537-584: sleep until *obj* is not chain locked.
 
@@ -57,6 +63,8 @@ class ChainLocks(ObjectsBase):
                     self.k.sleep.wakeup(obj)
                 return
 
+    @c("vm_object_chain_acquire", "vm_object.c:586-640", blocks=True)
+    @holds("obj held (exclusively for an exclusive lock)", "obj held and chain locked")
     def chain_acquire(self, obj: VmObject, shared: bool = False) -> None:
         """vm_object_chain_acquire, vm_object.c:586-640: take the chain lock.
 
@@ -82,6 +90,8 @@ class ChainLocks(ObjectsBase):
                         self.k.sleep.wakeup(obj)
                     return
 
+    @c("vm_object_chain_release", "vm_object.c:642-680")
+    @holds("obj chain locked (need not be held)", "not chain locked")
     def chain_release(self, obj: VmObject) -> None:
         """vm_object_chain_release, vm_object.c:642-680: give one chain lock back; never blocks.
 
@@ -107,6 +117,8 @@ class ChainLocks(ObjectsBase):
                     k.sleep.wakeup(obj)
                 return
 
+    @c("vm_object_chain_release_all", "vm_object.c:690-705")
+    @holds("all from first to stop chain locked", "none chain locked")
     def chain_release_all(self, first: VmObject, stop: VmObject) -> None:
         """vm_object_chain_release_all, vm_object.c:690-706: *stop*, then all from *first* to it.
 

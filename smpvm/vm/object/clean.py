@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import BLIST_MAX_ALLOC
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.page.struct import PG_CLEANCHK, PG_NEED_COMMIT, PG_NOSYNC
@@ -37,6 +38,7 @@ class CleanScan:
 
     __slots__ = ("count", "end", "error", "limit", "object", "pagerflags", "start")
 
+    @c("vm_object_page_clean", "vm_object.c:1334-1343", part=True)
     def __init__(self, obj: VmObject, start: int, end: int, limit: int, pagerflags: int) -> None:
         self.object = obj
         self.start = start
@@ -46,6 +48,9 @@ class CleanScan:
         self.error = False
         self.count = 0
 
+    @c("vm_object_page_clean_pass1", "vm_object.c:1398-1400", part=True)
+    @c("vm_object_page_clean_pass2", "vm_object.c:1428-1430", part=True)
+    @holds("info.object held")
     def strayed(self, m: Page) -> bool:
         """Whether *m* is no longer one of the pages that the scan is for."""
         return m.object is not self.object or not self.start <= m.pindex <= self.end
@@ -54,6 +59,8 @@ class CleanScan:
 class Cleaning(ObjectsBase):
     """vm_object_page_clean, vm_object_page_remove."""
 
+    @c("vm_object_page_clean", "vm_object.c:1302-1385", blocks=True)
+    @holds("a reference that keeps obj; the vnode locked as a rule", "")
     def page_clean(self, obj: VmObject, start: int, end: int, flags: int) -> None:
         """vm_object_page_clean, vm_object.c:1302-1385: write the dirty pages of [start, end) out.
 
@@ -87,10 +94,14 @@ class Cleaning(ObjectsBase):
         self.clear_flag(obj, OBJ_CLEANING)
         self.drop(obj)
 
+    @c("vm_object_page_clean", "vm_object.c:1350", part=True)
+    @holds("obj held")
     def wants_marks(self, whole: bool) -> bool:
         """Whether the marking pass is run: only for a scan of the *whole* object."""
         return whole
 
+    @c("vm_object_page_clean", "vm_object.c:1350-1370", part=True, blocks=True)
+    @holds("obj held", "obj held (token lost at every 64th page)")
     def mark_pass(self, obj: VmObject, info: CleanScan, whole: bool) -> None:
         """vm_object.c:1350-1370: mark the pages and make them read-only, then off the record.
 
@@ -102,12 +113,16 @@ class Cleaning(ObjectsBase):
         if whole and not info.error:
             self.off_record(obj)
 
+    @c("vm_object_page_clean", "vm_object.c:1356-1368", part=True)
+    @holds("obj held")
     def off_record(self, obj: VmObject) -> None:
         """The object may not be dirty any more, nor its vnode."""
         self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
         if obj.handle is not None:
             self.k.vnode.vclrobjdirty(obj.handle)
 
+    @c("vm_object_page_clean_pass1", "vm_object.c:1390-1416", blocks=True)
+    @holds("info.object held")
     def page_clean_pass1(self, m: Page, info: CleanScan) -> int:
         """vm_object_page_clean_pass1, vm_object.c:1390-1416: mark a page, make it read-only.
 
@@ -130,6 +145,8 @@ class Cleaning(ObjectsBase):
             info.error = True
         return 0
 
+    @c("vm_object_page_clean_pass2", "vm_object.c:1421-1502", blocks=True)
+    @holds("info.object held")
     def page_clean_pass2(self, m: Page, info: CleanScan) -> int:
         """vm_object_page_clean_pass2, vm_object.c:1421-1502: write a marked page if it is dirty.
 
@@ -153,6 +170,8 @@ class Cleaning(ObjectsBase):
         self.user_yield(info.count)
         return 0
 
+    @c("vm_object_page_clean_pass2", "vm_object.c:1459-1488", part=True)
+    @holds("m busied; info.object held")
     def _clean_wants(self, m: Page, info: CleanScan) -> bool:
         """Whether the busy page *m* is to be written; clears PG_CLEANCHK where it is done with."""
         page, pq = self.vm.page, self.vm.pq
@@ -169,6 +188,8 @@ class Cleaning(ObjectsBase):
             return False
         return True
 
+    @c("vm_object_page_collect_flush", "vm_object.c:1511-1602", blocks=True)
+    @holds("obj held; m busied", "obj held; m given up")
     def page_collect_flush(self, obj: VmObject, m: Page, pagerflags: int) -> None:
         """vm_object_page_collect_flush, vm_object.c:1511-1602: write *m* and its dirty neighbours.
 
@@ -196,6 +217,8 @@ class Cleaning(ObjectsBase):
         for each in run:
             page.unhold(each)
 
+    @c("vm_object_page_collect_flush", "vm_object.c:1533-1556", part=True)
+    @holds("obj held", "obj held; the page returned busied")
     def _collect(self, obj: VmObject, pindex: int, pagerflags: int) -> Page | None:
         """A neighbour that belongs into the cluster, busied, or None."""
         page = self.vm.page
@@ -216,6 +239,8 @@ class Cleaning(ObjectsBase):
 
     # -- removal
 
+    @c("vm_object_page_remove", "vm_object.c:2640-2706", blocks=True)
+    @holds("a reference that keeps obj", "")
     def page_remove(self, obj: VmObject, start: int, end: int, clean_only: bool) -> None:
         """vm_object_page_remove, vm_object.c:2640-2706: throw away the pages of [start, end).
 
@@ -249,6 +274,8 @@ class Cleaning(ObjectsBase):
         self.pip_wakeup(obj)
         self.drop(obj)
 
+    @c("vm_object_page_remove_callback", "vm_object.c:2715-2782", blocks=True)
+    @holds("obj held")
     def page_remove_callback(self, obj: VmObject, m: Page, clean_only: bool) -> bool:
         """vm_object_page_remove_callback, vm_object.c:2715-2783.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.chain import ChainLocks
 from smpvm.vm.object.dealloc import INTERNAL, Deallocation
@@ -36,6 +37,8 @@ GO_ON, RESTART, NOT_SHADOWED = 0, -1, -2
 class Collapse(ChainLocks, Deallocation):
     """vm_object_shadow, vm_object_collapse, vm_object_coalesce."""
 
+    @c("vm_object_shadow", "vm_object.c:1846-1970", blocks=True)
+    @holds("the caller's reference on source; nothing held", "")
     def shadow(
         self, source: VmObject | None, offset: int, length: int, addref: bool
     ) -> tuple[VmObject, int]:
@@ -76,6 +79,8 @@ class Collapse(ChainLocks, Deallocation):
                 self.deallocate(source)
         return result, 0
 
+    @c("vm_object_shadow", "vm_object.c:1875-1890", part=True, blocks=True)
+    @holds("nothing", "on False source held, with a reference more")
     def _unshared(self, source: VmObject, addref: bool) -> bool:
         """Whether *source* needs no shadow (then it is done with).
 
@@ -93,6 +98,8 @@ class Collapse(ChainLocks, Deallocation):
 
     # -- looking at the pages of a backing object
 
+    @c("vm_object_backing_scan", "vm_object.c:1981-2038", blocks=True)
+    @holds("obj and backing held, chain locked")
     def backing_scan(self, obj: VmObject, backing: VmObject, op: int) -> bool:
         """vm_object_backing_scan, vm_object.c:1981-2038: run *op* over the pages of *backing*.
 
@@ -118,6 +125,8 @@ class Collapse(ChainLocks, Deallocation):
             )
         return said != NOT_SHADOWED
 
+    @c("vm_object_backing_scan_callback", "vm_object.c:2043-2195", blocks=True)
+    @holds("both objects held")
     def backing_scan_callback(
         self, obj: VmObject, backing: VmObject, m: Page, offset: int, op: int
     ) -> int:
@@ -138,6 +147,8 @@ class Collapse(ChainLocks, Deallocation):
             return self._collapse_page(obj, backing, m, pindex, offset, op)
         return GO_ON
 
+    @c("vm_object_backing_scan_callback", "vm_object.c:2101-2192", part=True, blocks=True)
+    @holds("both objects held exclusively")
     def _collapse_page(
         self, obj: VmObject, backing: VmObject, m: Page, pindex: int, offset: int, op: int
     ) -> int:
@@ -169,6 +180,8 @@ class Collapse(ChainLocks, Deallocation):
         page.wakeup(m)
         return GO_ON
 
+    @c("vm_object_backing_scan_callback", "vm_object.c:2166-2167", part=True, blocks=True)
+    @holds("obj held")
     def _parent_has(self, obj: VmObject, pindex: int) -> bool:
         """Whether *obj* itself has the page, in memory or in swap."""
         if self.vm.page.lookup(obj, pindex) is not None:
@@ -177,6 +190,8 @@ class Collapse(ChainLocks, Deallocation):
 
     # -- collapse
 
+    @c("vm_object_qcollapse", "vm_object.c:2207-2222", blocks=True)
+    @holds("both held and chain locked")
     def qcollapse(self, obj: VmObject, backing: VmObject) -> None:
         """vm_object_qcollapse, vm_object.c:2207-2222: move what can be moved while I/O goes on.
 
@@ -188,6 +203,8 @@ class Collapse(ChainLocks, Deallocation):
             self.backing_scan(obj, backing, OBSC_COLLAPSE_NOWAIT)
             self.atomic.add_int(backing, "ref_count", -2)
 
+    @c("vm_object_collapse", "vm_object.c:2234-2608", blocks=True)
+    @holds("obj held exclusively and chain locked")
     def collapse(self, obj: VmObject, dlist: list[VmObject] | None = None) -> None:
         """vm_object_collapse, vm_object.c:2234-2608: merge *obj* with what backs it, while it can.
 
@@ -229,6 +246,8 @@ class Collapse(ChainLocks, Deallocation):
             self.drop(backing)
         self.deallocate_list(own)
 
+    @c("vm_object_collapse", "vm_object.c:2257-2294", part=True, blocks=True)
+    @holds("obj held and chain locked", "on (True, it) it held exclusively and chain locked")
     def _collapse_candidate(self, obj: VmObject) -> tuple[bool, VmObject | None]:
         """Find, hold and chain lock what backs *obj*.
 
@@ -251,6 +270,8 @@ class Collapse(ChainLocks, Deallocation):
             return False, backing
         return True, backing
 
+    @c("vm_object_collapse", "vm_object.c:2300-2309", part=True)
+    @holds("both held")
     def _collapsible(self, obj: VmObject, backing: VmObject) -> bool:
         """Whether neither is named, dying, or anything but memory and swap."""
         return all(
@@ -258,6 +279,8 @@ class Collapse(ChainLocks, Deallocation):
             for o in (backing, obj)
         )
 
+    @c("vm_object_collapse", "vm_object.c:2337-2461", part=True, blocks=True)
+    @holds("both held exclusively and chain locked")
     def _collapse_into(self, obj: VmObject, backing: VmObject) -> None:
         """Empty *backing*, referenced by *obj* alone, into *obj*, and destroy it (:2332-2462)."""
         k = self.k
@@ -290,6 +313,8 @@ class Collapse(ChainLocks, Deallocation):
             self.terminate(backing)
         self.collapses += 1
 
+    @c("vm_object_collapse", "vm_object.c:2481-2548", part=True, blocks=True)
+    @holds("both held exclusively and chain locked")
     def _bypass(self, obj: VmObject, backing: VmObject) -> None:
         """*obj* hides all of *backing*: let what is behind that back *obj* (:2473-2549)."""
         self.k.curthread().hit("vm_object_collapse:bypass")
@@ -313,6 +338,8 @@ class Collapse(ChainLocks, Deallocation):
 
     # -- coalesce
 
+    @c("vm_object_coalesce", "vm_object.c:2805-2873", blocks=True)
+    @holds("something that keeps prev (the map lock)", "")
     def coalesce(
         self, prev: VmObject | None, prev_pindex: int, prev_size: int, next_size: int
     ) -> bool:
@@ -335,6 +362,8 @@ class Collapse(ChainLocks, Deallocation):
         self.drop(prev)
         return ok
 
+    @c("vm_object_coalesce", "vm_object.c:2834-2868", part=True, blocks=True)
+    @holds("prev held exclusively and chain locked")
     def _coalesce_locked(
         self, prev: VmObject, prev_pindex: int, prev_size: int, next_size: int
     ) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.param import (
@@ -30,6 +31,8 @@ DONE, AGAIN, SKIP = range(3)
 class Deallocation(ObjectsBase):
     """vm_object_reference_*, vm_object_deallocate*, vm_object_terminate."""
 
+    @c("vm_object_reference_locked", "vm_object.c:490-504")
+    @holds("obj held, either mode; not chain locked")
     def reference_locked(self, obj: VmObject) -> None:
         """vm_object_reference_locked, vm_object.c:490-504: one reference more.
 
@@ -42,12 +45,16 @@ class Deallocation(ObjectsBase):
         if obj.type == OBJT_VNODE:
             self.k.vnode.vref(obj.handle)
 
+    @c("vm_object_reference_quick", "vm_object.c:509-518")
+    @holds("a reference on obj or its vnode")
     def reference_quick(self, obj: VmObject) -> None:
         """vm_object_reference_quick, vm_object.c:509-518: for vnode objects, without the token."""
         self.k.kassert(obj.type == OBJT_VNODE, "ref-quick-not-vnode", str(obj))
         self.atomic.add_int(obj, "ref_count", 1)
         self.k.vnode.vref(obj.handle)
 
+    @c("vm_object_vndeallocate", "vm_object.c:716-768", blocks=True)
+    @holds("obj held (exclusively unless returns_vp)")
     def vndeallocate(self, obj: VmObject, returns_vp: bool = False) -> Any:
         """vm_object_vndeallocate, vm_object.c:716-769: one reference of a vnode object less.
 
@@ -72,6 +79,8 @@ class Deallocation(ObjectsBase):
         k.vnode.vrele(vp)
         return None
 
+    @c("vm_object_deallocate", "vm_object.c:781-843", blocks=True)
+    @holds("a reference on obj; obj not held", "reference given back")
     def deallocate(self, obj: VmObject | None) -> None:
         """vm_object_deallocate, vm_object.c:782-844: give one reference back; None is allowed.
 
@@ -96,6 +105,8 @@ class Deallocation(ObjectsBase):
             elif self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
                 return
 
+    @c("vm_object_deallocate_locked", "vm_object.c:845-1118", blocks=True)
+    @holds("obj held exclusively, with a reference", "obj held, reference given back")
     def deallocate_locked(self, obj: VmObject) -> None:
         """vm_object_deallocate_locked, vm_object.c:845-1118: give one reference back.
 
@@ -143,6 +154,8 @@ class Deallocation(ObjectsBase):
             self.lock(at)  # it has been kept by a hold
             must_drop = True
 
+    @c("vm_object_deallocate_locked", "vm_object.c:869-883", part=True, blocks=True)
+    @holds("obj held", "dropped if must_drop")
     def _dealloc_vnode(self, obj: VmObject, must_drop: bool) -> tuple[VmObject | None, bool]:
         """The end of a chain at a vnode object; one that we hold shared is dropped before vrele."""
         if not must_drop:
@@ -153,6 +166,8 @@ class Deallocation(ObjectsBase):
         self.k.vnode.vrele(vp)
         return None, False
 
+    @c("vm_object_deallocate_locked", "vm_object.c:893-920", part=True)
+    @holds("obj held exclusively")
     def _dealloc_simple(self, obj: VmObject) -> bool:
         """The references that only count down; returns whether that was all."""
         if obj.ref_count > 2:
@@ -165,6 +180,8 @@ class Deallocation(ObjectsBase):
             return True
         return False
 
+    @c("vm_object_deallocate_locked", "vm_object.c:932-934", part=True)
+    @holds("obj held exclusively")
     def _second_ref_is_shadow(self, obj: VmObject) -> bool:
         return (
             obj.ref_count == 2
@@ -173,6 +190,8 @@ class Deallocation(ObjectsBase):
             and obj.type in INTERNAL
         )
 
+    @c("vm_object_deallocate_locked", "vm_object.c:935-1019", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; on (AGAIN, shadow) the shadow held too")
     def _dealloc_shadow(self, obj: VmObject, dlist: list[VmObject]) -> tuple[int, VmObject | None]:
         """The other reference is a shadow's: collapse *obj* into it (vm_object.c:915-1021).
 
@@ -212,6 +231,8 @@ class Deallocation(ObjectsBase):
         chain.chain_release(temp)
         return AGAIN, temp
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1034-1093", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; the backing object returned held too")
     def _dealloc_last(self, obj: VmObject) -> tuple[int, VmObject | None]:
         """The last reference, if it still is (vm_object.c:1027-1086).
 
@@ -238,6 +259,9 @@ class Deallocation(ObjectsBase):
             self.terminate(obj)
         return SKIP, temp
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1049-1057", part=True, blocks=True)
+    @c("vm_object_collapse", "vm_object.c:2384-2392", part=True)
+    @holds("obj held", "obj held; the object returned held (shared if a vnode's)")
     def hold_backing(self, obj: VmObject) -> VmObject | None:
         """Hold the backing object of *obj*, held: shared if it is a vnode's.
 
@@ -253,6 +277,9 @@ class Deallocation(ObjectsBase):
             self.drop(temp)
         return None
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1082-1087", part=True)
+    @c("vm_object_collapse", "vm_object.c:2371-2376", part=True)
+    @holds("obj and backing held")
     def off_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
         """Take *obj* off the shadow list of *backing*; both are held."""
         del backing.shadow_head[obj]
@@ -260,6 +287,9 @@ class Deallocation(ObjectsBase):
         backing.generation += 1
         self.clear_flag(obj, OBJ_ONSHADOW)
 
+    @c("vm_object_shadow", "vm_object.c:1940-1944", part=True)
+    @c("vm_object_collapse", "vm_object.c:2414-2421", part=True)
+    @holds("obj and backing held")
     def on_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
         """Put *obj* on the shadow list of *backing* (never a vnode's); both are held."""
         backing.shadow_head[obj] = None
@@ -267,6 +297,8 @@ class Deallocation(ObjectsBase):
         backing.generation += 1
         self.set_flag(obj, OBJ_ONSHADOW)
 
+    @c("vm_object_deallocate_list", "vm_object.c:2618-2630", blocks=True)
+    @holds("a hold without token on each", "")
     def deallocate_list(self, dlist: list[VmObject]) -> None:
         """vm_object_deallocate_list, vm_object.c:2618-2630: references put off by a collapse.
 
@@ -280,6 +312,8 @@ class Deallocation(ObjectsBase):
 
     # -- the end of an object
 
+    @c("vm_object_terminate", "vm_object.c:1130-1246", blocks=True)
+    @holds("obj held exclusively")
     def terminate(self, obj: VmObject) -> None:
         """vm_object_terminate, vm_object.c:1130-1246: destroy an object without references.
 
@@ -316,6 +350,8 @@ class Deallocation(ObjectsBase):
         self.unlist(obj)
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
 
+    @c("vm_object_terminate_callback", "vm_object.c:1251-1284", blocks=True)
+    @holds("obj held")
     def terminate_callback(self, obj: VmObject, m: Page) -> int:
         """vm_object_terminate_callback, vm_object.c:1251-1284: free a page, disown a wired one.
 

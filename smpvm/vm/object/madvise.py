@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.page.struct import PG_NEED_COMMIT, PG_UNMANAGED
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 class Madvise(ObjectsBase):
     """vm_object_madvise, vm_object_pmap_copy_1, vm_object_pmap_remove."""
 
+    @c("vm_object_madvise", "vm_object.c:1707-1831", blocks=True)
+    @holds("nothing held", "")
     def madvise(self, obj: VmObject | None, pindex: int, count: int, advise: int) -> None:
         """vm_object_madvise, vm_object.c:1707-1831: *count* pages from *pindex*.
 
@@ -43,6 +46,8 @@ class Madvise(ObjectsBase):
                 pass
         self.drop(obj)
 
+    @c("vm_object_madvise", "vm_object.c:1728-1778", part=True, blocks=True)
+    @holds("obj held exclusively")
     def _madvise_one(self, obj: VmObject, pindex: int, advise: int) -> bool:
         """One page of the range; returns True when it was busy, has been waited for, and is due.
 
@@ -78,6 +83,8 @@ class Madvise(ObjectsBase):
             self.drop(at)
         return False
 
+    @c("vm_object_madvise", "vm_object.c:1762-1768", part=True, blocks=True)
+    @holds("at held", "at held; the object returned held exclusively")
     def _hold_behind(self, top: VmObject, at: VmObject) -> VmObject | None:
         """The backing object of *at*, held exclusively, or None."""
         while (behind := at.backing_object) is not None:
@@ -88,6 +95,8 @@ class Madvise(ObjectsBase):
             self.drop(behind)
         return None
 
+    @c("vm_object_madvise", "vm_object.c:1786-1826", part=True, blocks=True)
+    @holds("m busied; at held", "m given up")
     def _madvise_page(self, at: VmObject, m: Page, pindex: int, advise: int) -> None:
         """The advice for one resident page *m*, busy on entry, released on return."""
         page = self.vm.page
@@ -109,6 +118,8 @@ class Madvise(ObjectsBase):
                 self.vm.swap.freespace(at, pindex, 1)
         page.wakeup(m)
 
+    @c("vm_object_pmap_copy_1", "vm_object.c:1615-1632", blocks=True, uncalled=True)
+    @holds("nothing held", "")
     def pmap_copy_1(self, obj: VmObject | None, start: int, end: int) -> None:
         """vm_object_pmap_copy_1, vm_object.c:1615-1632: make resident pages read-only.
 
@@ -124,6 +135,9 @@ class Madvise(ObjectsBase):
                 self.vm.page.protect(m, VM_PROT_READ)
         self.drop(obj)
 
+    @c("vm_object_pmap_remove", "vm_object.c:1643-1661", blocks=True, uncalled=True)
+    @c("vm_object_pmap_remove_callback", "vm_object.c:1666-1685")
+    @holds("nothing held", "")
     def pmap_remove(self, obj: VmObject | None, start: int, end: int) -> None:
         """vm_object_pmap_remove, vm_object.c:1643-1661: unmap the pages of [start, end).
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sortedcontainers import SortedList
 
+from smpvm.kern.cname import c, holds
+
 if TYPE_CHECKING:
     from smpvm.vm.page.struct import Page
 
@@ -21,6 +23,7 @@ class _Scan:
 
     __slots__ = ("link",)
 
+    @c("RB_SCAN_INFO", "tree.h:302-306")
     def __init__(self, link: int | None) -> None:
         self.link = link
 
@@ -45,10 +48,14 @@ class PageTree:
         """The pages by ascending index, as they are now."""
         return iter([self._pages[p] for p in sorted(self._pages)])
 
+    @c("RB_LOOKUP", "tree.h:972")
+    @holds("the object's token (shared will do)")
     def lookup(self, pindex: int) -> Page | None:
         """RB_LOOKUP."""
         return self._pages.get(pindex)
 
+    @c("RB_INSERT", "tree.h:969")
+    @holds("the object's token, exclusive")
     def insert(self, pindex: int, m: Page) -> bool:
         """RB_INSERT.  Returns False, changing nothing, when *pindex* is taken."""
         if self._pages.setdefault(pindex, m) is not m:
@@ -57,6 +64,8 @@ class PageTree:
             self._keys.add(pindex)
         return True
 
+    @c("RB_REMOVE", "tree.h:970")
+    @holds("the object's token, exclusive")
     def remove(self, pindex: int) -> Page | None:
         """RB_REMOVE.  Returns the page; a scan that had it next goes on behind it."""
         m = self._pages.pop(pindex, None)
@@ -68,20 +77,32 @@ class PageTree:
                     scan.link = self._next_key(pindex + 1)
         return m
 
+    @c("RB_FIRST", "tree.h:976")
+    @holds("the object's token (shared will do)")
     def first(self, start: int = 0) -> Page | None:
         """The page with the lowest index that is at least *start* (RB_FIRST, RB_NFIND)."""
         key = self._next_key(start)
         return None if key is None else self._pages[key]
 
+    @c("RB_NEXT", "tree.h:977")
+    @holds("the object's token (shared will do)")
     def next(self, pindex: int) -> Page | None:
         """RB_NEXT: the page that follows index *pindex*."""
         return self.first(pindex + 1)
 
+    @c("RB_MAX", "tree.h:980")
+    @holds("the object's token (shared will do)")
     def last(self) -> Page | None:
         """RB_MAX."""
         keys = self._sorted()
         return self._pages[keys[-1]] if keys else None
 
+    @c("RB_SCAN", "tree.h:739-781", blocks=True)
+    @c("rb_vm_page_scancmp", "vm_page.c:518-528")
+    @holds(
+        "the object's token (shared will do)",
+        "the object's token (shared will do) (lost where the callback blocks)",
+    )
     def scan(self, callback: Callable[[Page], int], start: int = 0, end: int | None = None) -> int:
         """RB_SCAN over start <= index <= *end* (None: all), ascending.
 

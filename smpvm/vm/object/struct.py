@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VOBJDIRTY
@@ -95,6 +96,7 @@ class VmObject:
         "zfreed",
     )
 
+    @c("_vm_object_allocate", "vm_object.c:376-402", part=True)
     def __init__(self, kernel: Kernel, type_: int, size: int, pg_color: int) -> None:
         self.num = kernel.next_id("object")
         self.token = Token(kernel, "object", str(self))
@@ -129,6 +131,7 @@ class VmObject:
 class ObjectsBase:
     """The low end of vm_object.c; the rest are the mixins that ``Objects`` gathers."""
 
+    @c("vm_object_init", "vm_object.c:418-435")
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = k = vm.k
@@ -142,6 +145,8 @@ class ObjectsBase:
 
     # -- the lock
 
+    @c("vm_object_lock_swap", "vm_object.c:199-203")
+    @holds("two tokens", "the same two, exchanged")
     def lock_swap(self) -> None:
         """vm_object_lock_swap, vm_object.c:199-203: exchange the two newest tokens of the thread.
 
@@ -149,18 +154,26 @@ class ObjectsBase:
         """
         self.k.token.swap()
 
+    @c("vm_object_lock", "vm_object.c:205-209", blocks=True)
+    @holds("a hold on obj; no spinlock", "token of obj, exclusive")
     def lock(self, obj: VmObject) -> None:
         """vm_object_lock, vm_object.c:205-209: only the token; the caller has a hold.  Blocks."""
         obj.token.get()
 
+    @c("vm_object_lock_shared", "vm_object.c:220-224", blocks=True)
+    @holds("a hold on obj; no spinlock", "token of obj, shared")
     def lock_shared(self, obj: VmObject) -> None:
         """vm_object_lock_shared, vm_object.c:220-224.  Blocks."""
         obj.token.get_shared()
 
+    @c("vm_object_unlock", "vm_object.c:226-230")
+    @holds("token of obj, the newest", "token released; the hold stays")
     def unlock(self, obj: VmObject) -> None:
         """vm_object_unlock, vm_object.c:226-230: only the token; a hold stays."""
         obj.token.release()
 
+    @c("vm_object_upgrade", "vm_object.c:232-237", blocks=True)
+    @holds("obj held (shared), its token the newest", "obj held exclusively (released in between)")
     def upgrade(self, obj: VmObject) -> None:
         """vm_object_upgrade, vm_object.c:232-237: shared to exclusive.
 
@@ -169,19 +182,28 @@ class ObjectsBase:
         obj.token.release()
         obj.token.get()
 
+    @c("vm_object_downgrade", "vm_object.c:239-244", blocks=True, uncalled=True)
+    @holds("obj held, its token the newest", "obj held shared (released in between)")
     def downgrade(self, obj: VmObject) -> None:
         """vm_object_downgrade, vm_object.c:239-244: exclusive to shared, released in between."""
         obj.token.release()
         obj.token.get_shared()
 
+    @c("vm_object_assert_held", "vm_object.c:246-250")
+    @c("ASSERT_LWKT_TOKEN_HELD", "thread.h:138-139")
+    @holds("obj held, either mode (asserted)")
     def assert_held(self, obj: VmObject) -> None:
         """ASSERT_LWKT_TOKEN_HELD: panics ``object-not-held`` unless held, in either mode."""
         self.k.kassert(obj.token.held(), "object-not-held", str(obj))
 
+    @c("ASSERT_LWKT_TOKEN_HELD_EXCL", "thread.h:141-142")
+    @holds("obj held exclusively (asserted)")
     def assert_held_excl(self, obj: VmObject) -> None:
         """ASSERT_LWKT_TOKEN_HELD_EXCL: panics unless held exclusively."""
         self.k.kassert(obj.token.held_excl(), "object-not-held", f"{obj}, exclusively")
 
+    @c("vm_object_hold", "vm_object.c:265-282", blocks=True)
+    @holds("something that keeps obj there; no spinlock", "obj held exclusively")
     def hold(self, obj: VmObject | None) -> None:
         """vm_object_hold, vm_object.c:265-282: keep *obj* in memory and take its token exclusively.
 
@@ -193,6 +215,9 @@ class ObjectsBase:
         self.atomic.add_int(obj, "hold_count", 1)
         self.lock(obj)
 
+    @c("vm_object_hold_try", "vm_object.c:284-308")
+    @c("vm_object_lock_try", "vm_object.c:214-218")
+    @holds("something that keeps obj there", "on True obj held exclusively")
     def hold_try(self, obj: VmObject) -> bool:
         """vm_object_hold_try, vm_object.c:284-308: the same without blocking.
 
@@ -206,11 +231,15 @@ class ObjectsBase:
             self.zfree(obj)
         return False
 
+    @c("vm_object_hold_shared", "vm_object.c:310-327", blocks=True)
+    @holds("something that keeps obj there; no spinlock", "obj held shared")
     def hold_shared(self, obj: VmObject) -> None:
         """vm_object_hold_shared, vm_object.c:310-327: hold with the token shared.  Blocks."""
         self.atomic.add_int(obj, "hold_count", 1)
         self.lock_shared(obj)
 
+    @c("vm_object_drop", "vm_object.c:334-362")
+    @holds("obj held, its token the newest", "obj not held")
     def drop(self, obj: VmObject | None) -> None:
         """vm_object_drop, vm_object.c:334-362: undo a hold of either mode; None is allowed.
 
@@ -227,6 +256,8 @@ class ObjectsBase:
         else:
             self.unlock(obj)
 
+    @c("zfree", "vm_zone.c:134-198")
+    @holds("nobody holds obj", "")
     def zfree(self, obj: VmObject) -> None:
         """zfree(obj_zone, obj): the structure is gone; nobody may hold it again."""
         k = self.k
@@ -237,6 +268,7 @@ class ObjectsBase:
 
     # -- allocation and references
 
+    @c("vm_quickcolor", "vm_object.c:252-263")
     def quickcolor(self) -> int:
         """vm_quickcolor, vm_object.c:252-263: where the colours of a new object begin."""
         td = self.k.curthread()
@@ -245,6 +277,9 @@ class ObjectsBase:
         self.quick_color[cpu] = (self.quick_color[cpu] + PQ_PRIME2) & U32
         return color & 0xFFFF
 
+    @c("vm_object_allocate_hold", "vm_object.c:465-475", blocks=True)
+    @c("_vm_object_allocate", "vm_object.c:371-411")
+    @holds("no spinlock", "the new object held exclusively")
     def allocate_hold(self, type_: int, size: int) -> VmObject:
         """vm_object_allocate_hold, vm_object.c:465-475 (and _vm_object_allocate, :371-411).
 
@@ -260,12 +295,17 @@ class ObjectsBase:
         self.list_tokens[n].release()
         return obj
 
+    @c("vm_object_allocate", "vm_object.c:448-459", blocks=True)
+    @holds("no spinlock", "")
     def allocate(self, type_: int, size: int) -> VmObject:
         """vm_object_allocate, vm_object.c:448-459: the same, returned with no hold."""
         obj = self.allocate_hold(type_, size)
         self.drop(obj)
         return obj
 
+    @c("vm_object_terminate", "vm_object.c:1231-1234", part=True, blocks=True)
+    @c("vm_object_backing_scan", "vm_object.c:2013-2016", part=True)
+    @holds("obj held exclusively")
     def unlist(self, obj: VmObject) -> None:
         """Take *obj* off the list of all objects (in vm_object_terminate and the collapse)."""
         n = obj.num % VMOBJ_HSIZE
@@ -273,6 +313,7 @@ class ObjectsBase:
         self.lists[n].pop(obj, None)
         self.list_tokens[n].release()
 
+    @own
     def all_objects(self) -> list[VmObject]:
         """Every object on the lists, by number; for audits and meters, without locks."""
         found = [obj for some in self.lists for obj in tuple(some)]
@@ -280,14 +321,18 @@ class ObjectsBase:
 
     # -- flags
 
+    @c("vm_object_set_flag", "vm_object.h:267-271")
     def set_flag(self, obj: VmObject, bits: int) -> None:
         """vm_object_set_flag, vm_object.h:267-271 (atomic)."""
         self.atomic.set_int(obj, "flags", bits)
 
+    @c("vm_object_clear_flag", "vm_object.h:273-277")
     def clear_flag(self, obj: VmObject, bits: int) -> None:
         """vm_object_clear_flag, vm_object.h:273-277 (atomic)."""
         self.atomic.clear_int(obj, "flags", bits)
 
+    @c("vm_object_set_writeable_dirty", "vm_object.c:2887-2921")
+    @holds("a busied page of obj, or obj held")
     def set_writeable_dirty(self, obj: VmObject) -> None:
         """vm_object_set_writeable_dirty, vm_object.c:2887-2921: a page of *obj* may be dirty now.
 
@@ -309,22 +354,30 @@ class ObjectsBase:
 
     # -- paging_in_progress
 
+    @c("vm_object_pip_add", "vm_object.h:279-283")
+    @holds("obj held, or busied pages of it", "a paging reference")
     def pip_add(self, obj: VmObject, n: int) -> None:
         """vm_object_pip_add, vm_object.h:279-283: *n* I/Os more: no collapse, no end."""
         self.atomic.add_int(obj, "paging_in_progress", n)
         if (f := self.k.probe.pip_add) is not None:
             f(self.k.curthread(), obj, n)
 
+    @c("vm_object_pip_wakeup_n", "vm_object.h:285-289")
+    @holds("n paging references", "given back")
     def pip_wakeup_n(self, obj: VmObject, n: int) -> None:
         """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os less; zero wakes who waits."""
         if (f := self.k.probe.pip_wakeup) is not None:
             f(self.k.curthread(), obj, n)
         self.k.refcount.release_wakeup_n(obj, "paging_in_progress", n)
 
+    @c("vm_object_pip_wakeup", "vm_object.h:291-295")
+    @holds("a paging reference", "given back")
     def pip_wakeup(self, obj: VmObject) -> None:
         """vm_object_pip_wakeup, vm_object.h:291-295: one I/O less."""
         self.pip_wakeup_n(obj, 1)
 
+    @c("vm_object_pip_wait", "vm_object.h:297-301", blocks=True)
+    @holds("obj held (token lost meanwhile)")
     def pip_wait(self, obj: VmObject, wmesg: str) -> None:
         """vm_object_pip_wait, vm_object.h:297-301: sleep until no I/O is in progress on *obj*.
 
@@ -337,6 +390,8 @@ class ObjectsBase:
 
     # -- scans
 
+    @c("lwkt_user_yield", "lwkt_thread.c:1127-1171", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def user_yield(self, count: int) -> None:
         """lwkt_user_yield on every 64th page of a scan."""
         if count & 63 == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.page.reclaim import PageReclaim
 from smpvm.vm.page.struct import (
@@ -38,6 +39,7 @@ class PageAlloc(PageReclaim):
 
     # -- colours
 
+    @c("vm_get_pg_color", "vm_page.c:771-775", part=True)
     def cpu_topology(self, cpuid: int) -> tuple[int, int, int, int]:
         """(packages, cores in each, package of *cpuid*, its core there); 0 packages: unknown."""
         config = self.vm.config
@@ -47,6 +49,7 @@ class PageAlloc(PageReclaim):
         phys_id, rest = divmod(cpuid, max(1, config.ncpus // phys_ids))
         return phys_ids, core_ids, phys_id % phys_ids, rest % core_ids
 
+    @c("vm_get_pg_color", "vm_page.c:763-810")
     def get_pg_color(self, cpuid: int, obj: VmObject | None, pindex: int) -> int:
         """vm_get_pg_color, vm_page.c:763-810: the colour to look for first (u16; mask it).
 
@@ -70,6 +73,9 @@ class PageAlloc(PageReclaim):
 
     # -- finding
 
+    @c("vm_page_list_find", "vm_page.c:1487-1491")
+    @c("_vm_page_list_find", "vm_page.c:1411-1437")
+    @holds("no spinlock", "the page returned spinlocked, on no queue, not busied")
     def list_find(self, basequeue: int, index: int, prefer_zero: bool) -> Page | None:
         """vm_page_list_find, vm_page.c:1412-1437: take a page off a queue near colour *index*.
 
@@ -88,6 +94,8 @@ class PageAlloc(PageReclaim):
                 return m
             self.and_queue_spin_unlock(m)
 
+    @c("_vm_page_list_find2", "vm_page.c:1443-1478")
+    @holds("no spinlock", "the page returned spinlocked, on no queue, not busied")
     def _list_find2(self, basequeue: int, index: int) -> Page | None:
         """_vm_page_list_find2, vm_page.c:1443-1478: the same in widening sets of colours.
 
@@ -110,6 +118,8 @@ class PageAlloc(PageReclaim):
             if mask == pq.L2_MASK:
                 return None
 
+    @c("vm_page_select_cache", "vm_page.c:1503-1544")
+    @holds("no spinlock", "the page returned busied, not spinlocked")
     def select_cache(self, pg_color: int) -> Page | None:
         """vm_page_select_cache, vm_page.c:1503-1544: a reusable page off the cache queue.
 
@@ -136,6 +146,8 @@ class PageAlloc(PageReclaim):
                 self._deactivate_locked(m, False)
                 self.wakeup_unlock(m)
 
+    @c("vm_page_select_free", "vm_page.c:1553-1604")
+    @holds("no spinlock", "the page returned busied, not spinlocked")
     def select_free(self, pg_color: int, prefer_zero: bool) -> Page | None:
         """vm_page_select_free, vm_page.c:1553-1604: a page off the free queue, hard-busied.
 
@@ -166,6 +178,11 @@ class PageAlloc(PageReclaim):
     alloc_keeps = PG_BUSY | PG_SBUSY
     """The flags that vm_page_alloc leaves as they are (vm_page.c:1786)."""
 
+    @c("vm_page_alloc", "vm_page.c:1633-1824", blocks=True)
+    @holds(
+        "obj held exclusively, or None; no spinlock",
+        "obj held exclusively, or None; no spinlock; the page returned busied",
+    )
     def alloc(self, obj: VmObject | None, pindex: int, page_req: int) -> Page | None:
         """vm_page_alloc, vm_page.c:1633-1824: a page for (obj, pindex), hard-busied, on no queue.
 
@@ -192,6 +209,7 @@ class PageAlloc(PageReclaim):
                 return None
         return self._alloc_setup(m, obj, pindex, page_req)
 
+    @c("vm_page_alloc", "vm_page.c:1688-1691", part=True)
     def may_use_free(self, page_req: int) -> bool:
         """The reserve levels: may this request take a page off the free queue now?"""
         s = self.stats
@@ -205,11 +223,14 @@ class PageAlloc(PageReclaim):
             and s.v_free_count > s.v_interrupt_free_min
         )
 
+    @c("vm_page_alloc", "vm_page.c:1768-1769", part=True)
     def _alloc_raced(self) -> None:
         """v_free_count told of pages that the queues do not show (yet): look again."""
         free = self.queues[self.FREE : self.FREE + self.vm.pq.L2_SIZE]
         self.k.carrier.relax(self.stats, *(q.spin for q in free))
 
+    @c("vm_page_alloc", "vm_page.c:1706-1743", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _recycle_cache(self, color: int) -> bool:
         """Free one page of the cache queue, so that the next try finds it.  False: none there.
 
@@ -234,6 +255,11 @@ class PageAlloc(PageReclaim):
             self.wakeup(m)
         return True
 
+    @c("vm_page_alloc", "vm_page.c:1775-1823", part=True, blocks=True)
+    @holds(
+        "m busied; obj held exclusively",
+        "m busied; obj held exclusively; m given up if the index is taken",
+    )
     def _alloc_setup(
         self, m: Page, obj: VmObject | None, pindex: int, page_req: int
     ) -> Page | None:
@@ -263,6 +289,8 @@ class PageAlloc(PageReclaim):
         self.vm.pageout.pagedaemon_wakeup()
         return result
 
+    @c("vm_page_grab", "vm_page.c:2709-2776", blocks=True, uncalled=True)
+    @holds("something that keeps obj", "the page returned busied")
     def grab(self, obj: VmObject, pindex: int, allocflags: int) -> Page | None:
         """vm_page_grab, vm_page.c:2709-2776: find or allocate page *pindex*, hard-busied.
 
@@ -302,6 +330,11 @@ class PageAlloc(PageReclaim):
         objects.drop(obj)
         return m
 
+    @c("vm_page_repurpose", "vm_page.c:1232-1290", blocks=True, uncalled=True)
+    @holds(
+        "obj held exclusively; m wired, not busied",
+        "obj held exclusively; m wired, not busied; the page returned busied unless error",
+    )
     def repurpose(
         self, obj: VmObject, pindex: int, also_m_busy: bool, m: Page | None
     ) -> tuple[Page | None, bool, bool, bool]:
@@ -318,6 +351,8 @@ class PageAlloc(PageReclaim):
         found, error = self.lookup_busy_try(obj, pindex, also_m_busy)
         return found, error, True, False
 
+    @c("vm_page_repurpose", "vm_page.c:1246-1278", part=True, blocks=True)
+    @holds("obj held exclusively; m wired, not busied", "on True m busied and wired")
     def _repurposed(self, m: Page, obj: VmObject, pindex: int) -> bool:
         self.busy_wait(m, False, "biodep")
         if not self._simple(m):
@@ -340,6 +375,8 @@ class PageAlloc(PageReclaim):
         self.free(m)
         return False
 
+    @c("vm_page_repurpose", "vm_page.c:1249-1251", part=True)
+    @holds("m busied")
     def _simple(self, m: Page) -> bool:
         complex_ = PG_UNMANAGED | PG_MAPPED | PG_FICTITIOUS | PG_SBUSY
         return not (m.flags & complex_ or m.busy or m.wire_count != 1 or m.hold_count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, own
 from smpvm.vm.page.struct import Page
 from smpvm.vm.param import i32
 
@@ -26,14 +27,17 @@ class PageBase:
         self.FREE, self.INACTIVE, self.ACTIVE = pq.FREE, pq.INACTIVE, pq.ACTIVE
         self.CACHE, self.HOLD = pq.CACHE, pq.HOLD
 
+    @c("vm_page_flag_set", "vm_page2.h:256-260")
     def flag_set(self, m: Page, bits: int) -> None:
         """vm_page_flag_set, vm_page2.h:272 (atomic)."""
         self.atomic.set_int(m, "flags", bits)
 
+    @c("vm_page_flag_clear", "vm_page2.h:262-266")
     def flag_clear(self, m: Page, bits: int) -> None:
         """vm_page_flag_clear, vm_page2.h:278 (atomic)."""
         self.atomic.clear_int(m, "flags", bits)
 
+    @own
     def bump_heuristic(self) -> None:
         """++vm_swapcache_inactive_heuristic (a C int, not atomic)."""
         glob = self.glob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.vm.page.queues import PageLocks
 from smpvm.vm.page.struct import PG_NEED_COMMIT, PG_NOSYNC, Page
 from smpvm.vm.param import DEV_BSIZE, VM_PAGE_BITS_ALL
@@ -18,6 +19,7 @@ class PageBits(PageLocks):
     *base* and *size* are bytes and stay within the page; the page should be busied.
     """
 
+    @c("vm_page_bits", "vm_page.c:2787-2805")
     def bits(self, base: int, size: int) -> int:
         """vm_page_bits, vm_page.c:2787-2805: the blocks that base .. base+size touches."""
         if base + size > PAGE_SIZE:
@@ -26,6 +28,8 @@ class PageBits(PageLocks):
             return 0
         return (2 << ((base + size - 1) >> DEV_BSHIFT)) - (1 << (base >> DEV_BSHIFT))
 
+    @c("_vm_page_zero_valid", "vm_page.c:2822-2864")
+    @holds("m busied")
     def _zero_valid(self, m: Page, base: int, size: int) -> None:
         """_vm_page_zero_valid, vm_page.c:2822-2864: zero the cut parts of invalid end blocks."""
         if size == 0:
@@ -37,11 +41,15 @@ class PageBits(PageLocks):
         if end & DEV_BMASK and not m.valid & (1 << (end >> DEV_BSHIFT)):
             self.vm.pmap.zero_page_area(m, end, DEV_BSIZE - (end & DEV_BMASK))
 
+    @c("vm_page_set_valid", "vm_page.c:2880-2885", uncalled=True)
+    @holds("m busied")
     def set_valid(self, m: Page, base: int, size: int) -> None:
         """vm_page_set_valid, vm_page.c:2880-2885."""
         self._zero_valid(m, base, size)
         m.valid |= self.bits(base, size)
 
+    @c("vm_page_set_validclean", "vm_page.c:2901-2914")
+    @holds("m busied")
     def set_validclean(self, m: Page, base: int, size: int) -> None:
         """vm_page_set_validclean, vm_page.c:2901-2914: leaves the pmap's modified bits alone."""
         self._zero_valid(m, base, size)
@@ -51,6 +59,8 @@ class PageBits(PageLocks):
         if base == 0 and size == PAGE_SIZE:
             self.flag_clear(m, PG_NOSYNC)
 
+    @c("vm_page_set_validdirty", "vm_page.c:2925-2935", uncalled=True)
+    @holds("m busied")
     def set_validdirty(self, m: Page, base: int, size: int) -> None:
         """vm_page_set_validdirty, vm_page.c:2925-2935: also marks the object."""
         bits = self.bits(base, size)
@@ -59,18 +69,24 @@ class PageBits(PageLocks):
         if (obj := m.object) is not None:
             self.vm.object.set_writeable_dirty(obj)
 
+    @c("vm_page_clear_dirty", "vm_page.c:2947-2955")
+    @holds("m busied")
     def clear_dirty(self, m: Page, base: int, size: int) -> None:
         """vm_page_clear_dirty, vm_page.c:2947-2955."""
         m.dirty &= ~self.bits(base, size)
         if base == 0 and size == PAGE_SIZE:
             self.flag_clear(m, PG_NOSYNC)
 
+    @c("vm_page_clear_dirty_end_nonincl", "vm_page2.h:174-181", uncalled=True)
+    @holds("m busied")
     def clear_dirty_end_nonincl(self, m: Page, base: int, size: int) -> None:
         """vm_page_clear_dirty_end_nonincl, vm_page2.h:174: not the block that the end cuts."""
         size = (base + size) & ~DEV_BMASK
         if base < size:
             self.clear_dirty(m, base, size - base)
 
+    @c("vm_page_clear_dirty_beg_nonincl", "vm_page2.h:193-201")
+    @holds("m busied")
     def clear_dirty_beg_nonincl(self, m: Page, base: int, size: int) -> None:
         """vm_page_clear_dirty_beg_nonincl, vm_page2.h:193: not the block that the start cuts."""
         size += base
@@ -78,6 +94,8 @@ class PageBits(PageLocks):
         if base < size:
             self.clear_dirty(m, base, size - base)
 
+    @c("vm_page_dirty", "vm_page.c:2966-2979")
+    @holds("m busied as a rule (pmap comes without)")
     def dirty(self, m: Page) -> None:
         """vm_page_dirty, vm_page.c:2966-2979: all dirty; its object, and that vnode, on record.
 
@@ -91,15 +109,21 @@ class PageBits(PageLocks):
             if (obj := m.object) is not None:
                 self.vm.object.set_writeable_dirty(obj)
 
+    @c("vm_page_undirty", "vm_page2.h:375-379")
+    @holds("m busied, or soft-busy in the pager")
     def undirty(self, m: Page) -> None:
         """vm_page_undirty, vm_page2.h:374: leaves the pmap's modified bits alone."""
         m.dirty = 0
 
+    @c("vm_page_test_dirty", "vm_page.c:3072-3078")
+    @holds("m busied; no spinlock")
     def test_dirty(self, m: Page) -> None:
         """vm_page_test_dirty, vm_page.c:3072-3078: take over the modified bits of the mappings."""
         if m.dirty != VM_PAGE_BITS_ALL and self.vm.pmap.is_modified(m):
             self.dirty(m)
 
+    @c("vm_page_set_invalid", "vm_page.c:2989-2998", uncalled=True)
+    @holds("m busied; its object held")
     def set_invalid(self, m: Page, base: int, size: int) -> None:
         """vm_page_set_invalid, vm_page.c:2989-2998: neither valid nor dirty any more."""
         bits = self.bits(base, size)
@@ -109,6 +133,8 @@ class PageBits(PageLocks):
             self.k.panic("null-object", f"vm_page_set_invalid of {m}", kind="fault")
         obj.generation += 1
 
+    @c("vm_page_zero_invalid", "vm_page.c:3012-3046")
+    @holds("m busied")
     def zero_invalid(self, m: Page, setvalid: bool) -> None:
         """vm_page_zero_invalid, vm_page.c:3012-3046: zero each invalid block."""
         b = 0
@@ -120,26 +146,36 @@ class PageBits(PageLocks):
         if setvalid:
             m.valid = VM_PAGE_BITS_ALL
 
+    @c("vm_page_is_valid", "vm_page.c:3056-3065", uncalled=True)
+    @holds("m busied")
     def is_valid(self, m: Page, base: int, size: int) -> bool:
         """vm_page_is_valid, vm_page.c:3056-3065: size 0 asks whether anything is valid."""
         bits = self.bits(base, size)
         valid = m.valid
         return valid != 0 and valid & bits == bits
 
+    @c("vm_page_need_commit", "vm_page.c:2673-2678", uncalled=True)
+    @holds("m busied")
     def need_commit(self, m: Page) -> None:
         """vm_page_need_commit, vm_page.c:2673-2678: clean, but may not be reused."""
         self.flag_set(m, PG_NEED_COMMIT)
         self.vm.object.set_writeable_dirty(m.object)
 
+    @c("vm_page_clear_commit", "vm_page.c:2680-2684", uncalled=True)
+    @holds("m busied")
     def clear_commit(self, m: Page) -> None:
         """vm_page_clear_commit, vm_page.c:2680-2684."""
         self.flag_clear(m, PG_NEED_COMMIT)
 
+    @c("vm_page_zero_fill", "vm_page2.h:322-327")
+    @holds("m busied")
     def zero_fill(self, m: Page) -> bool:
         """vm_page_zero_fill, vm_page2.h:321.  Always True."""
         self.vm.pmap.zero_page(m)
         return True
 
+    @c("vm_page_copy", "vm_page2.h:333-339")
+    @holds("both pages busied (or wired)")
     def copy(self, src_m: Page, dest_m: Page) -> None:
         """vm_page_copy, vm_page2.h:332: contents; the copy is all valid and all dirty."""
         self.vm.pmap.copy_page(src_m, dest_m)

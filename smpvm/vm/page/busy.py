@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from smpvm.kern.cname import c, holds, primitive
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.page.bits import PageBits
 from smpvm.vm.page.struct import (
@@ -21,6 +22,9 @@ from smpvm.vm.param import VM_PROT_NONE, VM_PROT_READ
 class PageBusy(PageBits):
     """Taking, waiting for and giving up the busy bit."""
 
+    @c("vm_page_busy_try", "vm_page.c:857-878")
+    @holds("", "on False (success) m busied")
+    @primitive
     def busy_try(self, m: Page, also_m_busy: bool) -> bool:
         """vm_page_busy_try, vm_page.c:857-878: set PG_BUSY unless somebody has it.
 
@@ -37,6 +41,9 @@ class PageBusy(PageBits):
                 self._busied(m)
                 return False
 
+    @c("vm_page_busy_wait", "vm_page.c:816-849", blocks=True)
+    @holds("no spinlock", "m busied")
+    @primitive
     def busy_wait(self, m: Page, also_m_busy: bool, msg: str) -> None:
         """vm_page_busy_wait, vm_page.c:816-849: the same, sleeping until it can be had.
 
@@ -54,6 +61,9 @@ class PageBusy(PageBits):
                 self._busied(m)
                 return
 
+    @c("vm_page_sleep_busy", "vm_page.c:727-747", blocks=True)
+    @holds("no spinlock", "")
+    @primitive
     def sleep_busy(self, m: Page, also_m_busy: bool, msg: str) -> bool:
         """vm_page_sleep_busy, vm_page.c:727-747: sleep once, unless *m* is not busy.
 
@@ -68,6 +78,10 @@ class PageBusy(PageBits):
             if self._wait(m, flags, refuse, msg):
                 return True
 
+    @c("vm_page_busy_wait", "vm_page.c:826-837", part=True, blocks=True)
+    @c("vm_page_sleep_busy", "vm_page.c:740-745", part=True)
+    @holds("no spinlock", "")
+    @primitive
     def _wait(self, m: Page, flags: int, refuse: int, msg: str) -> bool:
         """One turn of the dance: interlock, set WANTED if the flags are still *flags*, sleep.
 
@@ -82,15 +96,20 @@ class PageBusy(PageBits):
         k.sleep.tsleep(m, PINTERLOCKED, msg, 0, cond=self._free_cond(m, refuse))
         return True
 
+    @primitive
     def _free_cond(self, m: Page, refuse: int) -> Callable[[], bool]:
         return lambda: not m.flags & refuse
 
+    @primitive
     def _busied(self, m: Page) -> None:
         k = self.k
         td = m.busy_owner = k.curthread()
         if (f := k.probe.page_busied) is not None:
             f(td, m)
 
+    @c("_vm_page_wakeup", "vm_page.c:889-904")
+    @holds("m busied; page spinlock; its queue not locked", "page spinlock")
+    @primitive
     def _wakeup(self, m: Page) -> bool:
         """_vm_page_wakeup, vm_page.c:890-904: clear PG_BUSY; True if the caller must wake waiters.
 
@@ -106,6 +125,9 @@ class PageBusy(PageBits):
             if cmpset(m, "flags", flags, flags & ~(PG_BUSY | PG_WANTED)):
                 return flags & PG_WANTED != 0
 
+    @c("vm_page_wakeup", "vm_page.c:916-921", part=True)
+    @holds("m busied; page spinlock", "nothing")
+    @primitive
     def wakeup_unlock(self, m: Page) -> None:
         """The C's usual end: unbusy, unlock the page, and wake who waited for it."""
         if self._wakeup(m):
@@ -114,6 +136,9 @@ class PageBusy(PageBits):
         else:
             self.pool.unlock(m)
 
+    @c("vm_page_wakeup", "vm_page.c:911-922")
+    @holds("m busied; page spinlock free", "m given up")
+    @primitive
     def wakeup(self, m: Page) -> None:
         """vm_page_wakeup, vm_page.c:911-922: give up PG_BUSY and wake who waits.
 
@@ -124,12 +149,17 @@ class PageBusy(PageBits):
         self.pool.lock(m)
         self.wakeup_unlock(m)
 
+    @c("vm_page_flash", "vm_page2.h:276-283")
+    @primitive
     def flash(self, m: Page) -> None:
         """vm_page_flash, vm_page2.h:275: wake who waits without giving up anything."""
         if m.flags & PG_WANTED:
             self.flag_clear(m, PG_WANTED)
             self.k.sleep.wakeup(m)
 
+    @c("vm_page_io_start", "vm_page.c:2652-2658")
+    @holds("m busied", "m busied and soft-busy")
+    @primitive
     def io_start(self, m: Page) -> None:
         """vm_page_io_start, vm_page.c:2652-2658: one soft-busy reference more (u8).
 
@@ -144,6 +174,9 @@ class PageBusy(PageBits):
         if (f := k.probe.io_start) is not None:
             f(k.curthread(), m)
 
+    @c("vm_page_io_finish", "vm_page.c:2660-2667")
+    @holds("m busied and soft-busy", "m busied")
+    @primitive
     def io_finish(self, m: Page) -> None:
         """vm_page_io_finish, vm_page.c:2660-2667: one less; the last takes PG_SBUSY off.
 
@@ -160,6 +193,9 @@ class PageBusy(PageBits):
         if m.busy == 0:
             self.flag_clear(m, PG_SBUSY)
 
+    @c("vm_page_protect", "vm_page2.h:303-316", blocks=True)
+    @holds("m busied; no spinlock")
+    @primitive
     def protect(self, m: Page, prot: int) -> None:
         """vm_page_protect, vm_page2.h:302-316: lower the protection of every mapping.
 

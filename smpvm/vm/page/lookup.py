@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds, primitive
 from smpvm.vm.page.move import PageMoves
 from smpvm.vm.page.struct import (
     PG_BUSY,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 class PageObjects(PageMoves):
     """The object's token guards its tree of pages: exclusive to change it, shared to look."""
 
+    @c("vm_page_insert", "vm_page.c:1020-1062")
+    @holds("obj held exclusively; m busied, in no object; no spinlock")
     def insert(self, m: Page, obj: VmObject, pindex: int) -> bool:
         """vm_page_insert, vm_page.c:1020-1062: *m* becomes page *pindex* of *obj*.
 
@@ -48,6 +51,8 @@ class PageObjects(PageMoves):
         self.vm.swap.page_inserted(m)
         return True
 
+    @c("vm_page_remove", "vm_page.c:1076-1108", blocks=True)
+    @holds("m busied; no spinlock")
     def remove(self, m: Page) -> None:
         """vm_page_remove, vm_page.c:1076-1108: out of its object, if any; mappings stay.
 
@@ -70,6 +75,8 @@ class PageObjects(PageMoves):
         obj.generation += 1
         self.vm.object.drop(obj)
 
+    @c("vm_page_lookup", "vm_page.c:1125-1126", part=True)
+    @holds("obj held")
     def _lookup(self, obj: VmObject, pindex: int) -> Page | None:
         """RB_LOOKUP, with the KKASSERT that follows each."""
         m = obj.rb_memq.lookup(pindex)
@@ -77,15 +84,22 @@ class PageObjects(PageMoves):
             self.k.panic("lookup-mismatch", f"{m} found at {obj} index {pindex}")
         return m
 
+    @c("vm_page_lookup", "vm_page.c:1124", part=True)
+    @holds("obj held (asserted)")
     def _assert_held(self, obj: VmObject) -> None:
         if not obj.token.held():
             self.k.panic("object-not-held", f"{obj}, for a lookup")
 
+    @c("vm_page_lookup", "vm_page.c:1116-1128")
+    @holds("obj held (shared will do)")
     def lookup(self, obj: VmObject, pindex: int) -> Page | None:
         """vm_page_lookup, vm_page.c:1116-1128.  *obj* is held, shared will do.  Never blocks."""
         self._assert_held(obj)
         return self._lookup(obj, pindex)
 
+    @c("vm_page_lookup_busy_wait", "vm_page.c:1130-1171", blocks=True)
+    @holds("obj held; no spinlock", "obj held (token lost while asleep); the page returned busied")
+    @primitive
     def lookup_busy_wait(
         self, obj: VmObject, pindex: int, also_m_busy: bool, msg: str
     ) -> Page | None:
@@ -109,6 +123,9 @@ class PageObjects(PageMoves):
                 break
         return m
 
+    @c("vm_page_lookup_busy_try", "vm_page.c:1183-1216")
+    @holds("obj held (shared will do)", "obj held (shared will do); the page busied unless error")
+    @primitive
     def lookup_busy_try(
         self, obj: VmObject, pindex: int, also_m_busy: bool
     ) -> tuple[Page | None, bool]:
@@ -123,6 +140,8 @@ class PageObjects(PageMoves):
             return None, False
         return m, self.busy_try(m, also_m_busy)
 
+    @c("vm_page_next", "vm_page.c:1295-1304", uncalled=True)
+    @holds("the page's object held")
     def next(self, m: Page) -> Page | None:
         """vm_page_next, vm_page.c:1295-1304: the page at the next index, if there.
 
@@ -131,6 +150,8 @@ class PageObjects(PageMoves):
         found: Page | None = m.object.rb_memq.lookup(m.pindex + 1)
         return found
 
+    @c("vm_page_rename", "vm_page.c:1328-1344", blocks=True)
+    @holds("m busied; both objects held exclusively")
     def rename(self, m: Page, new_object: VmObject, new_pindex: int) -> None:
         """vm_page_rename, vm_page.c:1328-1344: move *m* to another object, and dirty it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.page.busy import PageBusy
 from smpvm.vm.page.struct import (
     PG_BUSY,
@@ -19,12 +20,16 @@ class PageMoves(PageBusy):
 
     # -- queues
 
+    @c("vm_page_unqueue_nowakeup", "vm_page.c:1352-1358")
+    @holds("m busied as a rule; no spinlock")
     def unqueue_nowakeup(self, m: Page) -> None:
         """vm_page_unqueue_nowakeup, vm_page.c:1352-1358: off its queue, telling nobody."""
         self.and_queue_spin_lock(m)
         self.rem_queue_spinlocked(m)
         self.pool.unlock(m)
 
+    @c("vm_page_unqueue", "vm_page.c:1366-1379")
+    @holds("m busied as a rule; no spinlock")
     def unqueue(self, m: Page) -> None:
         """vm_page_unqueue, vm_page.c:1366-1379: off its queue; the daemon hears of a free page."""
         self.and_queue_spin_lock(m)
@@ -33,6 +38,8 @@ class PageMoves(PageBusy):
         if queue == self.FREE or queue == self.CACHE:
             self.vm.pageout.pagedaemon_wakeup()
 
+    @c("vm_page_activate", "vm_page.c:2055-2081")
+    @holds("m busied as a rule; no spinlock")
     def activate(self, m: Page) -> None:
         """vm_page_activate, vm_page.c:2055-2081: to the active queue, act_count at least ACT_INIT.
 
@@ -56,6 +63,8 @@ class PageMoves(PageBusy):
         if oqueue == self.CACHE or oqueue == self.FREE:
             self.vm.pageout.pagedaemon_wakeup()
 
+    @c("_vm_page_deactivate_locked", "vm_page.c:2360-2384")
+    @holds("page spinlock")
     def _deactivate_locked(self, m: Page, athead: bool) -> None:
         """_vm_page_deactivate_locked, vm_page.c:2360-2384: to the inactive queue's tail or head.
 
@@ -75,18 +84,24 @@ class PageMoves(PageBusy):
                 self.bump_heuristic()
         self.queue_spin_unlock(m)
 
+    @c("vm_page_deactivate", "vm_page.c:2391-2397")
+    @holds("no spinlock", "")
     def deactivate(self, m: Page) -> None:
         """vm_page_deactivate, vm_page.c:2391-2397: to the tail of the inactive queue."""
         self.pool.lock(m)
         self._deactivate_locked(m, False)
         self.pool.unlock(m)
 
+    @c("vm_page_deactivate_locked", "vm_page.c:2399-2403")
+    @holds("page spinlock")
     def deactivate_locked(self, m: Page) -> None:
         """vm_page_deactivate_locked, vm_page.c:2399-2403: the same, the page's spinlock held."""
         self._deactivate_locked(m, False)
 
     # -- holds
 
+    @c("vm_page_hold", "vm_page.c:939-951")
+    @holds("no spinlock", "a hold on m (hold_count)")
     def hold(self, m: Page) -> None:
         """vm_page_hold, vm_page.c:939-951: the page may be freed now, but not used again.
 
@@ -103,6 +118,8 @@ class PageMoves(PageBusy):
         if (f := self.k.probe.page_hold) is not None:
             f(self.k.curthread(), m, 1)
 
+    @c("vm_page_unhold", "vm_page.c:957-972")
+    @holds("a hold on m; no spinlock", "hold given back")
     def unhold(self, m: Page) -> None:
         """vm_page_unhold, vm_page.c:957-972: the last one sends a held page on to the free queue.
 
@@ -123,6 +140,8 @@ class PageMoves(PageBusy):
 
     # -- wirings
 
+    @c("vm_page_wire", "vm_page.c:2270-2289")
+    @holds("m busied; no spinlock", "m busied and wired")
     def wire(self, m: Page) -> None:
         """vm_page_wire, vm_page.c:2270-2289: the first wiring takes the page off the queues.
 
@@ -142,6 +161,8 @@ class PageMoves(PageBusy):
         if (f := k.probe.page_wire) is not None:
             f(k.curthread(), m, 1)
 
+    @c("vm_page_unwire", "vm_page.c:2319-2347")
+    @holds("m busied and wired; no spinlock", "m busied")
     def unwire(self, m: Page, activate: bool) -> None:
         """vm_page_unwire, vm_page.c:2319-2347: the last wiring puts the page back on a queue.
 
@@ -172,6 +193,8 @@ class PageMoves(PageBusy):
             self.bump_heuristic()
         self.and_queue_spin_unlock(m)
 
+    @c("vm_page_wire_quick", "vm_page2.h:221-227", uncalled=True)
+    @holds("m wired", "wired once more")
     def wire_quick(self, m: Page) -> None:
         """vm_page_wire_quick, vm_page2.h:221: one more on a wired page, busy or not."""
         if self.atomic.fetchadd_int(m, "wire_count", 1) == 0:
@@ -179,6 +202,8 @@ class PageMoves(PageBusy):
         if (f := self.k.probe.page_wire) is not None:
             f(self.k.curthread(), m, 1)
 
+    @c("vm_page_unwire_quick", "vm_page2.h:236-250", uncalled=True)
+    @holds("m wired", "on False wired once less")
     def unwire_quick(self, m: Page) -> bool:
         """vm_page_unwire_quick, vm_page2.h:236: one less, unless that were the last.
 
@@ -196,6 +221,8 @@ class PageMoves(PageBusy):
                     f(k.curthread(), m, -1)
                 return False
 
+    @c("vm_page_unmanage", "vm_page.c:2253-2262")
+    @holds("m busied; no spinlock")
     def unmanage(self, m: Page) -> None:
         """vm_page_unmanage, vm_page.c:2253-2262: no mappings kept, off the queues (OBJT_PHYS)."""
         if not m.flags & PG_BUSY:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import poke
 from smpvm.vm.page.alloc import PageAlloc
 from smpvm.vm.page.queues import PageQueue
@@ -53,11 +54,15 @@ class Pages(PageAlloc):
             self.queue_init()
             self.startup()
 
+    @c("vm_page_queue_init", "vm_page.c:152-176")
+    @holds("boot only", "")
     def queue_init(self) -> None:
         """vm_page_queue_init, vm_page.c:152-176: the empty queues."""
         pq = self.vm.pq
         self.queues.extend(self.k.new(PageQueue, self.k, pq, n) for n in range(pq.COUNT))
 
+    @c("vm_page_startup", "vm_page.c:273-422")
+    @holds("boot only", "")
     def startup(self) -> None:
         """vm_page_startup, vm_page.c:273-422: all physical pages go on the free queues.
 
@@ -74,6 +79,8 @@ class Pages(PageAlloc):
         self.stats.v_page_count = vm.config.pages
         self.stats.v_free_count = vm.config.pages
 
+    @c("vm_add_new_page", "vm_page.c:214-256")
+    @holds("boot only", "")
     def _add_new_page(self, idx: int) -> Page:
         """vm_add_new_page, vm_page.c:214-256: one page of its twisted colour, free."""
         size, mask = self.vm.pq.L2_SIZE, self.vm.pq.L2_MASK
@@ -81,6 +88,8 @@ class Pages(PageAlloc):
         m: Page = self.k.new(Page, idx, self.FREE + pc, pc)
         return m
 
+    @c("vm_add_new_page", "vm_page.c:253-255", part=True)
+    @holds("boot only", "")
     def _link_free(self, q: PageQueue, pages: list[Page]) -> None:
         """*pages*, the last one first, become the whole of *q*."""
         for before, behind in zip(pages[1:], pages, strict=False):

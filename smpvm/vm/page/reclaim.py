@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import (
     PG_BUSY,
@@ -24,14 +25,20 @@ class PageReclaim(PageWait):
         super().__init__(vm)
         self.dnweight = 0  # the static of vm_page_dontneed
 
+    @c("vm_page_free", "vm_page2.h:344-348", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def free(self, m: Page) -> None:
         """vm_page_free, vm_page2.h:343."""
         self.free_toq(m)
 
+    @c("vm_page_free_zero", "vm_page2.h:354-370", blocks=True, uncalled=True)
+    @holds("m busied; no spinlock", "m given up")
     def free_zero(self, m: Page) -> None:
         """vm_page_free_zero, vm_page2.h:353 (its check is PMAP_DEBUG only)."""
         self.free_toq(m)
 
+    @c("vm_page_free_toq", "vm_page.c:2152-2231", blocks=True)
+    @holds("m busied, unmapped, not wired; no spinlock", "m given up")
     def free_toq(self, m: Page) -> None:
         """vm_page_free_toq, vm_page.c:2152-2231: out of its object, to the free or hold queue.
 
@@ -68,6 +75,8 @@ class PageReclaim(PageWait):
         self.wakeup_unlock(m)
         self.free_wakeup()
 
+    @c("vm_page_free_toq", "vm_page.c:2156-2168", part=True)
+    @holds("m busied")
     def _free_check(self, m: Page) -> None:
         k = self.k
         if m.flags & PG_MAPPED:
@@ -81,6 +90,8 @@ class PageReclaim(PageWait):
             )
             k.panic("free-free" if m.queue - m.pc == self.FREE else "free-softbusy", str(m))
 
+    @c("vm_page_cache", "vm_page.c:2511-2566", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def cache(self, m: Page) -> None:
         """vm_page_cache, vm_page.c:2511-2566: to the cache queue, clean and unmapped.
 
@@ -114,9 +125,13 @@ class PageReclaim(PageWait):
             self.wakeup_unlock(m)
             self.free_wakeup()
 
+    @c("vm_page_cache", "vm_page.c:2514-2515,2547-2548", part=True)
+    @holds("m busied")
     def _uncacheable(self, m: Page, bits: int) -> bool:
         return bool(m.flags & bits or m.busy or m.wire_count or m.hold_count)
 
+    @c("vm_page_try_to_cache", "vm_page.c:2413-2444", blocks=True)
+    @holds("m not busied by the caller; no spinlock", "")
     def try_to_cache(self, m: Page) -> bool:
         """vm_page_try_to_cache, vm_page.c:2413-2444: cache *m* if that can be done safely.
 
@@ -137,6 +152,8 @@ class PageReclaim(PageWait):
         self.cache(m)
         return True
 
+    @c("vm_page_try_to_free", "vm_page.c:2452-2501", blocks=True)
+    @holds("m not busied by the caller; no spinlock", "")
     def try_to_free(self, m: Page) -> bool:
         """vm_page_try_to_free, vm_page.c:2452-2501: free *m* if that can be done safely.
 
@@ -169,6 +186,8 @@ class PageReclaim(PageWait):
         self.free(m)
         return True
 
+    @c("vm_page_dontneed", "vm_page.c:2591-2640")
+    @holds("m busied; no spinlock")
     def dontneed(self, m: Page) -> None:
         """vm_page_dontneed, vm_page.c:2591-2640: the owner has no more use for *m* just now.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import BLIST_MAX_ALLOC
+from smpvm.kern.cname import c, holds
 from smpvm.vm.page.struct import PG_BUSY, PG_NEED_COMMIT, PG_UNMANAGED
 from smpvm.vm.pageout.marker import ScanBase
 from smpvm.vm.param import (
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 class Clean(ScanBase):
     """Gathering a cluster of dirty pages, and writing it."""
 
+    @c("vm_pageout_clean", "vm_pageout.c:243-365", blocks=True)
+    @holds("m busied by the caller; no spinlock", "m given up")
     def clean(self, m: Page) -> int:
         """vm_pageout_clean, vm_pageout.c:243-365.
 
@@ -49,6 +52,8 @@ class Clean(ScanBase):
         mc += self.cluster_forward(obj, pindex)
         return self.clean_flush(obj, mc)
 
+    @c("vm_pageout_clean", "vm_pageout.c:359-364", part=True, blocks=True)
+    @holds("obj held; all of mc busied", "obj dropped; mc given up")
     def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
         """The end of vm_pageout_clean (vm_pageout.c:359-364): *obj* is held, and let go first.
 
@@ -57,6 +62,8 @@ class Clean(ScanBase):
         self.vm.object.drop(obj)
         return self.flush(mc, 0)
 
+    @c("vm_pageout_clean", "vm_pageout.c:307-331", part=True)
+    @holds("obj held (token, shared will do)", "obj held; the pages returned are busied")
     def cluster_back(self, obj: VmObject, pindex: int) -> list[Page]:
         """Neighbours below *pindex* in its aligned cluster, busied, nearest first."""
         found: list[Page] = []
@@ -71,6 +78,8 @@ class Clean(ScanBase):
             found.append(p)
         return found
 
+    @c("vm_pageout_clean", "vm_pageout.c:333-357", part=True)
+    @holds("obj held", "obj held; the pages returned are busied")
     def cluster_forward(self, obj: VmObject, pindex: int) -> list[Page]:
         """Neighbours above *pindex* in its aligned cluster, busied, nearest first."""
         found: list[Page] = []
@@ -88,20 +97,28 @@ class Clean(ScanBase):
             found.append(p)
         return found
 
+    @c("vm_pageout_clean", "vm_pageout.c:314-315", part=True)
+    @holds("p busied")
     def cluster_special(self, p: Page) -> bool:
         """Is *p*, just busied, none that may be written?"""
         return bool(self.on_cache_queue(p) or p.flags & PG_UNMANAGED)
 
+    @c("vm_pageout_clean", "vm_pageout.c:341-345", part=True)
+    @holds("p busied")
     def cluster_forward_special(self, p: Page) -> bool:
         """The same above the page, as the seed has it: it takes its own busy bit for another's,
         so no page is ever added above (vm_pageout.c:341-345)."""
         self.k.curthread().hit("vm_pageout_clean:forward-refused")
         return bool(self.on_cache_queue(p) or p.flags & (PG_BUSY | PG_UNMANAGED) or p.busy)
 
+    @c("vm_pageout_clean", "vm_pageout.c:314", part=True)
+    @holds("p busied")
     def on_cache_queue(self, p: Page) -> bool:
         """p->queue - p->pc == PQ_CACHE."""
         return bool(p.queue - p.pc == self.vm.pq.CACHE)
 
+    @c("vm_pageout_clean", "vm_pageout.c:319-324", part=True)
+    @holds("p busied")
     def cluster_dirty(self, p: Page) -> bool:
         """Is *p*, busy, an inactive page to be written that nobody else uses?"""
         self.vm.page.test_dirty(p)
@@ -109,6 +126,8 @@ class Clean(ScanBase):
         inactive = p.queue - p.pc == self.vm.pq.INACTIVE
         return bool(dirty and inactive and p.wire_count == 0 and p.hold_count == 0)
 
+    @c("vm_pageout_flush", "vm_pageout.c:379-482", blocks=True)
+    @holds("all of mc busied, of one object; no spinlock", "all of mc given up")
     def flush(self, mc: Sequence[Page], flags: int) -> int:
         """vm_pageout_flush, vm_pageout.c:379-482.
 
@@ -141,6 +160,8 @@ class Clean(ScanBase):
                 self.flush_done(obj, m)
         return numpagedout
 
+    @c("vm_pageout_flush", "vm_pageout.c:429-439", part=True, blocks=True)
+    @holds("m soft-busy (not hard-busied)")
     def flush_bad(self, m: Page) -> None:
         """No place for the page in its object: the changes are given up as if written."""
         page = self.vm.page
@@ -150,6 +171,8 @@ class Clean(ScanBase):
         page.undirty(m)
         page.wakeup(m)
 
+    @c("vm_pageout_flush", "vm_pageout.c:468-479", part=True, blocks=True)
+    @holds("m soft-busy, with a pip reference on obj", "soft busy and pip reference given back")
     def flush_done(self, obj: VmObject, m: Page) -> None:
         """The pager is through with *m* already; when it is not, it does this at completion."""
         vm = self.vm
@@ -161,6 +184,8 @@ class Clean(ScanBase):
         vm.page.wakeup(m)
         vm.object.pip_wakeup(obj)
 
+    @c("vm_pageout_page_free", "vm_pageout.c:724-729", blocks=True)
+    @holds("m busied by the caller", "m given up, unmapped and free")
     def page_free(self, m: Page) -> None:
         """vm_pageout_page_free, vm_pageout.c:724-729.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.pageout.deactivate import Deactivate
 from smpvm.vm.pageout.marker import Tally
@@ -33,6 +34,7 @@ class Round:
 
     __slots__ = ("avail_shortage", "pass_", "q1iterator", "q2iterator")
 
+    @c("vm_pageout_thread", "vm_pageout.c:1793-1796", part=True)
     def __init__(self) -> None:
         self.pass_ = 0
         """Rounds in a row that fell short."""
@@ -49,6 +51,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         self.pagethread: Thread | None = None
         """The daemon's own thread: whoever starts it says so here."""
 
+    @c("PQAVERAGE", "vm_pageout.c:220-231")
     def pqaverage(self, n: int) -> int:
         """PQAVERAGE, vm_pageout.c:220-231: each queue's share of *n* pages, with slop.
 
@@ -61,6 +64,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             return i32(c_div(n + (size - 1), half) + 1)
         return i32(c_div(n - (size - 1), half) - 1)
 
+    @c("vm_pageout_free_page_calc", "vm_pageout.c:1758-1782")
     def free_page_calc(self, count: int) -> int:
         """vm_pageout_free_page_calc, vm_pageout.c:1758-1782: the free limits, from v_page_count.
 
@@ -82,6 +86,8 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
 
     # -- the thread
 
+    @c("vm_pageout_thread", "vm_pageout.c:1790-2066", blocks=True)
+    @holds("nothing", "does not return")
     def thread(self) -> None:
         """vm_pageout_thread, vm_pageout.c:1790-2066: the body of the daemon's thread; no return."""
         self.k.curthread().hit("vm_pageout_thread")
@@ -93,6 +99,8 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.thread_round(r)
             self.thread_rest(r)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1797-1880", part=True)
+    @holds("nothing", "")
     def thread_start(self) -> None:
         """Choose the targets that were not set (vm_pageout.c:1797-1880)."""
         vm, k = self.vm, self.k
@@ -122,6 +130,8 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             sysctl.pageout_stats_free_max = 5
         vm.swap.swap_init()
 
+    @c("vm_pageout_thread", "vm_pageout.c:1898-1910", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_wait(self) -> bool:
         """Sleep until there is work; False when it timed out and only statistics were kept."""
         vm, k = self.vm, self.k
@@ -136,16 +146,21 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             glob.vm_pages_needed = 1
         return True
 
+    @c("vm_pageout_thread", "vm_pageout.c:1899-1901", part=True, blocks=True)
+    @holds("nothing", "")
     def daemon_sleep(self, timo: int) -> int:
         """The daemon's tsleep (vm_pageout.c:1899), *timo* ticks at most: no interlock."""
         return self.k.sleep.tsleep(
             self.vm.idents.vm_pages_needed, 0, "psleep", timo, cond=self.pages_are_needed
         )
 
+    @own
     def pages_are_needed(self) -> bool:
         """What the daemon sleeps for (asked by checkers only)."""
         return bool(self.vm.glob.vm_pages_needed)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1912-2011", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_round(self, r: Round) -> None:
         """One round over the queues (vm_pageout.c:1912-2011); leaves r.avail_shortage."""
         vm, td = self.vm, self.k.curthread()
@@ -161,6 +176,8 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.round_active(r, inactive_shortage, tally)
         self.scan_cache(r.avail_shortage, r.pass_, tally.vnodes_skipped, tally.recycle_count)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1936-1950", part=True, blocks=True)
+    @holds("nothing", "")
     def round_inactive(self, r: Round, tally: Tally) -> None:
         """ScanBase inactive queues, from where the last round stopped, until there is enough."""
         mask = self.vm.pq.L2_MASK
@@ -174,6 +191,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         r.avail_shortage -= delta
         r.q1iterator = self.next_start(r.q1iterator, q)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1949,2002", part=True)
     def next_start(self, start: int, q: int) -> int:
         """Where the next round starts, after one from *start* on that ended at its *q*-th queue.
 
@@ -181,6 +199,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         """
         return q + 1
 
+    @c("vm_pageout_thread", "vm_pageout.c:1958-1977", part=True)
     def inactive_shortage(self, avail_shortage: int) -> int:
         """Pages that should go from active to inactive: the target, and a bit more when short."""
         stats = self.vm.stats
@@ -190,6 +209,8 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             shortage += min(u32(avail_shortage * 2), tenth)
         return i32(shortage)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1985-2003", part=True, blocks=True)
+    @holds("nothing", "")
     def round_active(self, r: Round, inactive_shortage: int, tally: Tally) -> None:
         """ScanBase active queues, from where the last round stopped, until there is enough."""
         mask = self.vm.pq.L2_MASK
@@ -203,11 +224,14 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         r.avail_shortage -= self.active_gain(delta)
         r.q2iterator = self.next_start(r.q2iterator, q)
 
+    @c("vm_pageout_thread", "vm_pageout.c:2001", part=True)
     def active_gain(self, delta: int) -> int:
         """How many of the *delta* pages of an active scan are counted as available: all of them,
         though most are only on another queue (vm_pageout.c:2001)."""
         return delta
 
+    @c("vm_pageout_thread", "vm_pageout.c:2016-2064", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_rest(self, r: Round) -> None:
         """After a round: back off while short, else let the waiters go (vm_pageout.c:2016-2064)."""
         glob, td = self.vm.glob, self.k.curthread()
@@ -226,14 +250,18 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         else:
             r.pass_ = 0
 
+    @own
     def still_short(self) -> None:
         """The next round follows at once."""
 
+    @c("vm_pageout_thread", "vm_pageout.c:2057-2058", part=True)
     def waiters_may_go(self) -> bool:
         """Enough free and cache pages for those who sleep in vm_wait."""
         meter = self.vm.meter
         return not meter.count_min(self.vm.sysctl.page_free_hysteresis) or not meter.count_target()
 
+    @c("vm_pageout_thread", "vm_pageout.c:2018-2048", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_back_off(self, pass_: int) -> None:
         """Short again, for the *pass_*-th time in a row: how long to wait, if at all."""
         glob, td, hz = self.vm.glob, self.k.curthread(), self.k.hz
@@ -254,10 +282,13 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             td.hit("vm_pageout_thread:delay-catastrophe")
             self.pdelay(hz)
 
+    @c("vm_pageout_thread", "vm_pageout.c:2059,2034", part=True)
     def take_requests(self) -> None:
         """All that was asked for up to here is taken as met, or is to be asked for anew."""
         self.vm.glob.vm_pages_needed = 0
 
+    @c("vm_pageout_thread", "vm_pageout.c:2034-2035", part=True, blocks=True)
+    @holds("nothing", "")
     def delay_for_request(self, timo: int) -> None:
         """A rest that a request for pages ends: the request is forgotten first, then awaited."""
         self.take_requests()
@@ -265,12 +296,15 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=self.pages_are_needed
         )
 
+    @c("vm_pageout_thread", "vm_pageout.c:2026-2027,2041-2047", part=True, blocks=True)
+    @holds("nothing", "")
     def pdelay(self, timo: int) -> None:
         """A rest of *timo* ticks, on what wakes the daemon; nothing is being waited for."""
         self.k.sleep.tsleep(self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=lambda: False)
 
     # -- the wakeup
 
+    @c("pagedaemon_wakeup", "vm_pageout.c:2091-2102")
     def pagedaemon_wakeup(self) -> None:
         """pagedaemon_wakeup, vm_pageout.c:2091-2102: wake the daemon if paging is needed.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.cname import c, holds
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.vm.page.struct import PG_REFERENCED, PG_UNMANAGED
 from smpvm.vm.pageout.marker import ScanBase
 from smpvm.vm.param import (
@@ -34,6 +35,7 @@ class DeactivateInfo:
 
     __slots__ = ("desired", "limit", "map")
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:526-528", part=True)
     def __init__(self, map_: VmMap, desired: int, limit: int) -> None:
         self.map = map_
         self.desired = i32(desired)
@@ -43,6 +45,8 @@ class DeactivateInfo:
 class Deactivate(ScanBase):
     """RSS limits: take pages of one map away from it."""
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:635-711", blocks=True)
+    @holds("map not locked (taken with LK_NOWAIT); vmspace held (map token)", "map unlocked")
     def map_deactivate_pages(self, map_: VmMap, desired: int) -> None:
         """vm_pageout_map_deactivate_pages, vm_pageout.c:635-711.
 
@@ -68,6 +72,8 @@ class Deactivate(ScanBase):
             vm.pmap.remove(map_.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
         vm.map.unlock(map_)
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:646-671", part=True)
+    @holds("map locked exclusively")
     def map_biggest_object(self, map_: VmMap) -> tuple[VmObject | None, bool]:
         """The unshared object with most resident pages, and whether no entry is wired."""
         bigobj: VmObject | None = None
@@ -84,17 +90,22 @@ class Deactivate(ScanBase):
                 nothingwired = False
         return bigobj, nothingwired
 
+    @c("pmap_resident_count", "pmap.h:307")
     def map_resident(self, map_: VmMap) -> int:
         """pmap_resident_count(vm_map_pmap(map)), a long."""
         count: int = map_.pmap.resident_count
         return count
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:692-694", part=True, blocks=True)
+    @holds("map locked exclusively")
     def object_deactivate_held(self, map_: VmMap, obj: VmObject, desired: int) -> None:
         """Hold *obj* around its deactivation."""
         self.vm.object.hold(obj)
         self.object_deactivate_pages(map_, obj, desired, False)
         self.vm.object.drop(obj)
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:496-550", blocks=True)
+    @holds("map locked; obj held")
     def object_deactivate_pages(
         self, map_: VmMap, obj: VmObject, desired: int, map_remove_only: int
     ) -> None:
@@ -127,6 +138,8 @@ class Deactivate(ScanBase):
         if lobject is not obj and lobject is not None:
             vm.object.drop(lobject)
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:533-539", part=True, blocks=True)
+    @holds("lobject held", "lobject held; the object returned held too")
     def hold_backing(self, lobject: VmObject, first: VmObject) -> VmObject | None:
         """Hold the backing object of *lobject*, which may change while its token is waited for."""
         while (tobject := lobject.backing_object) is not None:
@@ -138,6 +151,8 @@ class Deactivate(ScanBase):
             self.vm.object.drop(tobject)
         return None
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:555-629", blocks=True)
+    @holds("the page's object held")
     def object_deactivate_pages_callback(self, p: Page, info: DeactivateInfo) -> int:
         """vm_pageout_object_deactivate_pages_callback, vm_pageout.c:555-629.
 
@@ -166,6 +181,13 @@ class Deactivate(ScanBase):
         page.wakeup(p)
         return 0
 
+    @c(
+        "vm_pageout_object_deactivate_pages_callback",
+        "vm_pageout.c:584-626",
+        part=True,
+        blocks=True,
+    )
+    @holds("p busied; its object held")
     def deactivate_page(self, p: Page, info: DeactivateInfo, actcount: int) -> None:
         """Move one busied page a step towards the inactive queue (vm_pageout.c:584-626)."""
         vm, td = self.vm, self.k.curthread()
@@ -190,10 +212,19 @@ class Deactivate(ScanBase):
         else:
             page.and_queue_spin_unlock(p)
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:588", part=True)
+    @holds("p busied")
     def deactivate_gain(self, p: Page, actcount: int) -> None:
         """Credit the references found; the sum is a u_char, and nothing stops it at ACT_MAX."""
         p.act_count = (p.act_count + actcount) & 0xFF
 
+    @c(
+        "vm_pageout_object_deactivate_pages_callback",
+        "vm_pageout.c:591-604",
+        part=True,
+        blocks=True,
+    )
+    @holds("p busied; page and queue spinlocks", "p busied; no spinlock")
     def deactivate_idle(self, p: Page, info: DeactivateInfo) -> None:
         """An unreferenced active page ages.  Page and queue are locked on entry, not on return."""
         vm = self.vm
@@ -209,6 +240,8 @@ class Deactivate(ScanBase):
             vm.queues[p.queue].requeue(p)
             vm.page.and_queue_spin_unlock(p)
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:605-620", part=True)
+    @holds("p busied; page and queue spinlocks", "p busied; no spinlock")
     def deactivate_referenced(self, p: Page) -> None:
         """A referenced active page gains.  Page and queue are locked on entry, not on return."""
         vm = self.vm

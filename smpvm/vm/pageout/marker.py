@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
+
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
     from smpvm.vm.page.queues import PageQueue
@@ -16,6 +18,7 @@ class Tally:
 
     __slots__ = ("recycle_count", "vnodes_skipped")
 
+    @c("vm_pageout_thread", "vm_pageout.c:1889-1890", part=True)
     def __init__(self, vnodes_skipped: int = 0, recycle_count: int = 0) -> None:
         self.vnodes_skipped = vnodes_skipped
         self.recycle_count = recycle_count
@@ -28,6 +31,10 @@ class ScanBase:
         self.vm = vm
         self.k: Kernel = vm.k
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:794-796", part=True)
+    @c("vm_pageout_scan_active", "vm_pageout.c:1221-1223", part=True)
+    @c("vm_pageout_page_stats", "vm_pageout.c:1637-1638", part=True)
+    @holds("no spinlock", "queue spinlock")
     def scan_open(self, queue: PageQueue, limit: int | None = None) -> tuple[Page, int]:
         """Put a fresh marker at the head of *queue*; returns it and the steps of the scan.
 
@@ -42,12 +49,20 @@ class ScanBase:
             f(self.k.curthread(), queue, marker, maxscan)
         return marker, maxscan
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:805-808", part=True)
+    @c("vm_pageout_scan_active", "vm_pageout.c:1233-1236", part=True)
+    @c("vm_pageout_page_stats", "vm_pageout.c:1649-1651", part=True)
+    @holds("queue spinlock")
     def scan_hop(self, queue: PageQueue, marker: Page, m: Page) -> None:
         """Move the marker from before *m* to just behind it.  The queue is locked throughout."""
         queue.hop(marker, m)
         if (f := self.k.probe.marker_hop) is not None:
             f(self.k.curthread(), queue, marker, m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1177-1178", part=True)
+    @c("vm_pageout_scan_active", "vm_pageout.c:1389-1390", part=True)
+    @c("vm_pageout_page_stats", "vm_pageout.c:1754-1755", part=True)
+    @holds("queue spinlock", "nothing")
     def scan_close(self, queue: PageQueue, marker: Page, why: str) -> None:
         """Take the marker out.  The queue is locked on entry and unlocked on return."""
         queue.remove(marker)
@@ -55,6 +70,10 @@ class ScanBase:
             f(self.k.curthread(), queue, marker, why)
         queue.spin.unlock()
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-863", part=True)
+    @c("vm_pageout_scan_active", "vm_pageout.c:1308-1317", part=True)
+    @c("vm_pageout_page_stats", "vm_pageout.c:1701-1710", part=True)
+    @holds("m busied; no spinlock")
     def requeue(self, queue: PageQueue, m: Page, *, heuristic: bool = False) -> None:
         """Move *m*, busied by the caller, to the tail of *queue* if it is still on it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.page.struct import PG_MARKER, PG_NEED_COMMIT, PG_REFERENCED
 from smpvm.vm.pageout.marker import ScanBase, Tally
 from smpvm.vm.param import ACT_ADVANCE, ACT_MAX, OBJT_DEFAULT, OBJT_SWAP, VM_PROT_NONE
@@ -19,6 +20,7 @@ class ActiveScan:
 
     __slots__ = ("avail_shortage", "delta", "inactive_shortage", "pass_", "queue", "tally", "td")
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1188-1192", part=True)
     def __init__(
         self,
         td: Thread,
@@ -40,6 +42,8 @@ class ActiveScan:
 class ScanActive(ScanBase):
     """The scan and its steps.  In every step the page is busied by the scan."""
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1183-1393", blocks=True)
+    @holds("nothing", "")
     def scan_active(
         self, pass_: int, q: int, avail_shortage: int, inactive_shortage: int, tally: Tally
     ) -> int:
@@ -86,6 +90,8 @@ class ScanActive(ScanBase):
         self.scan_close(queue, marker, why)
         return s.delta
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1264-1378", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def active_page(self, s: ActiveScan, m: Page) -> None:
         """What becomes of one page.  Busied on entry, given up on return."""
         td = s.td
@@ -106,11 +112,15 @@ class ScanActive(ScanBase):
             td.hit("vm_pageout_scan_active:declined")
             self.active_requeue(s, m)
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1367-1377,1308-1318,1265-1275", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def active_requeue(self, s: ActiveScan, m: Page) -> None:
         """To the tail of the queue, unless it has left it; the page is given up."""
         self.requeue(s.queue, m)
         self.vm.page.wakeup(m)
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1290-1301", part=True)
+    @holds("m busied; no spinlock")
     def active_references(self, m: Page) -> int:
         """Take the page's references into act_count and clear them; returns how many.
 
@@ -127,11 +137,16 @@ class ScanActive(ScanBase):
         self.vm.page.flag_clear(m, PG_REFERENCED)
         return actcount
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1296-1298", part=True)
+    @c("vm_pageout_page_stats", "vm_pageout.c:1698-1700", part=True)
+    @holds("m busied")
     def act_advance(self, m: Page, actcount: int) -> None:
         """Raise act_count, at most to ACT_MAX; the sum wraps as a u_char before it is compared."""
         count = (m.act_count + ACT_ADVANCE + actcount) & 0xFF
         m.act_count = min(count, ACT_MAX)
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1320-1330", part=True)
+    @holds("m busied")
     def active_decline(self, m: Page) -> None:
         """Age an unused page, files faster than memory (vm_pageout.c:1320-1330).
 
@@ -143,6 +158,8 @@ class ScanActive(ScanBase):
             self.k.panic("null-object", f"{m} is on the active queue without object", kind="fault")
         self.active_age(m, anonymous=obj.type in (OBJT_DEFAULT, OBJT_SWAP))
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1323-1328", part=True)
+    @holds("m busied")
     def active_age(self, m: Page, *, anonymous: bool) -> None:
         """Take the decline of its kind off act_count, at most down to 0."""
         sysctl = self.vm.sysctl
@@ -150,6 +167,8 @@ class ScanActive(ScanBase):
         count = m.act_count
         m.act_count = count - min(count, decline)
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1331-1334", part=True)
+    @holds("m busied")
     def active_idle(self, s: ActiveScan, m: Page) -> bool:
         """Has the page been idle enough to go?"""
         obj = m.object
@@ -160,6 +179,8 @@ class ScanActive(ScanBase):
             or m.act_count < s.pass_ + 1
         )
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1346-1365", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def active_deactivate(self, s: ActiveScan, m: Page) -> None:
         """To the inactive queue, or, while free memory is short, a clean one to the cache."""
         page, td = self.vm.page, s.td
@@ -180,6 +201,8 @@ class ScanActive(ScanBase):
         page.wakeup(m)
         s.delta += 1
 
+    @c("vm_pageout_scan_active", "vm_pageout.c:1356", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def active_cache(self, m: Page) -> None:
         """Straight to the cache queue; the page is given up."""
         self.vm.page.cache(m)

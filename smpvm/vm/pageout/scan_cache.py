@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.proc import P_LOWMEMKILL, P_SYSTEM, PRIO_MIN, SACTIVE, SCORE, SSTOP
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import PG_MAPPED, PG_NEED_COMMIT, PG_UNMANAGED
@@ -21,6 +22,7 @@ class BigProc:
 
     __slots__ = ("bigproc", "bigsize")
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1530-1531", part=True)
     def __init__(self, bigproc: Proc | None = None, bigsize: int = 0) -> None:
         self.bigproc = bigproc
         self.bigsize = bigsize
@@ -38,6 +40,8 @@ class ScanCache(Clean):
         self.lsec = 0
         """static: the second of the last idle swap request."""
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1424-1543", blocks=True)
+    @holds("nothing", "")
     def scan_cache(
         self, avail_shortage: int, pass_: int, vnodes_skipped: int, recycle_count: int
     ) -> None:
@@ -55,6 +59,8 @@ class ScanCache(Clean):
         if self.cache_out_of_swap(avail_shortage, pass_):
             self.kill_biggest()
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1432-1469", part=True, blocks=True)
+    @holds("nothing", "")
     def cache_drain(self) -> None:
         """Free cache pages until v_free_count is half way from v_free_min to v_free_target."""
         vm, k, td = self.vm, self.k, self.k.curthread()
@@ -74,6 +80,8 @@ class ScanCache(Clean):
             k.lwkt_yield()
             self.cache_page(m)
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1457-1468", part=True, blocks=True)
+    @holds("m busied, on no queue; no spinlock", "m given up")
     def cache_page(self, m: Page) -> None:
         """Free one cache page, busy and on no queue; one that others still need is deactivated."""
         page, td = self.vm.page, self.k.curthread()
@@ -89,6 +97,8 @@ class ScanCache(Clean):
         td.hit("vm_pageout_scan_cache:freed")
         td.hit("v_dfree")
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1475-1482", part=True)
+    @holds("nothing", "")
     def cache_idle_swap(self) -> None:
         """Ask for the swap-out of idle processes, once a second (vm_pageout.c:1475-1482)."""
         vm, now = self.vm, self.k.clock.time_uptime()
@@ -98,6 +108,8 @@ class ScanCache(Clean):
             vm.vmdaemon.req_vmdaemon()
             self.lsec = self.k.clock.time_uptime()
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1490-1499", part=True)
+    @holds("nothing", "")
     def cache_call_for_help(self, vnodes_skipped: int) -> None:
         """Still short: prod the syncer for skipped files, the swap daemon for processes."""
         vm, td = self.vm, self.k.curthread()
@@ -110,11 +122,15 @@ class ScanCache(Clean):
             td.hit("vm_pageout_scan_cache:swapout")
             self.cache_request_swapout()
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1495-1496", part=True)
+    @holds("nothing", "")
     def cache_request_swapout(self) -> None:
         """Wake the swap daemon, then say what for, in the seed's order (vm_pageout.c:1495-1496)."""
         self.vm.vmdaemon.req_vmdaemon()
         self.vm.glob.vm_pageout_req_swapout |= VM_SWAP_NORMAL
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1513-1519", part=True)
+    @holds("nothing", "")
     def cache_warn(self, avail_shortage: int, pass_: int, recycle_count: int) -> None:
         """A line on the console when memory and swap both run out."""
         vm, k = self.vm, self.k
@@ -127,6 +143,8 @@ class ScanCache(Clean):
             since = i32(k.clock.ticks() - vm.glob.swap_fail_ticks)
             kprintf(k, "low-memory-swap", shortage=avail_shortage, ticks=since)
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1520-1524", part=True)
+    @holds("nothing", "")
     def cache_out_of_swap(self, avail_shortage: int, pass_: int) -> bool:
         """Is it time to kill?  At most once a second, to let the last one die."""
         vm, k = self.vm, self.k
@@ -138,6 +156,8 @@ class ScanCache(Clean):
             and u32(k.clock.ticks() - self.lastkillticks) >= k.hz
         )
 
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1529-1541", part=True, blocks=True)
+    @holds("nothing", "")
     def kill_biggest(self) -> None:
         """Kill the process with the most anonymous memory (vm_pageout.c:1529-1541)."""
         vm, k = self.vm, self.k
@@ -155,6 +175,11 @@ class ScanCache(Clean):
         k.sleep.wakeup(vm.idents.v_free_count)
         k.proc.prele(p)
 
+    @c("vm_pageout_scan_callback", "vm_pageout.c:1545-1595", blocks=True)
+    @holds(
+        "p held (PHOLD), its bucket's proc_token",
+        "p held (PHOLD), its bucket's proc_token; the biggest process held",
+    )
     def scan_callback(self, p: Proc, info: BigProc) -> int:
         """vm_pageout_scan_callback, vm_pageout.c:1545-1595.
 
@@ -180,12 +205,16 @@ class ScanCache(Clean):
         k.lwkt_yield()
         return 0
 
+    @c("vm_pageout_scan_callback", "vm_pageout.c:1555-1556", part=True)
+    @holds("p held (PHOLD)")
     def never_kill(self, p: Proc) -> bool:
         """System processes and init, and, while there is swap, daemons started at boot."""
         return bool(
             p.p_flags & P_SYSTEM or p.p_pid == 1 or (p.p_pid < 48 and self.vm.glob.vm_swap_size)
         )
 
+    @c("vm_pageout_scan_callback", "vm_pageout.c:1577-1578", part=True, blocks=True)
+    @holds("p_token")
     def process_size(self, p: Proc) -> int:
         """Pages that killing *p* might give back; a page in memory and on swap counts twice."""
         vm, space = self.vm, p.p_vmspace

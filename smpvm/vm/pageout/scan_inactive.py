@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import PG_MARKER, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS
 from smpvm.vm.pageout.clean import Clean
@@ -44,6 +45,7 @@ class InactiveScan:
         "vpfailed",
     )
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:745-753", part=True)
     def __init__(
         self,
         td: Thread,
@@ -67,6 +69,8 @@ class InactiveScan:
 class ScanInactive(Clean):
     """The scan and its steps.  In every step the page is busied by the scan unless it says not."""
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:741-1181", blocks=True)
+    @holds("nothing", "")
     def scan_inactive(self, pass_: int, q: int, avail_shortage: int, tally: Tally) -> int:
         """vm_pageout_scan_inactive, vm_pageout.c:741-1181.
 
@@ -119,14 +123,18 @@ class ScanInactive(Clean):
         self.scan_close(queue, marker, why)
         return s.delta
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:771-774", part=True)
     def inactive_maxlaunder(self, pass_: int) -> int:
         """How many dirty pages this scan may write."""
         return LAUNDER_ALL_OUT if pass_ else max(self.vm.sysctl.max_launder, 1)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1166", part=True)
     def inactive_enough(self) -> bool:
         """Free and cache pages are well above the target: stop, and report complete success."""
         return self.vm.meter.paging_target() < -self.vm.sysctl.max_launder
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:841-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_page(self, s: InactiveScan, m: Page) -> None:
         """What becomes of one page.  Busied on entry, given up on return."""
         if m.wire_count:
@@ -137,6 +145,8 @@ class ScanInactive(Clean):
         elif not self.inactive_reactivated(s, m):
             self.inactive_unused(s, m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:841-847", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_wired(self, s: InactiveScan, m: Page) -> None:
         """A wired page has no business here: off the queue with it (vm_pageout.c:841-847)."""
         s.td.hit("vm_pageout_scan_inactive:wired")
@@ -144,15 +154,21 @@ class ScanInactive(Clean):
         self.vm.page.wakeup(m)
         kprintf(self.k, "wired-on-inactive", page=m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-864,958-969,1001-1012", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_requeue(self, s: InactiveScan, m: Page) -> None:
         """To the tail for another cycle, unless it has left the queue; the page is given up."""
         self.inactive_to_tail(s, m)
         self.vm.page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-863,1106-1112", part=True)
+    @holds("m busied; no spinlock")
     def inactive_to_tail(self, s: InactiveScan, m: Page) -> None:
         """The requeue, and the count that swapcache looks at; the page stays busy."""
         self.requeue(s.queue, m, heuristic=True)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:868-909", part=True)
+    @holds("m busied; no spinlock", "on True m given up")
     def inactive_reactivated(self, s: InactiveScan, m: Page) -> bool:
         """Back to the active queue if it was used since; returns whether it was (and given up).
 
@@ -176,12 +192,16 @@ class ScanInactive(Clean):
             return True
         return False
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:888-890,905-907", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_activate(self, m: Page, more: int) -> None:
         """Activate with a bonus.  The sum is a u_char, and nothing stops it at ACT_MAX."""
         self.vm.page.activate(m)
         m.act_count = (m.act_count + more) & 0xFF
         self.vm.page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:924-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_unused(self, s: InactiveScan, m: Page) -> None:
         """A page that nobody used: free it, cache it, let it cycle once, or launder it."""
         page, td = self.vm.page, s.td
@@ -209,10 +229,14 @@ class ScanInactive(Clean):
             td.hit("vm_pageout_scan_inactive:launder-limit")
             page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:944", part=True)
+    @holds("m busied")
     def inactive_second_chance(self, s: InactiveScan, m: Page) -> bool:
         """A dirty page goes round twice before it is written, unless memory is already short."""
         return not m.flags & PG_WINATCFLS and s.pass_ == 0
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:970-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
         """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
         td = s.td
@@ -233,6 +257,7 @@ class ScanInactive(Clean):
         if vp is not None:
             self.k.vnode.vput(vp)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:981-992", part=True)
     def swap_pageouts_ok(self, obj: VmObject | None) -> bool:
         """May a page of this object be written now?  Only swap knows a policy."""
         sysctl = self.vm.sysctl
@@ -242,6 +267,8 @@ class ScanInactive(Clean):
         ok = not (defer or disable)
         return ok or bool(not disable and defer and self.vm.meter.count_min(0))
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1041-1120", part=True, blocks=True)
+    @holds("m busied; no spinlock", "the vnode returned locked and m busied; None: m given up")
     def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
         """Lock the vnode of *m*'s object, which must not be waited for with the page busy.
 
@@ -286,15 +313,19 @@ class ScanInactive(Clean):
         return vp
 
     @staticmethod
+    @own
     def vget_failure(flags: int, error: int) -> str:
         """The coverage name of a vget that failed."""
         return "vget-nowait" if flags & LK_NOWAIT else "vget-timeout"
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1062-1063,1078-1079,1113-1114", part=True)
     def inactive_skip_vnode(self, s: InactiveScan, obj: VmObject) -> None:
         """Count a page of a writeable file that had to be passed over."""
         if obj.flags & OBJ_MIGHTBEDIRTY:
             s.tally.vnodes_skipped += 1
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1075-1077", part=True)
+    @holds("m held (hold_count), the vnode locked")
     def inactive_moved(self, s: InactiveScan, m: Page, obj: VmObject, vp: Vnode) -> bool:
         """After a wait with *m* only held: is it no longer the page that the scan met?"""
         return m.queue != s.queue.number or m.object is not obj or obj.handle is not vp

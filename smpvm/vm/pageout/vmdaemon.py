@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.proc import P_SWAPPEDOUT, P_SYSTEM, P_WEXIT, SACTIVE, SCORE, SSTOP
 from smpvm.vm.param import i32
 
@@ -28,6 +29,7 @@ class VmDaemon:
         self.lastrun = 0
         """static: when the daemon was last woken, in ticks."""
 
+    @c("vm_req_vmdaemon", "vm_pageout.c:2110-2119")
     def req_vmdaemon(self) -> None:
         """vm_req_vmdaemon, vm_pageout.c:2110-2119: wake the swap daemon, at most once a second.
 
@@ -42,6 +44,8 @@ class VmDaemon:
         else:
             k.curthread().hit("vm_req_vmdaemon:too-soon")
 
+    @c("vm_daemon", "vm_pageout.c:2126-2144", blocks=True)
+    @holds("nothing", "does not return")
     def daemon(self) -> None:
         """vm_daemon, vm_pageout.c:2126-2144: the body of the daemon's thread; no return."""
         k = self.k
@@ -51,16 +55,21 @@ class VmDaemon:
             self.daemon_swapout()
             k.proc.allproc_scan(self.daemon_callback, None)
 
+    @c("vm_daemon", "vm_pageout.c:2133", part=True, blocks=True)
+    @holds("nothing", "")
     def daemon_sleep(self) -> None:
         """Wait to be woken.  Nobody looks first whether a request has already been made."""
         self.k.sleep.tsleep(
             self.vm.idents.vm_daemon_needed, 0, "psleep", 0, cond=self.swapout_requested
         )
 
+    @own
     def swapout_requested(self) -> bool:
         """What the daemon sleeps for (asked by checkers only)."""
         return bool(self.vm.glob.vm_pageout_req_swapout)
 
+    @c("vm_daemon", "vm_pageout.c:2134-2137", part=True, blocks=True)
+    @holds("nothing", "")
     def daemon_swapout(self) -> None:
         """Swap processes out as requested, then forget the request (vm_pageout.c:2134-2137)."""
         glob = self.vm.glob
@@ -69,6 +78,8 @@ class VmDaemon:
             self.vm.glue.swapout_procs(glob.vm_pageout_req_swapout)
             glob.vm_pageout_req_swapout = 0
 
+    @c("vm_daemon_callback", "vm_pageout.c:2146-2197", blocks=True)
+    @holds("p held (PHOLD), its bucket's proc_token")
     def daemon_callback(self, p: Proc, data: object = None) -> int:
         """vm_daemon_callback, vm_pageout.c:2146-2197: hold one process to its resident limit.
 
@@ -93,6 +104,8 @@ class VmDaemon:
         p.p_token.release()
         return 0
 
+    @c("vm_daemon_callback", "vm_pageout.c:2175-2184", part=True)
+    @holds("p_token")
     def rss_limit(self, p: Proc) -> int:
         """Pages that *p* may keep, unsigned: 0 when it is swapped out."""
         if p.p_flags & P_SWAPPEDOUT:

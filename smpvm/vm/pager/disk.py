@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import DiskConfig
 from smpvm.host.carrier import IO
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EIO
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
@@ -148,6 +149,8 @@ class Disk:
 
     # -- the caller's side
 
+    @c("vn_strategy", "vfs_bio.c:3732-3765")
+    @holds("no spinlock", "")
     def strategy(self, io: Io) -> None:
         """vn_strategy: hand *io* to the device.  Never blocks."""
         k = self.k
@@ -166,6 +169,9 @@ class Disk:
         if (p := self.k.point) is not None:
             p(IO, self, "queue")
 
+    @c("biowait", "vfs_bio.c:3677-3681", blocks=True)
+    @c("_biowait", "vfs_bio.c:3636-3675")
+    @holds("no spinlock", "")
     def biowait(self, io: Io, wmesg: str) -> int:
         """biowait (vfs_bio.c): sleep until *io* is done.  Returns its error.  Blocks."""
         k = self.k
@@ -252,6 +258,7 @@ class Disk:
             self.writes += 1
         self.biodone(io)
 
+    @c("biodone", "vfs_bio.c:4085-4126", blocks=True)
     def biodone(self, io: Io) -> None:
         """biodone (vfs_bio.c): run the request's ``done``, or wake who waits for it."""
         if io.done is not None:
@@ -298,6 +305,8 @@ class Slots:
         found = [td for io in tuple(self.users) for td in io.owners()]
         return list(dict.fromkeys(found))
 
+    @c("getpbuf_kva", "vm_pager.c:453-496", blocks=True)
+    @holds("no spinlock", "a buffer charged to io")
     def getpbuf(self, io: Io) -> None:
         """getpbuf_kva (vm_pager.c:453-499): a buffer for *io*; sleeps while there is none.
 
@@ -313,6 +322,8 @@ class Slots:
         io.slots = self
         self.users[io] = None
 
+    @c("relpbuf", "vm_pager.c:627-682")
+    @holds("a buffer charged to io", "buffer given back")
     def relpbuf(self, io: Io) -> None:
         """relpbuf (vm_pager.c:627-682): give the buffer of *io* back; wakes sleepers if due."""
         self.users.pop(io, None)
@@ -321,6 +332,7 @@ class Slots:
         if self.wakes(old):
             self.k.sleep.wakeup(self)
 
+    @c("pbuf_adjcount", "vm_pager.c:684-691")
     def adjcount(self, n: int) -> None:
         """pbuf_adjcount (vm_pager.c:684-691): change the limit by *n*."""
         if n:

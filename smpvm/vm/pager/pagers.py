@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.object.struct import VmObject
 from smpvm.vm.param import (
     OBJT_DEAD,
@@ -43,6 +44,8 @@ class Pagers:
 
     # -- dispatch
 
+    @c("vm_pager_get_page", "vm_pager.h:125-135", blocks=True)
+    @holds("obj held, a pip reference; m busied")
     def get_page(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """vm_pager_get_page, vm_pager.h:125-135: read the busy page *m*.
 
@@ -55,6 +58,11 @@ class Pagers:
             self.vm.page.zero_invalid(m, True)
         return status
 
+    @c("vm_pager_put_pages", "vm_pager.h:137-147", blocks=True)
+    @holds(
+        "pages soft-busy, a pip reference for each",
+        "PEND: given back by the pager; else the caller's",
+    )
     def put_pages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """vm_pager_put_pages, vm_pager.h:137-147: write the soft-busy *pages* of *obj*.
 
@@ -71,10 +79,17 @@ class Pagers:
             f(td, "put_pages", object=obj, pages=list(pages), flags=flags, statuses=status)
         return status
 
+    @c("vm_pager_has_page", "vm_pager.h:160-164", blocks=True)
+    @holds("obj held")
     def has_page(self, obj: VmObject, pindex: int) -> bool:
         """vm_pager_has_page, vm_pager.h:160-164: whether there is a copy in backing store."""
         return self._haspage(obj)(obj, pindex)
 
+    @c("vm_pager_deallocate", "vm_pager.c:335-339", blocks=True)
+    @c("default_pager_dealloc", "default_pager.c:91-98")
+    @c("dead_pager_dealloc", "vm_pager.c:138-143")
+    @c("phys_pager_dealloc", "phys_pager.c:70-75")
+    @holds("obj held exclusively")
     def deallocate(self, obj: VmObject) -> None:
         """vm_pager_deallocate, vm_pager.c:335-339: the object is going; free what backs it."""
         kind = obj.type
@@ -89,10 +104,12 @@ class Pagers:
                 self.k.kassert(obj.handle is None, "phys-pager-handle", str(obj))
             self.k.kassert(obj.swblock_count == 0, "dealloc-swap", str(obj))
 
+    @own
     def disks(self) -> list[Disk]:
         """The devices behind the pagers."""
         return [self.vm.swap.disk, self.vm.vnode_pager.disk]
 
+    @c("vm_pager_get_page", "vm_pager.h:130", part=True)
     def _getpage(self, obj: VmObject) -> GetPage:
         kind = obj.type
         if kind == OBJT_SWAP:
@@ -103,6 +120,8 @@ class Pagers:
             return self.device_getpage
         return self.phys_getpage if kind == OBJT_PHYS else self.no_getpage
 
+    @c("vm_pager_put_pages", "vm_pager.h:145-146", part=True)
+    @c("default_pager_putpages", "default_pager.c:117-122", part=True)
     def _putpages(self, obj: VmObject) -> PutPages:
         kind = obj.type
         if kind in (OBJT_SWAP, OBJT_DEFAULT):
@@ -113,6 +132,7 @@ class Pagers:
             return self.device_putpages
         return self.phys_putpages if kind == OBJT_PHYS else self.dead_putpages
 
+    @c("vm_pager_has_page", "vm_pager.h:163", part=True)
     def _haspage(self, obj: VmObject) -> HasPage:
         kind = obj.type
         if kind == OBJT_SWAP:
@@ -123,28 +143,43 @@ class Pagers:
 
     # -- default_pager.c, the dead pager
 
+    @c("default_pager_getpage", "default_pager.c:105-109")
+    @c("dead_pager_getpage", "vm_pager.c:106-110")
+    @holds("obj held; m busied")
     def no_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """default_pager_getpage, default_pager.c:105-109; dead_pager_getpage too."""
         return VM_PAGER_FAIL
 
+    @c("default_pager_haspage", "default_pager.c:136-140")
+    @c("dead_pager_haspage", "vm_pager.c:129-133")
+    @holds("obj held")
     def no_haspage(self, obj: VmObject, pindex: int) -> bool:
         """default_pager_haspage, default_pager.c:137-140; dead_pager_haspage too."""
         return False
 
+    @c("dev_pager_haspage", "device_pager.c:265-269")
+    @c("phys_pager_haspage", "phys_pager.c:119-123")
+    @holds("obj held")
     def always_haspage(self, obj: VmObject, pindex: int) -> bool:
         """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, phys_pager.c:118-122."""
         return True
 
+    @c("dead_pager_putpages", "vm_pager.c:115-124")
+    @holds("pages soft-busy")
     def dead_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """dead_pager_putpages, vm_pager.c:115-123."""
         return [VM_PAGER_AGAIN] * len(pages)
 
     # -- phys_pager.c
 
+    @c("phys_pager_alloc", "phys_pager.c:48-65", blocks=True, uncalled=True)
+    @holds("no spinlock", "")
     def phys_alloc(self, size: int) -> VmObject:
         """phys_pager_alloc, phys_pager.c:48-65: an object of *size* pages of plain memory."""
         return self.vm.object.allocate(OBJT_PHYS, size)
 
+    @c("phys_pager_getpage", "phys_pager.c:80-92")
+    @holds("m busied")
     def phys_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """phys_pager_getpage, phys_pager.c:82-93: zeros, taken off the paging queues for good."""
         page = self.vm.page
@@ -154,12 +189,16 @@ class Pagers:
         m.dirty = VM_PAGE_BITS_ALL
         return VM_PAGER_OK
 
+    @c("phys_pager_putpages", "phys_pager.c:97-103")
+    @holds("", "panics")
     def phys_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """phys_pager_putpages, phys_pager.c:98-104: panics."""
         self.k.panic("phys-pager-put", str(obj))
 
     # -- device_pager.c, in brief: a device whose pages read as zeros
 
+    @c("cdev_pager_allocate", "device_pager.c:109-169", blocks=True, uncalled=True)
+    @holds("no spinlock", "")
     def device_alloc(self, handle: Any, size: int, managed: bool = False) -> VmObject:
         """cdev_pager_allocate, device_pager.c:109-169: an object of *size* pages of a device."""
         obj = self.vm.object.allocate_hold(OBJT_MGTDEVICE if managed else OBJT_DEVICE, size)
@@ -167,10 +206,14 @@ class Pagers:
         self.vm.object.drop(obj)
         return obj
 
+    @c("dev_pager_dealloc", "device_pager.c:201-229")
+    @holds("obj held")
     def device_dealloc(self, obj: VmObject) -> None:
         """dev_pager_dealloc, device_pager.c:201-229: the device forgets the object."""
         obj.handle = None
 
+    @c("dev_pager_getpage", "device_pager.c:237-250")
+    @holds("m busied")
     def device_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """dev_pager_getpage, device_pager.c:237-250.
 
@@ -182,6 +225,8 @@ class Pagers:
         m.dirty = 0
         return VM_PAGER_OK
 
+    @c("dev_pager_putpages", "device_pager.c:255-260")
+    @holds("", "panics")
     def device_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """dev_pager_putpages, device_pager.c:255-260: panics."""
         self.k.panic("device-pager-put", str(obj))

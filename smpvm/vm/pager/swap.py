@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from smpvm.config import BLIST_MAX_ALLOC, PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.tsleep import PINTERLOCKED
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
@@ -55,6 +56,7 @@ XIO_INTERNAL_PAGES = 32
 class SwapPager(SwapCompletion):
     """swap_pager.c: ``vm.swap``."""
 
+    @c("swap_pager_swap_init", "swap_pager.c:346-414")
     def swap_init(self) -> None:
         """swap_pager_swap_init, swap_pager.c:346-414: called once by the page-out daemon.
 
@@ -67,6 +69,8 @@ class SwapPager(SwapCompletion):
 
     # -- for the rest of the VM
 
+    @c("swap_pager_alloc", "swap_pager.c:428-440", blocks=True, uncalled=True)
+    @holds("no spinlock", "")
     def alloc(self, size: int, offset: int = 0) -> VmObject:
         """swap_pager_alloc, swap_pager.c:428-440: a SWAP object of *size* bytes."""
         pages = (offset + PAGE_SIZE - 1 + size) >> PAGE_SHIFT
@@ -75,6 +79,8 @@ class SwapPager(SwapCompletion):
         self.vm.object.drop(obj)
         return obj
 
+    @c("swap_pager_dealloc", "swap_pager.c:453-467", blocks=True)
+    @holds("obj held, dying; no spinlock")
     def dealloc(self, obj: VmObject) -> None:
         """swap_pager_dealloc, swap_pager.c:453-467: free all swap of a dying object.  Blocks."""
         self.vm.object.hold(obj)
@@ -82,18 +88,24 @@ class SwapPager(SwapCompletion):
         self.meta_free_all(obj)
         self.vm.object.drop(obj)
 
+    @c("swap_pager_freespace", "swap_pager.c:574-580", blocks=True)
+    @holds("something that keeps obj; no spinlock", "")
     def freespace(self, obj: VmObject, start: int, size: int) -> None:
         """swap_pager_freespace, swap_pager.c:574-580: forget the swap of *size* pages.  Blocks."""
         self.vm.object.hold(obj)
         self.meta_free(obj, start, size)
         self.vm.object.drop(obj)
 
+    @c("swap_pager_freespace_all", "swap_pager.c:585-591", blocks=True)
+    @holds("something that keeps obj; no spinlock", "")
     def freespace_all(self, obj: VmObject) -> None:
         """swap_pager_freespace_all, swap_pager.c:585-591.  Blocks."""
         self.vm.object.hold(obj)
         self.meta_free_all(obj)
         self.vm.object.drop(obj)
 
+    @c("swap_pager_page_inserted", "swap_pager.c:684-693")
+    @holds("m busied; its object held exclusively")
     def page_inserted(self, m: Page) -> None:
         """swap_pager_page_inserted, swap_pager.c:684-693: PG_SWAPPED, if it has swap."""
         obj: VmObject = m.object
@@ -103,6 +115,8 @@ class SwapPager(SwapCompletion):
                 self.vm.page.flag_set(m, PG_SWAPPED)
             self.vm.object.drop(obj)
 
+    @c("swap_pager_unswapped", "swap_pager.c:880-890", blocks=True)
+    @holds("m busied; no spinlock")
     def unswapped(self, m: Page) -> None:
         """swap_pager_unswapped, swap_pager.c:880-890: the busy page *m* was dirtied: no swap now.
 
@@ -116,6 +130,8 @@ class SwapPager(SwapCompletion):
             self.vm.page.flag_clear(m, PG_SWAPPED)
             self.vm.object.drop(obj)
 
+    @c("swap_pager_copy", "swap_pager.c:763-824", blocks=True)
+    @holds("both held exclusively, a pip reference on src")
     def copy(self, src: VmObject, dst: VmObject, base: int, destroysource: bool) -> None:
         """swap_pager_copy, swap_pager.c:763-824: move swap blocks from *src* to *dst*.
 
@@ -136,6 +152,8 @@ class SwapPager(SwapCompletion):
             if src.type == OBJT_SWAP:
                 src.type = OBJT_DEFAULT
 
+    @c("swap_pager_haspage", "swap_pager.c:841-858", blocks=True)
+    @holds("something that keeps obj; no spinlock", "")
     def haspage(self, obj: VmObject, pindex: int) -> bool:
         """swap_pager_haspage, swap_pager.c:841-858: whether page *pindex* has swap.  Blocks."""
         self.vm.object.hold(obj)
@@ -145,6 +163,8 @@ class SwapPager(SwapCompletion):
 
     # -- page-in
 
+    @c("swap_pager_getpage", "swap_pager.c:1212-1459", blocks=True)
+    @holds("a pip reference on obj; mreq busied; no spinlock")
     def getpage(self, obj: VmObject, mreq: Page, seqaccess: int) -> int:
         """swap_pager_getpage, swap_pager.c:1212-1459: read the busy page *mreq* in.
 
@@ -176,6 +196,8 @@ class SwapPager(SwapCompletion):
         objects.drop(obj)
         return VM_PAGER_OK if mreq.valid == VM_PAGE_BITS_ALL else VM_PAGER_ERROR
 
+    @c("swap_pager_getpage", "swap_pager.c:1248-1280", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; the page returned busied")
     def _read_ahead_page(self, obj: VmObject, pindex: int) -> Page | None:
         """The page behind a valid one, busied, when it can be read ahead (swap_burst_read)."""
         if not self.swap_burst_read or pindex >= obj.size:
@@ -184,6 +206,8 @@ class SwapPager(SwapCompletion):
             return None
         return self._claim(obj, pindex)
 
+    @c("swap_pager_getpage", "swap_pager.c:1257-1280,1310-1329", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; the page returned busied")
     def _claim(self, obj: VmObject, pindex: int) -> Page | None:
         """Busy an invalid page at *pindex*, or allocate one without blocking; else None."""
         page = self.vm.page
@@ -198,6 +222,11 @@ class SwapPager(SwapCompletion):
         page.unqueue_nowakeup(m)
         return m
 
+    @c("swap_pager_getpage", "swap_pager.c:1298-1334", part=True, blocks=True)
+    @holds(
+        "obj held exclusively; mreq busied",
+        "obj held exclusively; mreq busied; all pages returned busied",
+    )
     def _burst(self, obj: VmObject, mreq: Page, blk: int) -> list[Page]:
         """*mreq* and, with swap_burst_read, the invalid pages behind it in the blocks behind."""
         pages = [mreq]
@@ -216,6 +245,10 @@ class SwapPager(SwapCompletion):
             self.vm.page.flag_set(pages[-1], PG_RAM)
         return pages
 
+    @c("swap_pager_getpage", "swap_pager.c:1356-1402", part=True, blocks=True)
+    @holds(
+        "obj held; pages busied", "obj held; the pages belong to the request, with pip references"
+    )
     def _read(self, obj: VmObject, pages: Sequence[Page], blk: int, reqpage: int) -> None:
         k = self.k
         io = self._make_io(READ, blk, pages, SWBIO_READ)
@@ -230,6 +263,8 @@ class SwapPager(SwapCompletion):
         self.vm.object.pip_add(obj, len(pages))
         self.disk.strategy(io)
 
+    @c("swap_pager_getpage", "swap_pager.c:1420-1440", part=True, blocks=True)
+    @holds("m busied; the object held (token lost while asleep)")
     def _wait_for(self, m: Page) -> None:
         """Sleep until PG_SWAPINPROG of the busy page *m* is clear (swap_pager.c:1420-1440)."""
         k = self.k
@@ -243,6 +278,8 @@ class SwapPager(SwapCompletion):
             ):
                 kprintf(k, "swap-indefinite-wait", page=m)
 
+    @c("swap_pager_getpage", "swap_pager.c:1356-1367", part=True)
+    @c("swap_pager_putpages", "swap_pager.c:1611-1644", part=True)
     def _make_io(self, cmd: str, blk: int, pages: Sequence[Page], swbio: int) -> SwapIo:
         io = self.k.new(SwapIo, self.k, cmd, self.store, blk, pages)
         io.swbio = swbio
@@ -250,6 +287,11 @@ class SwapPager(SwapCompletion):
 
     # -- page-out
 
+    @c("swap_pager_putpages", "swap_pager.c:1485-1683", blocks=True)
+    @holds(
+        "pages soft-busy, a pip reference for each; no spinlock",
+        "PEND: given back at completion; FAIL: the caller's",
+    )
     def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """swap_pager_putpages, swap_pager.c:1485-1683: give the pages new swap and write them.
 
@@ -285,6 +327,8 @@ class SwapPager(SwapCompletion):
         objects.drop(obj)
         return status
 
+    @c("swap_pager_putpages", "swap_pager.c:1522-1548", part=True, blocks=True)
+    @holds("obj held")
     def _adjust_async(self) -> None:
         """Follow a changed swap_async_max (swap_pager.c:1522-1548)."""
         if self.swap_async_max == self.nsw_wcount_async_max:
@@ -297,6 +341,8 @@ class SwapPager(SwapCompletion):
             self.nsw_wcount_async.adjcount(n)
         self.vm_token.release()
 
+    @c("swap_pager_putpages", "swap_pager.c:1568-1617", part=True, blocks=True)
+    @holds("obj held", "obj held; the request charged with a buffer")
     def _alloc_cluster(
         self, obj: VmObject, pages: Sequence[Page], sync: int
     ) -> tuple[int, int, SwapIo | None]:
@@ -321,6 +367,8 @@ class SwapPager(SwapCompletion):
         self.vm_token.release()
         return blk, n, io
 
+    @c("swap_pager_putpages", "swap_pager.c:1644-1680", part=True, blocks=True)
+    @holds("obj held; io charged with a buffer")
     def _write(self, io: SwapIo, sync: int) -> None:
         if not sync:
             io.done = self._iodone

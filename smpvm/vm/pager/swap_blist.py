@@ -8,6 +8,7 @@ says where a run fits, in the same logarithmic time.
 from __future__ import annotations
 
 from smpvm.config import BLIST_MAX_ALLOC
+from smpvm.kern.cname import c, holds
 from smpvm.vm.param import SWAPBLK_NONE
 
 WORD = BLIST_MAX_ALLOC
@@ -37,6 +38,8 @@ class Blist:
 
     __slots__ = ("_best", "_free", "_leaves", "blocks", "free_count")
 
+    @c("blist_create", "subr_blist.c:169-211")
+    @holds("boot only", "")
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
         self.free_count = blocks
@@ -51,6 +54,8 @@ class Blist:
         for i in range(self._leaves - 1, 0, -1):
             self._best[i] = max(self._best[2 * i], self._best[2 * i + 1])
 
+    @c("blist_alloc", "subr_blist.c:226-241")
+    @holds("vm_token")
     def alloc(self, count: int) -> int:
         """blist_alloc: *count* (1..BLIST_MAX_ALLOC) blocks; returns the first or SWAPBLK_NONE."""
         if not 1 <= count <= WORD or self._best[1] < count:
@@ -66,6 +71,8 @@ class Blist:
         self.free_count -= count
         return word * WORD + bit
 
+    @c("blist_free", "subr_blist.c:266-276")
+    @holds("vm_token")
     def free(self, block: int, count: int) -> None:
         """blist_free: *count* blocks from *block* on; ValueError when one is free already."""
         if block < 0 or block + count > self.blocks:

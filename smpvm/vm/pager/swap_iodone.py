@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
 from smpvm.vm.page.struct import PG_SWAPINPROG, PG_SWAPPED
@@ -34,6 +35,8 @@ class SwapIo(Io):
 class SwapCompletion(SwapSpace):
     """The swap device, its buffers, and the end of requests."""
 
+    @c("swap_pager_swap_init", "swap_pager.c:374-379", part=True)
+    @holds("boot only", "")
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         k = self.k
@@ -49,6 +52,7 @@ class SwapCompletion(SwapSpace):
     def _slots(self, name: str, count: int) -> Slots:
         return self.k.new(Slots, self.k, name, count, self.relpbuf_wakes)
 
+    @c("relpbuf", "vm_pager.c:659-660", part=True)
     def relpbuf_wakes(self, old: int) -> bool:
         """Whether giving a buffer back, when *old* were free, wakes who sleeps for one.
 
@@ -61,6 +65,8 @@ class SwapCompletion(SwapSpace):
         assert isinstance(io, SwapIo)
         self.async_iodone(io)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1721-1948", blocks=True)
+    @holds("nothing (synchronous: the object held)")
     def async_iodone(self, io: SwapIo) -> None:
         """swp_pager_async_iodone, swap_pager.c:1720-1948: a read or write has ended.
 
@@ -94,6 +100,8 @@ class SwapCompletion(SwapSpace):
         slots.relpbuf(io)
         self.vm_token.release()
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1842-1887,1774-1814", part=True)
+    @holds("m busied by its reader", "m given up unless requested")
     def read_done(self, m: Page, requested: bool, error: int) -> None:
         """One page of a read (:1774-1814 and :1842-1887): valid, or not; its reader is woken."""
         page = self.vm.page
@@ -111,6 +119,8 @@ class SwapCompletion(SwapSpace):
             page.deactivate(m)
             page.wakeup(m)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1815-1841", part=True, blocks=True)
+    @holds("m soft-busy", "soft busy given back")
     def write_error(self, m: Page) -> None:
         """One page of a failed write (:1815-1841): its swap is given up, the page dirty again.
 
@@ -129,10 +139,14 @@ class SwapCompletion(SwapSpace):
         page.io_finish(m)
         page.wakeup(m)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1831-1832", part=True, blocks=True)
+    @holds("m busied (the object should be held, and is not)")
     def write_error_forget(self, obj: VmObject, m: Page) -> None:
         """Forget the swap of a page that could not be written (:1831)."""
         self.meta_ctl(obj, m.pindex, SWM_FREE)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1888-1918", part=True, blocks=True)
+    @holds("m soft-busy", "soft busy given back")
     def write_done(self, m: Page) -> None:
         """One page of a good write (:1889-1918): clean, and deactivated if memory is very short."""
         page = self.vm.page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.token import Token
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
@@ -30,6 +31,7 @@ class SwBlock:
 
     __slots__ = ("swb_count", "swb_index", "swb_pages")
 
+    @c("swp_pager_meta_build", "swap_pager.c:2193-2199", part=True)
     def __init__(self, index: int) -> None:
         self.swb_index = index
         self.swb_count = 0
@@ -59,6 +61,8 @@ class SwapSpace:
 
     # -- space
 
+    @c("swap_pager_newswap", "swap_pager.c:1690-1703")
+    @holds("boot only", "")
     def newswap(self) -> None:
         """swap_pager_newswap, swap_pager.c:1690-1703: the water marks, 4% and 6% of all swap."""
         if self.vm_swap_max:
@@ -69,6 +73,8 @@ class SwapSpace:
             self.nswap_hiwat = 512
         self.sizecheck()
 
+    @c("swp_sizecheck", "swap_pager.c:302-316")
+    @holds("vm_token")
     def sizecheck(self) -> None:
         """swp_sizecheck, swap_pager.c:302-316: swap_pager_almost_full with hysteresis.
 
@@ -85,6 +91,8 @@ class SwapSpace:
             if glob.vm_swap_size > self.nswap_hiwat:
                 glob.swap_pager_almost_full = 0
 
+    @c("swp_pager_getswapspace", "swap_pager.c:486-521", blocks=True)
+    @holds("obj held (its token may be lost for vm_token); no spinlock")
     def getswapspace(self, obj: VmObject, npages: int) -> int:
         """swp_pager_getswapspace, swap_pager.c:486-521: *npages* blocks in a row for *obj*.
 
@@ -112,6 +120,8 @@ class SwapSpace:
         self.vm_token.release()
         return blk
 
+    @c("swp_pager_freeswapspace", "swap_pager.c:537-558", blocks=True)
+    @holds("obj held (its token may be lost for vm_token); no spinlock")
     def freeswapspace(self, obj: VmObject, blk: int, npages: int) -> None:
         """swp_pager_freeswapspace, swap_pager.c:537-558: give blocks back; blocks for vm_token."""
         self.vm_token.get()
@@ -129,17 +139,23 @@ class SwapSpace:
 
     # -- meta data; the object is held throughout
 
+    @c("swp_pager_lookup", "swap_pager.c:2113-2120")
+    @holds("obj held")
     def lookup(self, obj: VmObject, index: int) -> SwBlock | None:
         """swp_pager_lookup, swap_pager.c:2113-2120; panics unless *obj* is held."""
         self.vm.object.assert_held(obj)
         return obj.swblock_root.get(index & ~SWAP_META_MASK)
 
+    @c("swp_pager_meta_convert", "swap_pager.c:2140-2147")
+    @holds("obj held exclusively")
     def meta_convert(self, obj: VmObject) -> None:
         """swp_pager_meta_convert, swap_pager.c:2140-2147: DEFAULT becomes SWAP."""
         if obj.type == OBJT_DEFAULT:
             obj.type = OBJT_SWAP
             self.k.kassert(obj.swblock_count == 0, "swap-convert", str(obj))
 
+    @c("swp_pager_meta_build", "swap_pager.c:2161-2228", blocks=True)
+    @holds("obj held exclusively")
     def meta_build(self, obj: VmObject, index: int, blk: int) -> None:
         """swp_pager_meta_build, swap_pager.c:2161-2228: page *index* of *obj* is in block *blk*.
 
@@ -162,6 +178,8 @@ class SwapSpace:
         swap.swb_pages[at] = blk
         swap.swb_count += 1
 
+    @c("swp_pager_meta_free", "swap_pager.c:2244-2271", blocks=True)
+    @holds("obj held exclusively")
     def meta_free(self, obj: VmObject, index: int, count: int) -> None:
         """swp_pager_meta_free, swap_pager.c:2244-2271: free the blocks of *count* pages.
 
@@ -179,6 +197,8 @@ class SwapSpace:
             if swap is not None:
                 self.meta_free_callback(obj, swap, index, last)
 
+    @c("rb_swblock_scancmp", "swap_pager.c:215-226")
+    @holds("obj held")
     def _pieces(self, obj: VmObject, first: int, last: int) -> list[int]:
         """The indexes from *first* to *last* that have meta data, ascending, at little cost."""
         root = obj.swblock_root
@@ -186,6 +206,8 @@ class SwapSpace:
             return [i for i in range(first, last + 1, SWAP_META_PAGES) if i in root]
         return sorted(i for i in root if first <= i <= last)
 
+    @c("swp_pager_meta_free_callback", "swap_pager.c:2276-2329", blocks=True)
+    @holds("obj held exclusively")
     def meta_free_callback(self, obj: VmObject, swap: SwBlock, first: int, last: int) -> None:
         """swp_pager_meta_free_callback, swap_pager.c:2276-2329: one piece, pages first..last."""
         at = first & SWAP_META_MASK if swap.swb_index < first else 0
@@ -203,11 +225,15 @@ class SwapSpace:
             at += 1
         self.k.sched.lwkt_yield()
 
+    @c("swp_pager_remove", "swap_pager.c:2127-2133")
+    @holds("obj held exclusively")
     def _remove(self, obj: VmObject, swap: SwBlock) -> None:
         """swp_pager_remove and zfree of an empty piece of meta data."""
         del obj.swblock_root[swap.swb_index]
         obj.swblock_count -= 1
 
+    @c("swp_pager_meta_free_all", "swap_pager.c:2342-2368", blocks=True)
+    @holds("obj held exclusively")
     def meta_free_all(self, obj: VmObject) -> None:
         """swp_pager_meta_free_all, swap_pager.c:2342-2368: free everything.  Blocks."""
         self.vm.object.assert_held(obj)
@@ -222,6 +248,8 @@ class SwapSpace:
             self.k.sched.lwkt_yield()
         self.k.kassert(obj.swblock_count == 0, "swap-count", str(obj))
 
+    @c("swp_pager_meta_ctl", "swap_pager.c:2392-2427", blocks=True)
+    @holds("obj held (exclusively to free or pop)")
     def meta_ctl(self, obj: VmObject, index: int, what: int) -> int:
         """swp_pager_meta_ctl, swap_pager.c:2392-2427: the block of page *index*, or SWAPBLK_NONE.
 
@@ -248,6 +276,7 @@ class SwapSpace:
 
     # -- for audits (at rest)
 
+    @own
     def blocks_of(self, obj: VmObject) -> Iterator[tuple[int, int]]:
         """The swap of one object, by page index: (page index, block).  Read-only."""
         for base in sorted(obj.swblock_root):
@@ -255,6 +284,7 @@ class SwapSpace:
                 if blk != SWAPBLK_NONE:
                     yield base + i, blk
 
+    @own
     def blocks_in_use(self) -> int:
         """Blocks that are allocated, as the bitmap has it.  Read-only."""
         return self.vm_swap_max - self.blist.free_count

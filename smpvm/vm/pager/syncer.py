@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.kern.shared import shared
 from smpvm.kern.tsleep import Ident
 from smpvm.kern.vnode import VOBJDIRTY, VRECLAIMED, Vnode
@@ -38,6 +39,8 @@ class RushJob:
 class Syncer:
     """vfs_sync.c: ``vm.syncer``.  ``syncdelay`` is in seconds."""
 
+    @c("vn_syncer_thr_create", "vfs_sync.c:283-299")
+    @holds("boot only", "")
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = vm.k
@@ -50,6 +53,8 @@ class Syncer:
         self.slot = self.syncdelay % SYNCER_MAXDELAY
         self.rounds = 0
 
+    @c("syncer_thread", "vfs_sync.c:335-459", blocks=True)
+    @holds("nothing", "does not return")
     def thread(self) -> None:
         """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; does not return."""
         k = self.k
@@ -65,6 +70,8 @@ class Syncer:
             if not self.rushing() and k.clock.time_uptime() == start:
                 k.sleep.tsleep(self.ctx, 0, "syncer", k.hz, cond=self.never)
 
+    @c("syncer_thread", "vfs_sync.c:426-436", part=True, blocks=True)
+    @holds("nothing", "")
     def rushing(self) -> bool:
         """Go on with the next slot at once, because somebody asked (vfs_sync.c:384-405)."""
         delta = self.rush.rushjob - self.syncer_rushjob
@@ -77,10 +84,12 @@ class Syncer:
         self.k.sleep.tsleep(self.dummy, 0, "rush", 1, cond=self.never)
         return True
 
+    @own
     def never(self) -> bool:
         """The condition of a sleep that only lets time pass."""
         return False
 
+    @c("speedup_syncer", "vfs_sync.c:465-476")
     def speedup_syncer(self, wake: bool = False) -> None:
         """speedup_syncer, vfs_sync.c:465-476: work one slot more as soon as possible.
 
@@ -96,12 +105,17 @@ class Syncer:
         if wake:
             k.sleep.wakeup(self.ctx)
 
+    @c("sync_fsync", "vfs_sync.c:567-606", blocks=True)
+    @holds("nothing", "")
     def sync_fsync(self) -> None:
         """sync_fsync, vfs_sync.c:567-606: the mount's turn: flush dirty objects, lazily."""
         self.rounds += 1
         self.k.curthread().hit("vfs_msync")
         self.msync(wait=False)
 
+    @c("vfs_msync", "vfs_subr.c:2292-2323", blocks=True)
+    @c("vmntvnodescan", "vfs_mount.c:769-912")
+    @holds("nothing", "")
     def msync(self, wait: bool) -> None:
         """vfs_msync, vfs_subr.c:2292-2323: write the dirty pages of every file.
 
@@ -115,12 +129,15 @@ class Syncer:
                     self.msync_vnode(vp, wait)
                     self.k.vnode.vput(vp)
 
+    @c("vfs_msync_scan1", "vfs_subr.c:2330-2352")
     def wants(self, vp: Vnode, wait: bool) -> bool:
         """vfs_msync_scan1, vfs_subr.c:2330-2352: whether *vp*, not locked, is worth a visit."""
         if vp.v_flag & VRECLAIMED:
             return False
         return bool(vp.v_flag & VOBJDIRTY) and (wait or not vp.v_lock.lockstatus())
 
+    @c("vfs_msync_scan2", "vfs_subr.c:2357-2374", blocks=True)
+    @holds("vp locked exclusively")
     def msync_vnode(self, vp: Vnode, wait: bool) -> None:
         """vfs_msync_scan2, vfs_subr.c:2357-2374: *vp* is locked exclusively."""
         if not vp.v_flag & VRECLAIMED and vp.v_flag & VOBJDIRTY:
@@ -128,6 +145,7 @@ class Syncer:
             if obj is not None:
                 self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC if wait else OBJPC_NOSYNC)
 
+    @own
     def sync_all(self) -> None:
         """sync(2), to the end: all dirty files written, and their writes over.  Blocks."""
         self.msync(wait=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VINACTIVE, VOBJBUF, VRECLAIMED, Vnode
 from smpvm.vm.console import kprintf
@@ -30,6 +31,7 @@ class VnodePager(VnodeIo):
 
     # -- files and their objects
 
+    @own
     def new_file(self, size: int, name: str = "") -> Vnode:
         """A file of *size* bytes of zeros: its vnode, with one reference and a VM object."""
         vp = self.k.vnode.new()
@@ -37,6 +39,8 @@ class VnodePager(VnodeIo):
         self.vinitvmio(vp, size)
         return vp
 
+    @c("vinitvmio", "vfs_subr.c:1578-1610", blocks=True)
+    @holds("vp referenced")
     def vinitvmio(self, vp: Vnode, filesize: int) -> None:
         """vinitvmio, vfs_subr.c: give *vp* (referenced) its VM object, with no reference on it."""
         objects = self.vm.object
@@ -52,6 +56,8 @@ class VnodePager(VnodeIo):
         self.k.vnode.vsetflags(vp, VOBJBUF)
         objects.drop(obj)
 
+    @c("vnode_pager_alloc", "vnode_pager.c:101-189", blocks=True)
+    @holds("vp referenced; no spinlock")
     def alloc(self, vp: Vnode, length: int) -> VmObject:
         """vnode_pager_alloc, vnode_pager.c:101-189: the object of *vp*, with a reference more.
 
@@ -77,6 +83,8 @@ class VnodePager(VnodeIo):
         file.token.release()
         return obj
 
+    @c("vnode_pager_reference", "vnode_pager.c:202-210")
+    @holds("vp referenced")
     def reference(self, vp: Vnode) -> VmObject | None:
         """vnode_pager_reference, vnode_pager.c:202-210: the object, with a reference more, or None.
 
@@ -87,6 +95,8 @@ class VnodePager(VnodeIo):
             self.vm.object.reference_quick(obj)
         return obj
 
+    @c("vnode_pager_dealloc", "vnode_pager.c:212-228", blocks=True)
+    @holds("obj held exclusively")
     def dealloc(self, obj: VmObject) -> None:
         """vnode_pager_dealloc, vnode_pager.c:212-228: part *obj*, held, from its vnode.  Blocks."""
         vp = obj.handle
@@ -99,6 +109,8 @@ class VnodePager(VnodeIo):
         self.k.vnode.vclrflags(vp, VOBJBUF)
         self.vm.swap.freespace_all(obj)
 
+    @c("vnode_pager_haspage", "vnode_pager.c:235-282")
+    @holds("obj held")
     def haspage(self, obj: VmObject, pindex: int) -> bool:
         """vnode_pager_haspage, vnode_pager.c:235-282: whether the file has a block there."""
         vp = obj.handle
@@ -107,6 +119,8 @@ class VnodePager(VnodeIo):
         file = self.file(vp)
         return pindex * PAGE_SIZE < file.size and pindex in file.blocks
 
+    @c("vnode_pager_lock", "vnode_pager.c:788-842", blocks=True)
+    @holds("obj held; no spinlock", "obj held; the vnode returned referenced and locked shared")
     def lock(self, obj: VmObject | None) -> Vnode | None:
         """vnode_pager_lock, vnode_pager.c:790-842: lock the vnode at the end of a chain, shared.
 
@@ -137,6 +151,8 @@ class VnodePager(VnodeIo):
             objects.drop(at)
         return vp
 
+    @c("vnode_pager_lock", "vnode_pager.c:819-838", part=True, blocks=True)
+    @holds("obj and at held", "obj and at held; the vnode returned referenced and locked shared")
     def _lock_end(self, obj: VmObject, at: VmObject) -> Vnode | None:
         k = self.k
         while at.type == OBJT_VNODE and not at.flags & OBJ_DEAD:
@@ -157,6 +173,8 @@ class VnodePager(VnodeIo):
                 k.sleep.tsleep(ident, 0, "vnpgrl", k.hz, cond=lambda: False)
         return None
 
+    @c("vnode_pager_setsize", "vnode_pager.c:295-409", blocks=True)
+    @holds("vp locked exclusively as a rule")
     def setsize(self, vp: Vnode, nsize: int) -> None:
         """vnode_pager_setsize, vnode_pager.c:295-409: the file is *nsize* bytes long now.
 
@@ -182,6 +200,8 @@ class VnodePager(VnodeIo):
                     self._zero_tail(obj, nsize)
         objects.drop(obj)
 
+    @c("vnode_pager_setsize", "vnode_pager.c:342-404", part=True, blocks=True)
+    @holds("obj held exclusively")
     def _zero_tail(self, obj: VmObject, nsize: int) -> None:
         """Zero what the last page, if resident, has behind the end of the file (:341-391)."""
         page = self.vm.page
@@ -197,6 +217,8 @@ class VnodePager(VnodeIo):
                 m.dirty = VM_PAGE_BITS_ALL
         page.wakeup(m)
 
+    @c("vtruncbuf", "vfs_subr.c:431-516", blocks=True)
+    @holds("vp locked exclusively")
     def truncate(self, vp: Vnode, nsize: int) -> None:
         """vtruncbuf, vfs_subr.c, and the file system around it: cut or extend to *nsize* bytes.
 
@@ -216,6 +238,8 @@ class VnodePager(VnodeIo):
             file.blocks[nsize // PAGE_SIZE] = kept
         file.token.release()
 
+    @c("vnode_pager_freepage", "vnode_pager.c:417-426", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def freepage(self, m: Page) -> None:
         """vnode_pager_freepage, vnode_pager.c:417-426: done with a busy page that came to nothing.
 
@@ -228,6 +252,8 @@ class VnodePager(VnodeIo):
         else:
             page.free(m)
 
+    @c("vinvalbuf", "vfs_subr.c:269-357", blocks=True)
+    @holds("vp referenced", "")
     def vinvalbuf(self, vp: Vnode, save: bool) -> None:
         """vinvalbuf, vfs_subr.c: wait for I/O, then throw away clean pages (all without *save*).
 
@@ -241,6 +267,7 @@ class VnodePager(VnodeIo):
             self.vm.object.page_remove(obj, 0, 0, save)
         file.token.release()
 
+    @own
     def fsync(self, vp: Vnode) -> None:
         """VOP_FSYNC(vp, MNT_WAIT): write all dirty pages, and wait.
 
@@ -251,6 +278,8 @@ class VnodePager(VnodeIo):
             self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
             self.vm.object.pip_wait(obj, "vnfsync")
 
+    @c("vclean_vxlocked", "vfs_subr.c:1198-1334", blocks=True)
+    @holds("vp referenced, not locked")
     def reclaim(self, vp: Vnode) -> None:
         """vclean_vxlocked, vfs_subr.c:1199-1334: end the life of *vp* and of its object.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EINVAL
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VRECLAIMED, Vnode
@@ -63,12 +64,19 @@ class VnodeIo:
         self.k = vm.k
         self.disk = Disk(vm.k, "file", vm.config.file_disk, vm.config.seed)
 
+    @own
     def file(self, vp: Vnode) -> File:
         """The file behind *vp*."""
         data = vp.data
         assert isinstance(data, File)
         return data
 
+    @c("vnode_pager_getpage", "vnode_pager.c:436-447", blocks=True)
+    @c("vnode_pager_generic_getpages", "vnode_pager.c:458-619")
+    @holds(
+        "m busied, obj held, vnode locked",
+        "m busied, obj held, vnode locked (m only soft-busy meanwhile)",
+    )
     def getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """vnode_pager_getpage, vnode_pager.c:436-447 (and the generic getpages, :448-609).
 
@@ -100,6 +108,7 @@ class VnodeIo:
             kprintf(k, "vnode-read-error", vnode=vp, error=error)
         return VM_PAGER_ERROR if error else VM_PAGER_OK
 
+    @own
     def vop_read(self, vp: Vnode, obj: VmObject, m: Page) -> int:
         """VOP_READ into the page itself: a block that is not valid comes from the disk.
 
@@ -113,6 +122,8 @@ class VnodeIo:
         self.disk.strategy(io)
         return self.disk.biowait(io, "biord")
 
+    @c("bpdone", "vfs_bio.c:4023-4025", part=True, blocks=True)
+    @holds("nothing (device's thread)", "")
     def read_done(self, io: Io) -> None:
         """bpdone of a read: the pages are valid now."""
         page = self.vm.page
@@ -125,6 +136,9 @@ class VnodeIo:
 
     # -- page-out
 
+    @c("vnode_pager_putpages", "vnode_pager.c:631-665", blocks=True)
+    @c("vnode_pager_generic_putpages", "vnode_pager.c:677-782")
+    @holds("pages soft-busy, a pip reference for each; vnode locked")
     def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """vnode_pager_putpages, vnode_pager.c:631-665 (and generic_putpages, :668-783).
 
@@ -154,6 +168,7 @@ class VnodeIo:
             self.vm.page.undirty(pages[i])
         return status
 
+    @own
     def vop_write(self, vp: Vnode, obj: VmObject, pages: Sequence[Page], sync: bool) -> int:
         """VOP_WRITE of resident pages: bwrite and wait with *sync*, else bawrite.
 
@@ -164,6 +179,8 @@ class VnodeIo:
         self.disk.strategy(io)
         return self.disk.biowait(io, "biowr") if sync else 0
 
+    @c("bpdone", "vfs_bio.c:4023-4057", part=True, blocks=True)
+    @holds("nothing (device's thread)", "")
     def write_done(self, io: Io) -> None:
         """bpdone of a write.
 
@@ -178,6 +195,8 @@ class VnodeIo:
 
         self._bpdone(io, again)
 
+    @c("bpdone", "vfs_bio.c:3881-4080", blocks=True)
+    @holds("nothing (device's thread)", "")
     def _bpdone(self, io: Io, each: Callable[[Page], None]) -> None:
         """bpdone, vfs_bio.c:3961-4067, in the device's thread: *each* for every page, busy again.
 
@@ -203,6 +222,11 @@ class VnodeIo:
         io.object = obj
         return io
 
+    @c("vfs_busy_pages", "vfs_bio.c:4222-4370", blocks=True)
+    @holds(
+        "pages not busied by the caller; no spinlock",
+        "one soft busy and one pip reference more for each",
+    )
     def _busy_pages(self, obj: VmObject, pages: Sequence[Page], writing: bool) -> None:
         """vfs_busy_pages, vfs_bio.c:4223-4358: one soft busy and one pip reference more for each.
 
@@ -222,6 +246,8 @@ class VnodeIo:
                 self.vm.swap.unswapped(m)
             page.wakeup(m)
 
+    @c("vfs_busy_pages", "vfs_bio.c:4247-4257", part=True, blocks=True)
+    @holds("pages not busied by the caller", "on True all busied")
     def _busy_all(self, pages: Sequence[Page]) -> bool:
         """Busy all of *pages*, or none: a busy one is slept for, with those before it still held.
 
@@ -236,6 +262,8 @@ class VnodeIo:
                 return False
         return True
 
+    @c("vfs_clean_one_page", "vfs_bio.c:4415-4512")
+    @holds("m busied")
     def _clean_page(self, m: Page) -> None:
         """vfs_clean_one_page, vfs_bio.c:4415-4515, for a whole page: its dirt is the buffer's."""
         page = self.vm.page

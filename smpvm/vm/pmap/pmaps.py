@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.page.struct import (
     PG_FICTITIOUS,
     PG_MAPPED,
@@ -43,11 +44,14 @@ class Pmaps(PmapPages):
 
     # -- life
 
+    @c("pmap_pinit", "pmap.c:1741-1809")
     def pinit(self) -> Pmap:
         """pmap_pinit, pmap.c:1740-1809: an empty page table."""
         pmap: Pmap = self.k.new(Pmap, self.k)
         return pmap
 
+    @c("pmap_release", "pmap.c:2344-2379", blocks=True)
+    @holds("nobody else uses pmap; no spinlock", "")
     def release(self, pmap: Pmap) -> None:
         """pmap_release, pmap.c:2343-2379: the address space is gone; so go its last entries.
 
@@ -59,12 +63,15 @@ class Pmaps(PmapPages):
         self.k.kassert(pmap.resident_count == 0, "pmap-release-resident", str(pmap))
         self.k.kassert(pmap.wired_count == 0, "pmap-release-wired", str(pmap))
 
+    @c("pmap_resident_count", "pmap.h:307")
     def resident_count(self, pmap: Pmap) -> int:
         """pmap_resident_count: pages mapped."""
         return pmap.resident_count
 
     # -- entering
 
+    @c("pmap_enter", "pmap.c:4056-4316", blocks=True)
+    @holds("m busied; no spinlock")
     def enter(
         self, pmap: Pmap, va: int, m: Page, prot: int, wired: bool, entry: Any = None
     ) -> None:
@@ -99,6 +106,8 @@ class Pmaps(PmapPages):
             self.atomic.add_int(pmap, "resident_count", 1)
         self._entered(pv, m)
 
+    @c("pmap_enter", "pmap.c:4191-4233", part=True)
+    @holds("pv locked; no spinlock")
     def _replace(self, pv: PvEntry) -> None:
         """Clear an entry that is about to get another page or another protection."""
         if pv.managed:
@@ -111,15 +120,21 @@ class Pmaps(PmapPages):
             assert pv.pmap is not None
             self.atomic.add_int(pv.pmap, "resident_count", -1)
 
+    @c("pmap_enter", "pmap.c:4305-4313", part=True)
+    @holds("pv locked", "pv unlocked")
     def _entered(self, pv: PvEntry, m: Page) -> None:
         if pv.managed and not m.flags & PG_MAPPED:
             self.k.panic("enter-unmapped", f"{m} has mappings but not PG_MAPPED")
         self.pv.put(pv)
 
+    @c("pmap_enter_quick", "pmap.c:4325-4329", blocks=True)
+    @holds("m busied; no spinlock")
     def enter_quick(self, pmap: Pmap, va: int, m: Page) -> None:
         """pmap_enter_quick, pmap.c:4324: read-only, not wired."""
         self.enter(pmap, va, m, VM_PROT_READ, False)
 
+    @c("pmap_object_init_pt", "pmap.c:4353-4426", blocks=True)
+    @holds("no spinlock", "")
     def object_init_pt(
         self,
         pmap: Pmap | None,
@@ -158,6 +173,8 @@ class Pmaps(PmapPages):
         )
         self.vm.object.drop(obj)
 
+    @c("pmap_object_init_pt_callback", "pmap.c:4428-4463", blocks=True)
+    @holds("the page's object held")
     def _init_pt_page(self, pmap: Pmap, addr: int, p: Page, start: int, limit: int) -> int:
         """pmap_object_init_pt_callback, pmap.c:4428-4463."""
         vm = self.vm
@@ -173,11 +190,13 @@ class Pmaps(PmapPages):
         self.k.lwkt_yield()
         return 0
 
+    @c("pmap_copy", "pmap.c:4535-4539")
     def copy(self, dst: Pmap, src: Pmap, dst_addr: int, size: int, src_addr: int) -> None:
         """pmap_copy, pmap.c:4534: advisory; does nothing."""
 
     # -- removing and protecting ranges
 
+    @c("pmap_scan", "pmap.c:3294-3480")
     def _range(self, pmap: Pmap, sva: int, eva: int) -> list[int]:
         """The mapped addresses in sva .. eva, ascending; walks the range or the table."""
         sva = (sva + PAGE_MASK) & ~PAGE_MASK
@@ -185,6 +204,8 @@ class Pmaps(PmapPages):
             return [va for va in range(sva, eva, PAGE_SIZE) if self.look(pmap, va) is not None]
         return [va for va in self.mapped(pmap) if sva <= va < eva]
 
+    @c("pmap_remove", "pmap.c:3803-3814", blocks=True)
+    @holds("no spinlock", "")
     def remove(self, pmap: Pmap, sva: int, eva: int) -> None:
         """pmap_remove, pmap.c:3802-3814: no mappings in sva .. eva (bytes) any more.
 
@@ -196,11 +217,16 @@ class Pmaps(PmapPages):
         for va in self._range(pmap, sva, eva):
             self._remove_va(pmap, va)
 
+    @c("pmap_remove_pages", "pmap.c:4644-4649", blocks=True)
+    @c("pmap_remove_noinval", "pmap.c:3816-3827")
+    @holds("no spinlock", "")
     def remove_pages(self, pmap: Pmap, sva: int, eva: int) -> None:
         """pmap_remove_pages, pmap.c:4643-4649: the same, for a process that exits."""
         for va in self._range(pmap, sva, eva):
             self._remove_va(pmap, va)
 
+    @c("pmap_remove_callback", "pmap.c:3829-3884", blocks=True)
+    @holds("no spinlock", "")
     def _remove_va(self, pmap: Pmap, va: int) -> None:
         """pmap_remove_callback, pmap.c:3828-3884."""
         pv = self.pv_get(pmap, va)
@@ -217,6 +243,8 @@ class Pmaps(PmapPages):
             self.atomic.add_int(pmap, "resident_count", -1)
         self.pv_free(pv)
 
+    @c("pmap_protect", "pmap.c:3941-3961", blocks=True)
+    @holds("no spinlock", "")
     def protect(self, pmap: Pmap, sva: int, eva: int, prot: int) -> None:
         """pmap_protect, pmap.c:3940-3961: no more than *prot* in sva .. eva (bytes).
 
@@ -232,6 +260,8 @@ class Pmaps(PmapPages):
                     self._protect_pv(pv)
                     self.pv.put(pv)
 
+    @c("pmap_protect_callback", "pmap.c:3963-4042")
+    @holds("pv locked; no spinlock")
     def _protect_pv(self, pv: PvEntry) -> None:
         """pmap_protect_callback, pmap.c:3963-4042: read-only; the page takes over A and M."""
         page = self.vm.page
@@ -254,16 +284,20 @@ class Pmaps(PmapPages):
 
     # -- asking about one address
 
+    @c("pmap_extract", "pmap.c:1182-1227")
     def extract(self, pmap: Pmap, va: int) -> Page | None:
         """pmap_extract, pmap.c:1181-1227: the page at *va*.  Takes no lock."""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv.m if pv is not None and pv.bits & PTE_V else None
 
+    @c("pmap_prefault_ok", "pmap.c:4474-4488")
     def prefault_ok(self, pmap: Pmap, va: int) -> bool:
         """pmap_prefault_ok, pmap.c:4473-4488: is there nothing at *va*?"""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv is None or not pv.bits & PTE_V
 
+    @c("pmap_fault_page_quick", "pmap.c:1236-1278")
+    @holds("no spinlock", "the page returned held (hold_count)")
     def fault_page_quick(self, pmap: Pmap, va: int, prot: int) -> Page | None:
         """pmap_fault_page_quick, pmap.c:1235-1278: the page at *va*, held, if *prot* allows.
 
@@ -281,6 +315,8 @@ class Pmaps(PmapPages):
         self.pv.put(pv)
         return m
 
+    @c("pmap_change_wiring", "pmap.c:4494-4525", blocks=True)
+    @holds("no spinlock", "")
     def change_wiring(self, pmap: Pmap, va: int, wired: bool, entry: Any = None) -> None:
         """pmap_change_wiring, pmap.c:4493-4525: set or clear the wired bit of the entry at *va*.
 
@@ -301,6 +337,7 @@ class Pmaps(PmapPages):
         self.mmu.update(pv, 0 if wired else PTE_W, PTE_W if wired else 0)
         pmap.pm_token.release()
 
+    @c("pmap_collect", "pmap.c:3228-3255")
     def collect(self) -> None:
         """pmap_collect, pmap.c:3227-3255: nothing, for no code of this commit asks for it.
 
@@ -312,6 +349,7 @@ class Pmaps(PmapPages):
 
     # -- the hardware
 
+    @own
     def access(self, pmap: Pmap, va: int, write: bool, word: int, value: int = 0) -> int:
         """A load or a store of the running process: word number *word* of the page at *va*.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from smpvm.host.carrier import ATOMIC, Compound
 from smpvm.kern.atomic import Atomics
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
 
@@ -102,6 +103,7 @@ class Mmu:
             pv.bits = old & ~clear | put
         return old
 
+    @c("pmap_inval_smp_cmpset", "pmap_inval.c:419-532")
     def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
         """pmap_inval_smp_cmpset: store *new* if the bits are still *old*; did it?"""
         with self._lock(pv):
@@ -166,6 +168,7 @@ class ProbedMmu(Mmu):
         self._after(pv, old, new)
         return old
 
+    @c("pmap_inval_smp_cmpset", "pmap_inval.c:419-532")
     def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
         self._before(pv)
         with self._lock(pv):
@@ -212,6 +215,8 @@ class PvLocks:
         self.k = k
         self.atomic = k.atomic
 
+    @c("_pv_hold_try", "pmap.c:2846-2881")
+    @holds("", "on True pv locked")
     def hold_try(self, pv: PvEntry) -> bool:
         """_pv_hold_try, pmap.c:2845-2881: lock *pv* if nobody has it.  True when it did."""
         while True:
@@ -221,6 +226,8 @@ class PvLocks:
             if self.atomic.cmpset_int(pv, "hold", count, count | PV_HOLD_LOCKED):
                 return True
 
+    @c("_pv_lock", "pmap.c:3086-3117", blocks=True)
+    @holds("no spinlock", "pv locked")
     def lock(self, pv: PvEntry) -> None:
         """_pv_lock, pmap.c:3086-3117: lock *pv*, sleeping up to a second at a time.
 
@@ -240,6 +247,9 @@ class PvLocks:
     def _unlocked(self, pv: PvEntry) -> Callable[[], bool]:
         return lambda: not pv.hold & PV_HOLD_LOCKED
 
+    @c("pv_put", "pmap.c:3151-3173")
+    @c("pv_unlock", "pmap.c:3122-3141")
+    @holds("pv locked", "pv unlocked")
     def put(self, pv: PvEntry) -> None:
         """pv_put, pmap.c:3151-3173: unlock *pv* and wake who waits for it."""
         k = self.k

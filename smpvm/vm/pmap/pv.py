@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.page.struct import (
     PG_FICTITIOUS,
     PG_MAPPED,
@@ -30,6 +31,8 @@ class PmapPages(PmapBase):
 
     # -- removing
 
+    @c("pmap_remove_pv_pte", "pmap.c:2492-2660")
+    @holds("pv locked")
     def remove_pv_pte(self, pv: PvEntry) -> None:
         """pmap_remove_pv_pte, pmap.c:2492-2660: clear the entry, and tell its page what it held.
 
@@ -47,6 +50,8 @@ class PmapPages(PmapBase):
             assert pv.pmap is not None
             self.atomic.add_int(pv.pmap, "wired_count", -1)
 
+    @c("pmap_remove_pv_page", "pmap.c:2665-2685")
+    @holds("pv locked; no spinlock")
     def remove_pv_page(self, pv: PvEntry) -> None:
         """pmap_remove_pv_page, pmap.c:2665-2685: out of the page's list of mappings.
 
@@ -70,6 +75,8 @@ class PmapPages(PmapBase):
             self.vm.page.flag_clear(m, PG_MAPPED | PG_WRITEABLE)
         self.pool.unlock(m)
 
+    @c("pmap_enter", "pmap.c:4246-4257", part=True)
+    @holds("pv locked; m busied; no spinlock")
     def add_pv_page(self, pv: PvEntry, m: Page) -> None:
         """The part of pmap_enter (pmap.c:4249-4260) that puts a mapping at the list's tail."""
         self.pool.lock(m)
@@ -84,6 +91,8 @@ class PmapPages(PmapBase):
         self.vm.page.flag_set(m, PG_MAPPED)
         self.pool.unlock(m)
 
+    @c("pmap_remove_all", "pmap.c:3892-3929", blocks=True)
+    @holds("m busied; no spinlock")
     def remove_all(self, m: Page) -> None:
         """pmap_remove_all, pmap.c:3892-3929: take *m* out of every page table.
 
@@ -106,6 +115,8 @@ class PmapPages(PmapBase):
             self.k.panic("remove-all-mapped", f"{m!r} has no mapping")
         self.pool.unlock(m)
 
+    @c("pmap_page_protect", "pmap.c:4852-4867", blocks=True)
+    @holds("m busied; no spinlock")
     def page_protect(self, m: Page, prot: int) -> None:
         """pmap_page_protect, pmap.c:4851-4867: lower the protection of all mappings of *m*.
 
@@ -118,6 +129,8 @@ class PmapPages(PmapBase):
         else:
             self.remove_all(m)
 
+    @c("pmap_clearbit", "pmap.c:4727-4844", part=True, blocks=True)
+    @holds("m busied; no spinlock")
     def clear_rw(self, m: Page) -> None:
         """pmap_clearbit of PG_RW, pmap.c:4718-4844: all mappings read-only, modified ones noted.
 
@@ -129,6 +142,8 @@ class PmapPages(PmapBase):
         while not self._clear_rw_pass(m):
             pass
 
+    @c("pmap_clearbit", "pmap.c:4780-4843", part=True, blocks=True)
+    @holds("m busied; no spinlock")
     def _clear_rw_pass(self, m: Page) -> bool:
         """One walk over the mappings; False when the C restarts."""
         self.pool.lock(m)
@@ -154,6 +169,8 @@ class PmapPages(PmapBase):
 
     # -- referenced and modified
 
+    @c("pmap_ts_referenced", "pmap.c:4887-4913")
+    @holds("no spinlock", "")
     def ts_referenced(self, m: Page) -> int:
         """pmap_ts_referenced, pmap.c:4886-4913: count and clear references, five at most."""
         if m.flags & PG_FICTITIOUS:
@@ -171,6 +188,9 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
         return found
 
+    @c("pmap_is_modified", "pmap.c:4921-4928")
+    @c("pmap_testbit", "pmap.c:4655-4710")
+    @holds("no spinlock", "")
     def is_modified(self, m: Page) -> bool:
         """pmap_is_modified (pmap_testbit, pmap.c:4655-4710): has any mapping been written to?"""
         if m.flags & PG_FICTITIOUS or m.pv_first is None:
@@ -186,6 +206,8 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
         return found
 
+    @c("pmap_clearbit", "pmap.c:4729-4774", part=True)
+    @holds("no spinlock", "")
     def _clear_bit(self, m: Page, bit: int) -> None:
         """pmap_clearbit, the simple half (pmap.c:4753-4774)."""
         if m.flags & PG_FICTITIOUS:
@@ -198,14 +220,20 @@ class PmapPages(PmapBase):
             pv = pv.pv_next
         self.pool.unlock(m)
 
+    @c("pmap_clear_modify", "pmap.c:4933-4937")
+    @holds("no spinlock", "")
     def clear_modify(self, m: Page) -> None:
         """pmap_clear_modify, pmap.c:4932-4937: forget that the mappings were written to."""
         self._clear_bit(m, PTE_M)
 
+    @c("pmap_clear_reference", "pmap.c:4944-4948")
+    @holds("no spinlock", "")
     def clear_reference(self, m: Page) -> None:
         """pmap_clear_reference, pmap.c:4943-4948: forget all references."""
         self._clear_bit(m, PTE_A)
 
+    @c("pmap_page_exists_quick", "pmap.c:4616-4637")
+    @holds("no spinlock", "")
     def page_exists_quick(self, pmap: Pmap, m: Page) -> bool:
         """pmap_page_exists_quick, pmap.c:4615-4637: is *m* in *pmap*, by its first 16 mappings?"""
         if m.flags & PG_FICTITIOUS:
@@ -225,11 +253,15 @@ class PmapPages(PmapBase):
 
     # -- contents
 
+    @c("pmap_zero_page", "pmap.c:4549-4555")
+    @holds("m busied")
     def zero_page(self, m: Page) -> None:
         """pmap_zero_page, pmap.c:4548: all words 0."""
         words_point(self.k, m, True)
         m.contents = None
 
+    @c("pmap_zero_page_area", "pmap.c:4565-4571")
+    @holds("m busied")
     def zero_page_area(self, m: Page, off: int, size: int) -> None:
         """pmap_zero_page_area, pmap.c:4564: the words that begin in off .. off+size (bytes)."""
         words_point(self.k, m, True)
@@ -240,16 +272,20 @@ class PmapPages(PmapBase):
                 if first <= word < last:
                     contents.pop(word, None)
 
+    @c("pmap_copy_page", "pmap.c:4580-4588")
+    @holds("both pages busied (or wired)")
     def copy_page(self, src: Page, dst: Page) -> None:
         """pmap_copy_page, pmap.c:4579: all words of *src*."""
         self.write_contents(dst, self.read_contents(src))
 
+    @own
     def read_contents(self, m: Page) -> dict[int, int] | None:
         """A copy of the page's words, as a device reads them."""
         words_point(self.k, m, False)
         contents = m.contents
         return None if contents is None else contents.copy()
 
+    @own
     def write_contents(self, m: Page, contents: dict[int, int] | None) -> None:
         """Put *contents* (copied) in the page, as a device writes them."""
         words_point(self.k, m, True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
 from smpvm.host.carrier import ATOMIC, READ
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
 from smpvm.vm.pmap.pte import PV_HOLD_LOCKED, Mmu, PvEntry, PvLocks, make_mmu
@@ -58,12 +59,14 @@ class PmapBase:
         if (p := self.k.point) is not None:
             p(ATOMIC, pmap, f"pte {va:#x}")
 
+    @c("vtopte", "pmap.c:636-644")
     def look(self, pmap: Pmap, va: int) -> PvEntry | None:
         """The entry at *va* for who takes no lock (vtopte): a step of its own."""
         if (p := self.k.point) is not None:
             p(READ, pmap, f"pte {va:#x}")
         return pmap.ptes.get(va)
 
+    @own
     def mapped(self, pmap: Pmap) -> list[int]:
         """The addresses of all entries, ascending, as of one step."""
         if (p := self.k.point) is not None:
@@ -74,6 +77,8 @@ class PmapBase:
         if self.k.point is not None:
             self.k.carrier.touched(pmap)
 
+    @c("_pv_alloc", "pmap.c:2930-2984", blocks=True)
+    @holds("no spinlock", "the entry returned locked")
     def pv_alloc(self, pmap: Pmap, va: int, managed: bool) -> PvEntry:
         """_pv_alloc, pmap.c:2930-2984: the entry at *va*, or a new one; locked.  Blocks."""
         while True:
@@ -89,6 +94,8 @@ class PmapBase:
             elif self._lock_in(pmap, pv):
                 return pv
 
+    @c("_pv_get", "pmap.c:2989-3021", blocks=True)
+    @holds("no spinlock", "the entry returned locked")
     def pv_get(self, pmap: Pmap, va: int) -> PvEntry | None:
         """_pv_get, pmap.c:2989-3021: the entry at *va*, locked, or None.  Blocks."""
         while True:
@@ -99,6 +106,9 @@ class PmapBase:
             if self._lock_in(pmap, pv):
                 return pv
 
+    @c("_pv_get", "pmap.c:3008-3018", part=True, blocks=True)
+    @c("_pv_alloc", "pmap.c:2971-2981", part=True)
+    @holds("no spinlock", "on True pv locked")
     def _lock_in(self, pmap: Pmap, pv: PvEntry) -> bool:
         """Lock *pv*; False (and unlocked) if it left *pmap* before we had it."""
         if not self.pv.hold_try(pv):
@@ -108,6 +118,8 @@ class PmapBase:
         self.pv.put(pv)
         return False
 
+    @c("pv_free", "pmap.c:3185-3222")
+    @holds("pv locked, without page", "pv unlocked and gone")
     def pv_free(self, pv: PvEntry) -> None:
         """pv_free, pmap.c:3185-3222: out of its page table, and unlocked.
 

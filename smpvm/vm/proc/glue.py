@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.proc import (
     P_SWAPPEDOUT,
     P_SWAPWAIT,
@@ -50,6 +51,7 @@ class SchedulerInfo:
 
     __slots__ = ("pp", "ppri")
 
+    @c("scheduler", "vm_glue.c:360-361", part=True)
     def __init__(self) -> None:
         self.pp: Proc | None = None
         self.ppri = INT_MIN
@@ -72,6 +74,8 @@ class Glue:
 
     # -- swap out
 
+    @c("swapout_procs", "vm_glue.c:492-496", blocks=True)
+    @holds("no spinlock", "")
     def swapout_procs(self, action: int) -> None:
         """swapout_procs (vm_glue.c:427-431): mark eligible processes swapped out.
 
@@ -84,6 +88,8 @@ class Glue:
             f(td, "swapout_procs", action=action)
         k.proc.allproc_scan(self.swapout_procs_callback, action)
 
+    @c("swappable", "vm_glue.c:455-457")
+    @holds("p held (PHOLD)")
     def swappable(self, p: Proc) -> bool:
         """swappable (vm_glue.c:384-386).
 
@@ -92,6 +98,8 @@ class Glue:
         """
         return p.p_lock & PLOCK_MASK == 0 and not p.p_flags & (P_SYSTEM | P_SWAPPEDOUT | P_WEXIT)
 
+    @c("swapout_procs_callback", "vm_glue.c:518-549", part=True)
+    @holds("p_token")
     def slptime(self, p: Proc) -> int:
         """The shortest lwp_slptime of the process: whole seconds that its threads have slept.
 
@@ -105,6 +113,8 @@ class Glue:
             times.append((now - s.since) // self.k.hz if s is not None and asleep else 0)
         return min(times, default=0)
 
+    @c("swapout_procs_callback", "vm_glue.c:498-567", blocks=True)
+    @holds("p held (PHOLD), its bucket's proc_token")
     def swapout_procs_callback(self, p: Proc, action: int) -> int:
         """swapout_procs_callback (vm_glue.c:433-503).  *p* held, its bucket's token had.
 
@@ -122,6 +132,8 @@ class Glue:
         p.p_token.release()
         return 0
 
+    @c("swapout", "vm_glue.c:572-587")
+    @holds("p_token")
     def swapout(self, p: Proc) -> None:
         """swapout (vm_glue.c:509-523): *p* may not return to user mode.  p_token held."""
         self.k.curthread().hit("swapout")
@@ -132,6 +144,8 @@ class Glue:
 
     # -- swap in
 
+    @c("faultin", "vm_glue.c:306-323", blocks=True)
+    @holds("p held (PHOLD)")
     def faultin(self, p: Proc) -> None:
         """faultin (vm_glue.c:261-281): let *p* return to user mode, in whatever state it is."""
         if p.p_flags & P_SWAPPEDOUT:
@@ -141,12 +155,16 @@ class Glue:
             self.k.sleep.wakeup(p)
             p.p_token.release()
 
+    @c("swapin_request", "vm_glue.c:444-451")
+    @holds("mp_token")
     def swapin_request(self) -> None:
         """swapin_request (vm_glue.c:371-379): wake the swapper.  The caller holds the mp token."""
         if self.state.scheduler_notify == 0:
             self.state.scheduler_notify = 1
             self.k.sleep.wakeup(self.notify_ident)
 
+    @c("scheduler", "vm_glue.c:340-391", blocks=True)
+    @holds("", "does not return; mp_token while it runs")
     def scheduler(self) -> None:
         """scheduler (vm_glue.c:296-346): process 0, for ever.  Holds the mp token while it runs.
 
@@ -181,6 +199,11 @@ class Glue:
             k.proc.prele(p)
             k.sleep.tsleep(self.proc0, 0, "swapin", k.hz // 10, cond=lambda: False)
 
+    @c("scheduler_callback", "vm_glue.c:393-438", blocks=True)
+    @holds(
+        "p held (PHOLD), its bucket's proc_token",
+        "p held (PHOLD), its bucket's proc_token; the best process held",
+    )
     def scheduler_callback(self, p: Proc, info: SchedulerInfo) -> int:
         """scheduler_callback (vm_glue.c:348-393): rate a process that waits; the best is held."""
         if p.p_flags & P_SWAPWAIT:
@@ -203,6 +226,8 @@ class Glue:
 
     # -- fork, and wiring for I/O
 
+    @c("vm_fork", "vm_glue.c:233-270", blocks=True)
+    @holds("p_token of both; p1 held (PHOLD)")
     def fork(self, p1: Proc, p2: Proc, share: bool) -> None:
         """vm_fork (vm_glue.c:196-235): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
 
@@ -217,6 +242,8 @@ class Glue:
         if not share:
             p2.p_vmspace = vm.vmspace.fork(p1.p_vmspace)
 
+    @c("vslock", "vm_glue.c:199-207", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def vslock(self, p: Proc, addr: int, size: int) -> int:
         """vslock (vm_glue.c:170-178): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
 
@@ -225,16 +252,21 @@ class Glue:
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, 0) if size else 0
 
+    @c("vsunlock", "vm_glue.c:212-221", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def vsunlock(self, p: Proc, addr: int, size: int) -> int:
         """vsunlock (vm_glue.c:183-192): undo vslock."""
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, KM_PAGEABLE) if size else 0
 
+    @c("vm_init_limits", "vm_glue.c:277-297", uncalled=True)
     def init_limits(self, p: Proc) -> None:
         """vm_init_limits (vm_glue.c:242-260): the resident set limit, what is free at boot."""
         p.p_rlimit_rss_cur = max(self.vm.stats.v_free_count, 512) << PAGE_SHIFT
 
 
+@c("trunc_page", "param.h:199")
+@c("round_page", "param.h:198")
 def _page_range(addr: int, size: int) -> tuple[int, int]:
     """trunc_page(addr), round_page(addr + size)."""
     mask = PAGE_SIZE - 1

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ECHILD
 from smpvm.kern.proc import P_SWAPPEDOUT, P_SWAPWAIT, P_WEXIT, SACTIVE, SIDL, SZOMB, Proc
 from smpvm.kern.shared import shared
@@ -91,6 +92,7 @@ class Processes:
 
     # -- birth
 
+    @own
     def create(self) -> Proc:
         """A process with a blank space and a stack, no parent (so init's), not yet running."""
         p = self._new(None)
@@ -101,6 +103,8 @@ class Processes:
         p.p_token.release()
         return p
 
+    @c("fork1", "kern_fork.c:380-425", part=True, blocks=True)
+    @holds("p_token of parent, if any")
     def _new(self, parent: Proc | None) -> Proc:
         """The structure, SIDL, on the lists."""
         proc = self.k.proc
@@ -111,6 +115,7 @@ class Processes:
             self.families[parent].children.append(p)
         return p
 
+    @own
     def start(self, p: Proc, body: Body, *, name: str = "", cpu: int = 0) -> Thread:
         """Give *p* its thread: it runs *body*, then exits."""
         td = self._lwp(p, body, name, cpu)
@@ -123,6 +128,7 @@ class Processes:
         self.k.proc.lwp_fork(p, td)
         return td
 
+    @own
     def run(self, p: Proc, body: Body) -> None:
         """The thread of a process: the body, and exit1 whatever it comes to."""
         status = 0
@@ -138,6 +144,9 @@ class Processes:
                 f(td, "sigsegv", pid=p.p_pid, va=fault.va, rv=fault.rv)
         self.exit1(p, status)
 
+    @c("fork1", "kern_fork.c:248-659", blocks=True)
+    @c("start_forked_proc", "kern_fork.c:815-861")
+    @holds("no locks; called by p1's thread", "")
     def fork1(
         self,
         p1: Proc,
@@ -174,6 +183,8 @@ class Processes:
         k.proc.prele(p1)
         return p2
 
+    @c("exec_new_vmspace", "kern_exec.c:846-856", part=True, blocks=True)
+    @holds("p_token")
     def new_stack(self, p: Proc) -> None:
         """The stack of exec_new_vmspace: the last entry of every process (kern_exec.c:846-856)."""
         space = p.p_vmspace
@@ -182,6 +193,8 @@ class Processes:
         space.vm_ssize = SGROWSIZ >> PAGE_SHIFT
         space.vm_maxsaddr = bottom
 
+    @c("exec_new_vmspace", "kern_exec.c:773-859", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def exec(self, p: Proc) -> None:
         """exec_new_vmspace (kern_exec.c:773-862): a blank space with a new stack.
 
@@ -203,6 +216,9 @@ class Processes:
 
     # -- death
 
+    @c("exit1", "kern_exit.c:286-637", blocks=True)
+    @c("lwp_exit", "kern_exit.c:644-759")
+    @holds("no locks; called by p's thread", "")
     def exit1(self, p: Proc, status: int) -> None:
         """exit1, lwp_exit (kern_exit.c:280-768): the end of *p*, called by its own thread.
 
@@ -235,6 +251,8 @@ class Processes:
         else:
             self.reap(p)
 
+    @c("exit1", "kern_exit.c:538-569", part=True, blocks=True)
+    @holds("p_token of p (lost while blocking)")
     def _orphan_children(self, p: Proc) -> None:
         """Children pass to init: those already dead are reaped here, the others reap themselves.
 
@@ -251,6 +269,8 @@ class Processes:
             if dead:
                 self.reap(q)
 
+    @c("kern_wait", "kern_exit.c:888-1208", blocks=True)
+    @holds("no locks; called by q's thread", "")
     def wait(self, q: Proc, pid: int = -1, nohang: bool = False) -> tuple[int, int, int]:
         """kern_wait (kern_exit.c:861-1207): reap a child of *q* (*pid*, or any), waiting for one.
 
@@ -282,6 +302,8 @@ class Processes:
         q.p_token.release()
         return error, pid_found, 0
 
+    @c("kern_wait", "kern_exit.c:1194-1201", part=True, blocks=True)
+    @holds("p_token of q (lost while asleep)")
     def _wait_sleep(self, q: Proc, family: Family, waitgen: int) -> int:
         """Sleep until a child may have died since *waitgen* (kern_exit.c:1180-1196)."""
         k = self.k
@@ -298,6 +320,8 @@ class Processes:
                 )
         return 0
 
+    @c("kern_wait", "kern_exit.c:975-1120", part=True, blocks=True)
+    @holds("no tokens", "")
     def reap(self, p: Proc) -> None:
         """The end of a zombie (kern_exit.c:960-1094): off the lists, stage 2 of its space's end.
 
@@ -316,6 +340,8 @@ class Processes:
 
     # -- user mode
 
+    @c("userret", "trap.c:223-320", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def userret(self, p: Proc) -> None:
         """userret (trap.c:250-330): on the way back to user mode.  Called by *p*'s thread.
 
@@ -339,10 +365,12 @@ class Processes:
             glue.mplock.release()
             p.p_token.release()
 
+    @own
     def user_read(self, p: Proc, va: int, word: int) -> int:
         """A load by *p*'s thread: word number *word* of the page at *va*.  Blocks in faults."""
         return self._access(p, va, False, word, 0)
 
+    @own
     def user_write(self, p: Proc, va: int, word: int, value: int) -> None:
         """A store by *p*'s thread; *value* must not be negative.  Blocks in faults."""
         self._access(p, va, True, word, value)
@@ -357,6 +385,8 @@ class Processes:
                 return got
             self.trap_pfault(p, va, write)
 
+    @c("trap_pfault", "trap.c:832-966", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def trap_pfault(self, p: Proc, va: int, write: bool) -> None:
         """trap_pfault (trap.c:832-970), and the return to user mode.  *p* is held meanwhile."""
         proc = self.k.proc
