@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site_of
 from smpvm.check.stacks import HOME, raised_at
@@ -21,9 +21,12 @@ from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.serialthread import AWAIT
+from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+
+FRAMES: Final = FLOOR
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ looks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from smpvm.host.carrier import READ, WRITE
+from smpvm.kern.cname import SKIP
 from smpvm.kern.shared import Hook
+
+FRAMES: Final = SKIP
 
 
 def serial_hook(carrier: Any, seen: Hook | None) -> Hook:

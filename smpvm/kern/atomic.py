@@ -9,13 +9,15 @@ operation needs two.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC
-from smpvm.kern.cname import c
+from smpvm.kern.cname import SKIP, c
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
+
+FRAMES: Final = SKIP
 
 
 class Atomics:

@@ -86,21 +86,28 @@ class Marks:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[FunctionType, Mark]] = {}
+        self._marks: dict[int, Mark] = {}
+        self._functions: dict[int, FunctionType] = {}
 
     def of(self, code: CodeType) -> Mark:
         """The mark of a function's code; ``UNMARKED`` if it has none."""
-        known = self._known.get(id(code))
-        return UNMARKED if known is None else known[1]
+        return self._marks.get(id(code), UNMARKED)
 
     def has(self, code: CodeType) -> bool:
         """Has the function any mark, be it that it is the model's own?"""
-        return id(code) in self._known
+        return id(code) in self._marks
 
     def learn(self, function: Callable[..., Any], **facts: Any) -> None:
         """Facts that are known of *function* from now on."""
         f = cast(FunctionType, function)
-        self._known[id(f.__code__)] = (f, replace(self.of(f.__code__), **facts))
+        self._put(f, replace(self.of(f.__code__), **facts))
+
+    def _put(self, f: FunctionType, mark: Mark) -> None:
+        """Functions inside of *f* are steps of the same C function."""
+        self._functions[id(f.__code__)] = f
+        for code in (f.__code__, *f.__code__.co_consts):
+            if isinstance(code, CodeType):
+                self._marks[id(code)] = mark
 
     def adopt(self, change: type) -> None:
         """The methods of a change are the C functions that the methods behind them are."""
@@ -110,11 +117,11 @@ class Marks:
             for base in change.__mro__[1:]:
                 behind = vars(base).get(name)
                 if isinstance(behind, FunctionType) and self.has(behind.__code__):
-                    self._known[id(f.__code__)] = (f, self.of(behind.__code__))
+                    self._put(f, self.of(behind.__code__))
                     break
 
     def __iter__(self) -> Iterator[tuple[FunctionType, Mark]]:
-        return iter(list(self._known.values()))
+        return iter([(f, self._marks[at]) for at, f in list(self._functions.items())])
 
 
 MARKS: Final = Marks()

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 from smpvm.host.carrier import Carrier, Stopped
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
-from smpvm.kern.cname import c, holds, own
+from smpvm.kern.cname import SKIP, c, holds, own
 from smpvm.kern.lwkt import Sched
 from smpvm.kern.probe import Probe, Probes
 from smpvm.kern.proc import Procs
@@ -27,6 +27,8 @@ from smpvm.kern.thread import Misuse, Panic, Thread
 from smpvm.kern.token import Tokens
 from smpvm.kern.tsleep import PINTERLOCKED, SleepQueue
 from smpvm.kern.vnode import Vnodes
+
+FRAMES: Final = SKIP
 
 T = TypeVar("T")
 

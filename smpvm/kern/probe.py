@@ -15,7 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
+
+from smpvm.kern.cname import SKIP
+
+FRAMES: Final = SKIP
 
 Event = Callable[..., None] | None
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from smpvm.host.carrier import Access
+from smpvm.kern.cname import SKIP
+
+FRAMES: Final = SKIP
 
 C = TypeVar("C", bound=type)
 

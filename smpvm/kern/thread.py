@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import Carried
+from smpvm.kern.cname import SKIP
 
 if TYPE_CHECKING:
     from smpvm.kern.lockmgr import Lock
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from smpvm.kern.spinlock import Spinlock
     from smpvm.kern.token import Token, TokRef
     from smpvm.kern.tsleep import Sleeper
+
+FRAMES: Final = SKIP
 
 TDF_SYSTHREAD = 0x00000100
 """The thread may dig deeper into the free reserve (the page-out daemon sets it for itself)."""

@@ -3,3 +3,9 @@
 Each file's docstring says what the situation is, who runs, what must hold and which C functions are
 involved.  ``small`` is the machine that they all stand on.
 """
+
+from typing import Final
+
+from smpvm.kern.cname import KEEP
+
+FRAMES: Final = KEEP

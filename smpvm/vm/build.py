@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from smpvm.config import Config
+from smpvm.kern.cname import MARKS
 from smpvm.kern.kernel import Kernel
 from smpvm.vm.fault.fault import Fault
 from smpvm.vm.map.maps import Maps
@@ -58,6 +59,7 @@ def compose(changes: Iterable[type]) -> dict[str, type]:
         if len(homes) != 1:
             raise TypeError(f"{change.__name__} changes no subsystem of the VM")
         ahead[homes[0]].append(change)
+        MARKS.adopt(change)
     subsystems = dict(SUBSYSTEMS)
     for name, found in ahead.items():
         if len(found) == 1:
