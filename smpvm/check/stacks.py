@@ -64,7 +64,7 @@ def _place(filename: str) -> str:
 
 def _kind(code: CodeType) -> int:
     frames = _frames(code.co_filename)
-    if frames == SKIP or frames == FLOOR:
+    if frames in (SKIP, FLOOR):
         return frames
     if code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
         return SKIP
@@ -255,14 +255,18 @@ def line_of(code: CodeType, lasti: int) -> int:
 
 def resolve(raw: RawStack) -> tuple[Frame, ...]:
     """The stack to show, innermost first, without the private insides of a primitive."""
-    start = 0
-    while start < len(raw) - 1 and _inside(raw[start][0]):
-        start += 1
-    shown = raw[start:]
+    shown = _outside(raw)
     return tuple(
         Frame(code.co_qualname, _place(code.co_filename), line_of(code, lasti), c.name, c.where)
         for (code, lasti), c in zip(shown, c_names(shown), strict=True)
     )
+
+
+def _outside(raw: RawStack) -> RawStack:
+    start = 0
+    while start < len(raw) - 1 and _inside(raw[start][0]):
+        start += 1
+    return raw[start:]
 
 
 def _inside(code: CodeType) -> bool:
@@ -287,7 +291,7 @@ def c_names(raw: RawStack) -> list[CName]:
     return found[::-1]
 
 
-def _identity(code: CodeType) -> str:
+def identity_of(code: CodeType) -> str:
     """What the function is called in fingerprints: as in the C, or by its qualified name.
 
     A step of several C functions has all their names: it must have the same one whoever called it.
@@ -302,8 +306,10 @@ def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
 
     Steps of one C function are one.
     """
-    codes = [code for code, _ in raw if kind_of(code) == KEEP] or [code for code, _ in raw]
-    return tuple(name for name, _ in groupby(map(_identity, codes[:count])))
+    codes = [code for code, _ in raw if kind_of(code) == KEEP] or [
+        code for code, _ in _outside(raw)
+    ]
+    return tuple(name for name, _ in groupby(map(identity_of, codes[:count])))
 
 
 def place(error: BaseException) -> tuple[str, ...]:
@@ -314,7 +320,7 @@ def place(error: BaseException) -> tuple[str, ...]:
     out = []
     called = ""
     for code, lasti in raised_at(error)[:2]:
-        out.append(f"{_identity(code)}#{_nth(code, lasti, called)}")
+        out.append(f"{identity_of(code)}#{_nth(code, lasti, called)}")
         called = code.co_name
     return tuple(out)
 
@@ -326,6 +332,11 @@ def _nth(code: CodeType, lasti: int, called: str) -> int:
     if called:
         return sum(i.argval == called for i in before)
     return sum(i.opname == "RAISE_VARARGS" for i in before)
+
+
+def c_functions(raw: RawStack) -> set[str]:
+    """The C functions that the frames stand for; the names of those that stand for none."""
+    return {c.name or code.co_name for (code, _), c in zip(raw, c_names(raw), strict=True)}
 
 
 def frames_from_json(items: Iterable[Any]) -> tuple[Frame, ...]:

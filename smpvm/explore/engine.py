@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
-from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site_of
+from smpvm.check.finding import Failure, Finding, FindingLog, Site, site_of
 from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.config import ConfigError
@@ -25,6 +25,7 @@ from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+from smpvm.text import nameless
 
 FRAMES: Final = FLOOR
 
@@ -160,11 +161,9 @@ class Execution:
             kind = type(error).__name__
             failed = kind == "AssertionError"
             text = first_line(error) or ("assertion failed" if failed else "")
-            self._add(
-                "assertion",
-                text if failed else f"{kind}: {text}".rstrip(": "),
-                [site_of(td, "fails", raised_at(error))],
-            )
+            words = text if failed else f"{kind}: {text}".rstrip(": ")
+            site = site_of(td, "fails", raised_at(error))
+            self._add("assertion", Failure.raised(error, words), site)
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
             kind = getattr(body, "failure_kind", "assertion")
@@ -173,12 +172,13 @@ class Execution:
                     self._add(kind, text)
             except (Exception, SystemExit) as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
-                self._add("assertion", self._blame("check", why), [], type(why).__name__)
+                self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
-    def _add(self, kind: str, text: str, sites: Sequence[Any] = (), mark: str = "") -> None:
-        """A finding; *mark* is what it always has, if not the text."""
-        print_ = fingerprint(kind, self.scenario.name, mark or nameless(text))
-        self.log.add(Finding(kind, text, sites=list(sites), fingerprint=print_))
+    def _add(self, kind: str, text: str, *sites: Site) -> None:
+        """A finding.  Words that are no ``Failure`` are all that there is to know it by."""
+        identity = text.identity if isinstance(text, Failure) else (nameless(text),)
+        identity = (self.scenario.name, *identity)
+        self.log.add(Finding(kind, str(text), sites=list(sites), identity=identity))
 
     def _stuck(self) -> None:
         """Nobody can run, or nobody ends."""
@@ -204,8 +204,8 @@ class Execution:
         # Where endless threads are when the run is given up is chance.
         endless = carrier.stuck == "livelock"
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
-        mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
-        self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
+        identity = (self.scenario.name, *map(nameless, ops))
+        self.log.add(Finding(kind, what, sites=sites, evidence=lines, identity=identity))
 
     def _starved(self) -> str:
         """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""

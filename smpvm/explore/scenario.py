@@ -30,10 +30,11 @@ what an earlier execution has left on the class.  A thread is ended by an except
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol
 
+from smpvm.check.finding import Failure
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.lockmgr import Lock
@@ -48,8 +49,8 @@ from smpvm.kern.tsleep import PINTERLOCKED
 class Body(Protocol):
     """What the engine asks of one execution's scenario object."""
 
-    def failures(self) -> list[str]:
-        """What is not as it must be, when all threads have ended."""
+    def failures(self) -> Sequence[str]:
+        """What is not as it must be, when all threads have ended; each best a ``Failure``."""
 
 
 class ScenarioClass(Protocol):
@@ -174,13 +175,14 @@ class Scenario:
 
     # -- what the engine asks
 
-    def failures(self) -> list[str]:
+    def failures(self) -> list[Failure]:
         """The failed assertion of ``check``, if any."""
         with self.k.quietly():
             try:
                 self.check()
             except AssertionError as failed:
-                return [str(failed).partition("\n")[0] or "check failed"]
+                words = str(failed).partition("\n")[0] or "check failed"
+                return [Failure.raised(failed, words)]
         return []
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from smpvm.check.audit import breaches
+from smpvm.check.audit import Breach, breaches
+from smpvm.check.finding import Failure
 from smpvm.config import PAGE_SIZE, Config, DiskConfig
 from smpvm.host.carrier import Stopped
 from smpvm.kern.kernel import Kernel
@@ -333,14 +334,14 @@ class Situation(Small):
     def check(self) -> None:
         """What must hold at the end, besides what ``failures`` always checks; asserts."""
 
-    def failures(self) -> list[str]:
+    def failures(self) -> list[Failure]:
         """Everything that is not as it must be, at the end of an execution that got there.
 
         Called by the boot thread when all others have ended.  Makes the machine unusable.
         """
         carrier = self.k.carrier
         with self.k.quietly():
-            found = [str(b) for b in breaches(self.vm, processes=True)]
+            found = [*map(_broken, breaches(self.vm, processes=True))]
             self.failure_kind = "audit" if found else "assertion"
             carrier.stopping = False  # the boot thread goes on alone
             try:
@@ -348,23 +349,28 @@ class Situation(Small):
                 if not found and (found := self.take_down()):
                     self.failure_kind = "audit"
             except AssertionError as failed:
-                found.append(str(failed) or "check failed")
+                found.append(Failure.raised(failed, str(failed) or "check failed"))
             except Panic as panic:
-                found.append(f"at the end: {panic}")
+                found.append(Failure.of(f"at the end: {panic}", "at-end", panic.code))
             except Stopped:
-                found.append("at the end somebody waits for ever")
+                words = "at the end somebody waits for ever"
+                found.append(Failure.of(words, "at-end", "waits"))
             finally:
                 carrier.stopping = True
         return found
 
-    def take_down(self) -> list[str]:
+    def take_down(self) -> list[Failure]:
         """Everybody lets go of what he has: then nothing of it may be left."""
         for p in self.procs:
             if p in self.vm.process.families:
                 self.vm.process.exit1(p, 0)
         for obj in self.objects:
             self.vm.object.deallocate(obj)
-        return [str(b) for b in breaches(self.vm)]
+        return [*map(_broken, breaches(self.vm))]
+
+
+def _broken(breach: Breach) -> Failure:
+    return Failure.of(str(breach), breach.rule)
 
 
 def fixed(**values: int) -> Mapping[str, int]:

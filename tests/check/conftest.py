@@ -1,9 +1,11 @@
 """Tiny kernels under the checkers, and a list of frames that a finding shows."""
 
+import json
+
 import pytest
 from waiting import until
 
-from smpvm.check.finding import FindingLog
+from smpvm.check.finding import Finding, FindingLog
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
@@ -74,6 +76,19 @@ def watch():
     yield make
     for w in made:
         w.close()
+        for finding in w.findings:
+            old = Finding.from_json(as_version_1(finding))
+            assert old.identity == finding.identity, "read from a file of version 1"
+
+
+def as_version_1(finding):
+    """The document that version 1 would have written."""
+    doc = json.loads(json.dumps(finding.to_json()))
+    del doc["identity"]
+    for site in doc["sites"]:
+        for frame in site["stack"]:
+            del frame["where"]
+    return {**doc, "version": 1, "fingerprint": "0" * 12}
 
 
 def functions_of(finding):
