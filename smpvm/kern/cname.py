@@ -97,6 +97,11 @@ class Marks:
         """Has the function any mark, be it that it is the model's own?"""
         return id(code) in self._marks
 
+    def where(self, name: str) -> str:
+        """The lines of the C function *name*; empty if no function is it."""
+        found = (n.where for _, mark in self for n in mark.c if n.name == name and not n.part)
+        return next(found, "")
+
     def learn(self, function: Callable[..., Any], **facts: Any) -> None:
         """Facts that are known of *function* from now on."""
         f = cast(FunctionType, function)
