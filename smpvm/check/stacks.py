@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Final
 
 import smpvm
 from smpvm.kern.cname import FLOOR, KEEP, MARKS, PRIMITIVE, SKIP, CName
@@ -54,6 +54,7 @@ def _frames(filename: str) -> int:
     return SKIP
 
 
+@functools.cache
 def _place(filename: str) -> str:
     """The path as shown."""
     if filename.startswith(HOME):
@@ -273,7 +274,7 @@ def _inside(code: CodeType) -> bool:
     return code.co_name.startswith("_") and kind_of(code) == PRIMITIVE
 
 
-_NONE = CName("", "")
+_NONE: Final = (CName("", ""),)
 
 
 def c_names(raw: RawStack) -> list[CName]:
@@ -284,21 +285,18 @@ def c_names(raw: RawStack) -> list[CName]:
     found = []
     around = ""
     for code, _ in reversed(raw):
-        names = MARKS.of(code).c or (_NONE,)
-        this = next((n for n in names if n.name == around), names[0])
+        names = MARKS.of(code).c or _NONE
+        this = names[0]
+        if len(names) > 1:
+            this = next((n for n in names if n.name == around), this)
         around = this.name or around
         found.append(this)
     return found[::-1]
 
 
 def identity_of(code: CodeType) -> str:
-    """What the function is called in fingerprints: as in the C, or by its qualified name.
-
-    A step of several C functions has all their names: it must have the same one whoever called it.
-    """
-    names = MARKS.of(code).c
-    whole = [n.name for n in names if not n.part][:1]
-    return "/".join(whole or dict.fromkeys(n.name for n in names)) or code.co_qualname
+    """What the function is called in fingerprints: as in the C, or by its qualified name."""
+    return MARKS.of(code).identity or code.co_qualname
 
 
 def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import CodeType, FunctionType
 from typing import Any, Final, TypeVar, cast
 
@@ -74,6 +75,16 @@ class Mark:
     uncalled: bool = False
     """Ported, but nothing in the model calls it yet."""
     primitive: bool = False
+
+    @cached_property
+    def identity(self) -> str:
+        """What fingerprints call it; empty for the model's own.
+
+        A step of several C functions has all their names: it must have the same one whoever called
+        it.
+        """
+        whole = [n.name for n in self.c if not n.part][:1]
+        return "/".join(whole or dict.fromkeys(n.name for n in self.c))
 
 
 UNMARKED: Final = Mark()
