@@ -108,7 +108,7 @@ class Lock:
     # -- the call
 
     def lockmgr(self, flags: int) -> int:
-        """lockmgr (kern_lock.c:85-655): set, change or release the lock.
+        """lockmgr (kern_lock.c:83-655): set, change or release the lock.
 
         Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
         0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
@@ -308,7 +308,7 @@ class Lock:
         return None
 
     def _undo_upreq(self, r: _Request) -> None:
-        """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
+        """undo_upreq (kern_lock.c:660-722): take back an upgrade request, granted or not."""
         k = self.k
         while True:
             count = self.count

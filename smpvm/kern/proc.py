@@ -168,14 +168,14 @@ class Procs:
         return self.k.next_id("pid") + 1
 
     def lwp_fork(self, p: Proc, td: Thread) -> None:
-        """lwp_fork (kern_fork.c:660-745): *td* is a thread of *p* from now on."""
+        """lwp_fork (kern_fork.c:661-761): *td* is a thread of *p* from now on."""
         td.proc = p
         td.lwp_token = Token(self.k, "lwp_token", td.name)
         td.lwp_spin = Spinlock(self.k, "lwp_spin", td.name)
         p.threads.append(td)
 
     def allproc_scan(self, callback: Callable[[Proc, Any], int], data: Any) -> None:
-        """allproc_scan (kern_proc.c:1257-1296): *callback* on every process but zombies.
+        """allproc_scan (kern_proc.c:1256-1293): *callback* on every process but zombies.
 
         The process is held and its bucket's token is had around each call, which may block: a
         held process stays on the list.  A negative result ends the scan.  At most as many calls
@@ -211,7 +211,7 @@ class Procs:
                 return
 
     def pfind(self, pid: int) -> Proc | None:
-        """pfind (kern_proc.c:446-480): a process by number, held for the caller; no zombies.
+        """pfind (kern_proc.c:447-481): a process by number, held for the caller; no zombies.
 
         The caller's own process needs no look at the list.  Blocks (its bucket's token, shared).
         """
@@ -317,7 +317,7 @@ class Procs:
         self.ksignal(p)
 
     def ksignal(self, p: Proc) -> None:
-        """ksignal (kern_sig.c:1068-1102) of SIGKILL: not sent to an exiting process.
+        """ksignal (kern_sig.c:1067-1071) of SIGKILL: not sent to an exiting process.
 
         Ends sleeps that asked for it (PCATCH).  May block (p_token, lwp_token).  The C picks one
         thread, whose exit sees to the others; here it is told to all of them.
@@ -333,7 +333,7 @@ class Procs:
         self.prele(p)
 
     def lwpsignal(self, p: Proc, td: Thread) -> None:
-        """lwpsignal, lwp_signotify (kern_sig.c:1228-1465): the signal for one thread.
+        """lwpsignal, lwp_signotify (kern_sig.c:1082-1372): the signal for one thread.
 
         p_token held.  May block (lwp_token).
         """

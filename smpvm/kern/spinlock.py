@@ -77,7 +77,7 @@ class Spinlock:
             f(td, self, "excl", False)
 
     def _spin(self, td: Thread) -> None:
-        """_spin_lock_contested (kern_spinlock.c:191-261): EXCLWAIT is registered already."""
+        """_spin_lock_contested (kern_spinlock.c:190-260): EXCLWAIT is registered already."""
         k = self.k
         if k.point is None:
             td.contended[self.cls] += 1
@@ -172,7 +172,7 @@ class Spinlock:
             return True
 
     def _spin_shared(self, td: Thread) -> None:
-        """_spin_lock_shared_contested (kern_spinlock.c:268-325)."""
+        """_spin_lock_shared_contested (kern_spinlock.c:267-325)."""
         k = self.k
         if k.point is None:
             td.contended[self.cls] += 1

@@ -228,7 +228,7 @@ class Vnodes:
         vp.v_spin.unlock()
 
     def _move(self, vp: Vnode, state: int) -> None:
-        """_vactivate, _vinactive (vfs_lock.c:157-236): to the other list; v_spin is held."""
+        """_vactivate, _vinactive (vfs_lock.c:156-185): to the other list; v_spin is held."""
         self.spin.lock()
         vp.v_state = state
         self.spin.unlock()

@@ -54,7 +54,7 @@ class Fault(FaultWire):
     """vm_fault.c."""
 
     def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
-        """vm_fault (vm_fault.c:300-648): make *vaddr* accessible as *fault_type* asks.
+        """vm_fault (vm_fault.c:300-678): make *vaddr* accessible as *fault_type* asks.
 
         *vaddr* is the start of a page.  The caller holds no locks, and a reference to the map's
         space.  Blocks: for locks, busy pages, memory and I/O.  Returns KERN_SUCCESS with the page
@@ -135,7 +135,7 @@ class Fault(FaultWire):
         return map is not self.vm.map.kernel_map and self.k.curthread().proc is not None
 
     def _first_object(self, fs: FaultState, found: Lookup) -> VmObject:
-        """Take over what the lookup found (vm_fault.c:428-487)."""
+        """Take over what the lookup found (vm_fault.c:415-465)."""
         if found.entry is None:
             self.k.panic("fault-no-entry", str(found.map), kind="fault")
         fs.map = found.map
@@ -154,7 +154,7 @@ class Fault(FaultWire):
         return found.object
 
     def _nofault_refuses(self, fs: FaultState, retry: int) -> bool:
-        """TDF_NOFAULT allows only trivial anonymous faults (vm_fault.c:489-509)."""
+        """TDF_NOFAULT allows only trivial anonymous faults (vm_fault.c:479-483)."""
         obj = fs.first_object
         return bool(self.k.curthread().flags & TDF_NOFAULT) and (
             retry > 0 or obj.type in (OBJT_VNODE, OBJT_SWAP) or obj.backing_object is not None
@@ -185,7 +185,7 @@ class Fault(FaultWire):
             fs.vp = self.vm.vnode_pager.lock(fs.first_object)
 
     def _enter(self, fs: FaultState, vaddr: int, fault_flags: int) -> None:
-        """Map the resolved page, queue and unbusy it, prefault around it (vm_fault.c:572-639)."""
+        """Map the resolved page, queue and unbusy it, prefault around it (vm_fault.c:598-653)."""
         page, k = self.vm.page, self.k
         m, map = self.page_of(fs), fs.map
         if map is None:
@@ -213,7 +213,7 @@ class Fault(FaultWire):
 
     def _account(self, fs: FaultState) -> None:
         """The counters of a fault.  As in the C, ru_minflt also counts every hard fault once, and
-        every soft one twice (vm_fault.c:613-627)."""
+        every soft one twice (vm_fault.c:646-661)."""
         td = self.k.curthread()
         td.hit("v_vm_faults")
         td.hit("ru_minflt")
@@ -237,7 +237,7 @@ class Fault(FaultWire):
     # -- pages for the kernel's own use
 
     def page_quick(self, va: int, fault_type: int) -> tuple[Page | None, int]:
-        """vm_fault_page_quick (vm_fault.c:656-666): vm_fault_page in the current process."""
+        """vm_fault_page_quick (vm_fault.c:687-696): vm_fault_page in the current process."""
         p = self.k.curthread().proc
         if p is None or p.p_vmspace is None:
             self.k.panic("fault-no-vmspace", kind="fault")
@@ -246,7 +246,7 @@ class Fault(FaultWire):
     def page(
         self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int
     ) -> tuple[Page | None, int]:
-        """vm_fault_page (vm_fault.c:684-981): the page behind *vaddr*, held; pmap left alone.
+        """vm_fault_page (vm_fault.c:712-993): the page behind *vaddr*, held; pmap left alone.
 
         Written to (dirtied) if *fault_type* says so.  Blocks as vm_fault.  Returns (held page, 0)
         or (None, KERN_*).
@@ -327,7 +327,7 @@ class Fault(FaultWire):
     def object_page(
         self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool
     ) -> tuple[Page | None, int, bool]:
-        """vm_fault_object_page (vm_fault.c:996-1133): a held page of *obj* at byte *offset*.
+        """vm_fault_object_page (vm_fault.c:1005-1158): a held page of *obj* at byte *offset*.
 
         *obj* is held on entry as *shared* says; the mode may be exclusive on return.  Blocks.
         Returns (page or None, 0 or KERN_*, still shared).

@@ -53,7 +53,7 @@ class FaultObject(FaultBase):
     def fault_object(
         self, fs: FaultState, first_pindex: int, fault_type: int, allow_nofault: bool
     ) -> int:
-        """vm_fault_object (vm_fault.c:1262-2045): resolve page *first_pindex* of the first object.
+        """vm_fault_object (vm_fault.c:1280-2021): resolve page *first_pindex* of the first object.
 
         ``fs.first_object`` is held, shared or not as ``fs.first_shared`` says.  Blocks.  On success
         nothing is let go, ``fs.m`` is a busy page, and ``fs.object``, if another object, has a
@@ -331,7 +331,7 @@ class FaultObject(FaultBase):
         self.vm.page.protect(src, VM_PROT_NONE)
 
     def _may_move(self, fs: FaultState) -> bool:
-        """May the page move up instead of being copied (vm_fault.c:1828-1866)?
+        """May the page move up instead of being copied (vm_fault.c:1818-1857)?
 
         Only if nobody else can come to it.  Takes the map lock when it had been let go.
         """

@@ -77,7 +77,7 @@ class Prefault(FaultObject):
     def prefault(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:
-        """vm_prefault (vm_fault.c:2483-2765): down the chain of DEFAULT objects, zero-filling.
+        """vm_prefault (vm_fault.c:2483-2772): down the chain of DEFAULT objects, zero-filling.
 
         Map locked shared; takes the object exclusively and its chain lock; blocks.
         """
@@ -194,7 +194,7 @@ class Prefault(FaultObject):
     def prefault_quick(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:
-        """vm_prefault_quick (vm_fault.c:2783-2950): resident pages of an object without backing.
+        """vm_prefault_quick (vm_fault.c:2777-2918): resident pages of an object without backing.
 
         The object is held, shared will do; map locked shared.  Does not block but for the pmap.
         """

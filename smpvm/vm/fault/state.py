@@ -94,7 +94,7 @@ class FaultBase:
         self.vm.object.vm_shared_fault = on
 
     def release_page(self, fs: FaultState) -> None:
-        """release_page (vm_fault.c:184-190): the busy page goes to the inactive queue, unbusied."""
+        """release_page (vm_fault.c:181-187): the busy page goes to the inactive queue, unbusied."""
         m = self.page_of(fs)
         self.vm.page.deactivate(m)
         self.vm.page.wakeup(m)
@@ -107,7 +107,7 @@ class FaultBase:
         return fs.m
 
     def relock_map(self, fs: FaultState) -> int:
-        """relock_map (vm_fault.c:203-217): lock the map shared again, with the lock's time-out.
+        """relock_map (vm_fault.c:199-212): lock the map shared again, with the lock's time-out.
 
         Fails where waiting could deadlock: somebody with the map lock may wait for our busy page.
         """
@@ -119,13 +119,13 @@ class FaultBase:
         return error
 
     def unlock_map(self, fs: FaultState) -> None:
-        """unlock_map (vm_fault.c:219-226): ``fs.entry`` is stale from here on."""
+        """unlock_map (vm_fault.c:214-221): ``fs.entry`` is stale from here on."""
         if fs.lookup_still_valid and fs.map is not None:
             self.vm.map.lookup_done(fs.map, fs.entry)
             fs.lookup_still_valid = False
 
     def cleanup_successful_fault(self, fs: FaultState, relock: bool) -> None:
-        """_cleanup_successful_fault (vm_fault.c:232-255): free the page that no copy went to."""
+        """_cleanup_successful_fault (vm_fault.c:227-250): free the page that no copy went to."""
         if fs.object is not fs.first_object:
             self.k.kassert(not fs.first_shared, "fault-first-shared", str(fs.first_object))
             if fs.first_m is None:
@@ -140,7 +140,7 @@ class FaultBase:
             fs.lookup_still_valid = True
 
     def unlock_things(self, fs: FaultState) -> None:
-        """_unlock_things (vm_fault.c:257-270): map and vnode too; the first object stays held."""
+        """_unlock_things (vm_fault.c:252-265): map and vnode too; the first object stays held."""
         self.cleanup_successful_fault(fs, False)
         self.unlock_map(fs)
         if fs.vp is not None:
@@ -160,7 +160,7 @@ class FaultBase:
         return result
 
     def try_pager(self, fs: FaultState) -> bool:
-        """TRYPAGER (vm_fault.c:281-283): might the pager of the current object have the page?"""
+        """TRYPAGER (vm_fault.c:280-282): might the pager of the current object have the page?"""
         return fs.object.type != OBJT_DEFAULT and (
             not fs.fault_flags & VM_FAULT_WIRE_MASK or fs.wired
         )

@@ -33,7 +33,7 @@ class FaultWire(Prefault):
         raise NotImplementedError
 
     def wire(self, map: VmMap, entry: VmMapEntry, user_wire: bool, kmflags: int) -> int:
-        """vm_fault_wire (vm_fault.c:2102-2181): fault in and wire every page of *entry*.
+        """vm_fault_wire (vm_fault.c:2065-2142): fault in and wire every page of *entry*.
 
         Map locked exclusively on entry and return, unlocked meanwhile; *entry* is in transition,
         may be cut meanwhile, but not freed.  Blocks.  Returns KERN_*; after a failure nothing of
@@ -81,7 +81,7 @@ class FaultWire(Prefault):
             self.vm.page.wakeup(m)
 
     def unwire(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_fault_unwire (vm_fault.c:2187-2232): the pages mapped by *entry* are pageable again.
+        """vm_fault_unwire (vm_fault.c:2148-2187): the pages mapped by *entry* are pageable again.
 
         Map locked.  Waits for busy pages.
         """
@@ -95,7 +95,7 @@ class FaultWire(Prefault):
         map.token.release()
 
     def copy_entry(self, dst: VmMap, src: VmMap, new: VmMapEntry, old: VmMapEntry) -> None:
-        """vm_fault_copy_entry (vm_fault.c:2246-2320): a private copy of every page of *old*.
+        """vm_fault_copy_entry (vm_fault.c:2201-2275): a private copy of every page of *old*.
 
         Both maps locked exclusively, tokens held.  Blocks, for memory too.  Only the entry's own
         object is looked at, though a read-only wiring leaves pages in the objects behind it: that

@@ -93,11 +93,11 @@ class MapBase:
     # -- maps and entries
 
     def create(self, pmap: Pmap, low: int, high: int) -> VmMap:
-        """vm_map_create, vm_map_init (vm_map.c:573-605): an empty map of [low, high)."""
+        """vm_map_create, vm_map_init (vm_map.c:573-580): an empty map of [low, high)."""
         return self.k.new(VmMap, self.k, self.k.next_id("map"), low, high, pmap)
 
     def entry_create(self) -> VmMapEntry:
-        """vm_map_entry_create (vm_map.c:811-827): a blank entry, not in any map."""
+        """vm_map_entry_create (vm_map.c:823-838): a blank entry, not in any map."""
         return self.k.new(VmMapEntry)
 
     def entry_clone(self, entry: VmMapEntry) -> VmMapEntry:
@@ -107,7 +107,7 @@ class MapBase:
         return new
 
     def entry_dispose(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_dispose (vm_map.c:834-848): no hint may point to it any more.
+        """vm_map_entry_dispose (vm_map.c:845-858): no hint may point to it any more.
 
         The C puts it on the CPU's list of spare entries at once, by its ``next``: whoever walks the
         map and stands on it goes astray (``walk``).
@@ -130,7 +130,7 @@ class MapBase:
             entry = following
 
     def entry_link(self, map: VmMap, after: VmMapEntry, entry: VmMapEntry) -> None:
-        """vm_map_entry_link (vm_map.c:858-872).  Map locked exclusively."""
+        """vm_map_entry_link (vm_map.c:868-882).  Map locked exclusively."""
         self.assert_locked(map)
         map.nentries += 1
         entry.prev = after
@@ -141,7 +141,7 @@ class MapBase:
             self.k.panic("map-duplicate", f"{map} {entry}")
 
     def entry_unlink(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_unlink (vm_map.c:874-894).  Map locked exclusively."""
+        """vm_map_entry_unlink (vm_map.c:884-903).  Map locked exclusively."""
         self.assert_locked(map)
         if entry.eflags & MAP_ENTRY_IN_TRANSITION:
             self.k.panic("map-unlink-in-transition", f"{map} {entry}")
@@ -152,7 +152,7 @@ class MapBase:
         map.nentries -= 1
 
     def lookup_entry(self, map: VmMap, address: int) -> tuple[bool, VmMapEntry]:
-        """vm_map_lookup_entry (vm_map.c:907-966): is *address* mapped, and by which entry.
+        """vm_map_lookup_entry (vm_map.c:915-973): is *address* mapped, and by which entry.
 
         When it is not, the entry is the closest one before it (the header when there is none).
         Map locked, shared will do.  Does not block.  Logarithmic.
@@ -165,7 +165,7 @@ class MapBase:
         return False, entry
 
     def entry_shadow(self, entry: VmMapEntry, addref: bool) -> None:
-        """vm_map_entry_shadow (vm_map.c:628-641): put a shadow object over the entry's object.
+        """vm_map_entry_shadow (vm_map.c:629-641): put a shadow object over the entry's object.
 
         Map locked exclusively.  May block.  With *addref* the new object has a reference to spare.
         """
@@ -176,7 +176,7 @@ class MapBase:
         entry.eflags &= ~MAP_ENTRY_NEEDS_COPY
 
     def entry_allocate_object(self, entry: VmMapEntry) -> None:
-        """vm_map_entry_allocate_object (vm_map.c:656-671): the deferred anonymous object.
+        """vm_map_entry_allocate_object (vm_map.c:657-670): the deferred anonymous object.
 
         Map locked exclusively.
         """
@@ -187,13 +187,13 @@ class MapBase:
     # -- ranges and entries in transition
 
     def range_check(self, map: VmMap, start: int, end: int) -> tuple[int, int]:
-        """VM_MAP_RANGE_CHECK (vm_map.c:1586-1594): *start* and *end* brought inside the map."""
+        """VM_MAP_RANGE_CHECK (vm_map.c:1592-1600): *start* and *end* brought inside the map."""
         start = max(start, map.min_offset)
         end = min(end, map.max_offset)
         return min(start, end), end
 
     def transition_wait(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_transition_wait (vm_map.c:1600-1607): sleep until *entry* may be touched again.
+        """vm_map_transition_wait (vm_map.c:1606-1613): sleep until *entry* may be touched again.
 
         Map locked exclusively on entry and return; unlocked meanwhile, so everything that the
         caller knew is stale.  *entry* (not an argument in the C) gets NEEDS_WAKEUP, and the
@@ -215,14 +215,14 @@ class MapBase:
         self.lock(map)
 
     def check_back(self, map: VmMap, entry: VmMapEntry, start: int) -> VmMapEntry:
-        """CLIP_CHECK_BACK (vm_map.c:1616-1622): back to the piece that begins at *start*."""
+        """CLIP_CHECK_BACK (vm_map.c:1623-1629): back to the piece that begins at *start*."""
         while entry.start != start:
             entry = entry.prev
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
         return entry
 
     def check_fwd(self, map: VmMap, entry: VmMapEntry, end: int) -> VmMapEntry:
-        """CLIP_CHECK_FWD (vm_map.c:1624-1630): on to the piece that ends at *end*."""
+        """CLIP_CHECK_FWD (vm_map.c:1631-1637): on to the piece that ends at *end*."""
         while entry.end != end:
             entry = entry.next
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))

@@ -55,7 +55,7 @@ class MapClip(MapInsert):
     """Clip, protect, madvise, inherit."""
 
     def clip_start(self, map: VmMap, entry: VmMapEntry, start: int) -> None:
-        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1464-1523): *entry* begins at *start*.
+        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1466-1470): *entry* begins at *start*.
 
         Map locked exclusively.  What is cut off becomes an entry before it.  May block.
         """
@@ -74,7 +74,7 @@ class MapClip(MapInsert):
         self._reference_clip(new)
 
     def clip_end(self, map: VmMap, entry: VmMapEntry, end: int) -> None:
-        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1531-1584): *entry* ends at *end*.
+        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1532-1536): *entry* ends at *end*.
 
         Map locked exclusively.  What is cut off becomes an entry after it.  May block.
         """
@@ -103,7 +103,7 @@ class MapClip(MapInsert):
             objects.drop(obj)
 
     def clip_range(self, map: VmMap, start: int, end: int, no_holes: bool) -> VmMapEntry | None:
-        """vm_map_clip_range (vm_map.c:1648-1741): cut [start, end) out, mark it IN_TRANSITION.
+        """vm_map_clip_range (vm_map.c:1658-1743): cut [start, end) out, mark it IN_TRANSITION.
 
         Map locked exclusively on entry and return, unlocked while it waits for other transitions.
         Returns the first entry; None when nothing is there, or holes with *no_holes*.
@@ -139,7 +139,7 @@ class MapClip(MapInsert):
         return first
 
     def unclip_range(self, map: VmMap, first: VmMapEntry, start: int, end: int) -> None:
-        """vm_map_unclip_range (vm_map.c:1763-1798): end the transition, wake waiters, merge.
+        """vm_map_unclip_range (vm_map.c:1762-1795): end the transition, wake waiters, merge.
 
         Map locked exclusively.  *first* is the entry that begins at *start*.
         """
@@ -162,7 +162,7 @@ class MapClip(MapInsert):
             entry = entry.next
 
     def submap(self, map: VmMap, start: int, end: int, sub: VmMap) -> int:
-        """vm_map_submap (vm_map.c:1812-1844): a blank range is from now on handled by *sub*."""
+        """vm_map_submap (vm_map.c:1808-1839): a blank range is from now on handled by *sub*."""
         rv = KERN_INVALID_ARGUMENT
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -190,7 +190,7 @@ class MapClip(MapInsert):
         return entry
 
     def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
-        """vm_map_protect (vm_map.c:1859-1935): new protection, or maximum protection, for a range.
+        """vm_map_protect (vm_map.c:1854-1934): new protection, or maximum protection, for a range.
 
         Locks the map; blocks.  As in the C the map's token is *not* taken.
         """
@@ -228,7 +228,7 @@ class MapClip(MapInsert):
         return KERN_SUCCESS
 
     def madvise(self, map: VmMap, start: int, end: int, behav: int) -> int:
-        """vm_map_madvise (vm_map.c:1946-2131): advice kept in entries, or acted on in objects.
+        """vm_map_madvise (vm_map.c:1946-2143): advice kept in entries, or acted on in objects.
 
         Locks the map (exclusively for the former); blocks.  Returns 0 or EINVAL.
         Left out: MADV_SETMAP (virtual page tables).
@@ -296,7 +296,7 @@ class MapClip(MapInsert):
             )
 
     def inherit(self, map: VmMap, start: int, end: int, inheritance: int) -> int:
-        """vm_map_inherit (vm_map.c:2137-2180): what fork does with a range.  Locks the map."""
+        """vm_map_inherit (vm_map.c:2151-2191): what fork does with a range.  Locks the map."""
         if inheritance not in (VM_INHERIT_NONE, VM_INHERIT_COPY, VM_INHERIT_SHARE):
             return KERN_INVALID_ARGUMENT
         self.lock(map)
@@ -313,7 +313,7 @@ class MapClip(MapInsert):
     def check_protection(
         self, map: VmMap, start: int, end: int, prot: int, have_lock: bool
     ) -> bool:
-        """vm_map_check_protection (vm_map.c:2980-3030): is all of [start, end) mapped with *prot*.
+        """vm_map_check_protection (vm_map.c:3009-3057): is all of [start, end) mapped with *prot*.
 
         Locks the map shared unless *have_lock*.
         """

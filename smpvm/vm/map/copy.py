@@ -32,7 +32,7 @@ class MapCopy(MapDelete):
     """vm_map_split, vm_map_copy_entry."""
 
     def split(self, entry: VmMapEntry) -> None:
-        """vm_map_split (vm_map.c:3053-3318): give *entry* an object of its own, where that helps.
+        """vm_map_split (vm_map.c:3080-3318): give *entry* an object of its own, where that helps.
 
         Map locked exclusively, its token held.  Blocks.  On return the entry's object has one
         reference more, for the clone of the entry.
@@ -63,7 +63,7 @@ class MapCopy(MapDelete):
         self._split_locked(entry, obj)
 
     def cannot_split(self, obj: VmObject) -> bool:
-        """The condition at vm_map.c:3089-3090, the wrong way round as it stands there."""
+        """The condition at vm_map.c:3118-3119, the wrong way round as it stands there."""
         return obj.handle is None or obj.type not in _ANONYMOUS
 
     def _split_refuse(self, obj: VmObject) -> None:
@@ -75,7 +75,7 @@ class MapCopy(MapDelete):
         objects.drop(obj)
 
     def _split_locked(self, entry: VmMapEntry, obj: VmObject) -> None:
-        """vm_map.c:3117-3317: *obj* is held exclusively and chain locked."""
+        """vm_map.c:3154-3317: *obj* is held exclusively and chain locked."""
         objects = self.vm.object
         below = obj.backing_object
         use_list = False
@@ -140,7 +140,7 @@ class MapCopy(MapDelete):
             self.vm.page.wakeup(m)
 
     def copy_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry, new: VmMapEntry) -> None:
-        """vm_map_copy_entry (vm_map.c:3331-3397): *new* is to show what *old* shows, privately.
+        """vm_map_copy_entry (vm_map.c:3330-3396): *new* is to show what *old* shows, privately.
 
         Both maps locked exclusively, tokens held.  Blocks.  Unwired: both become copy-on-write and
         the source's timestamp grows, so that a write fault under way starts over.  Wired: copied

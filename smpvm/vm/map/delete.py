@@ -42,13 +42,13 @@ class MapDelete(MapWire):
     """vm_map_delete, vm_map_remove, vm_map_clean."""
 
     def entry_unwire(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_unwire (vm_map.c:2774-2780): pageable again, however often it was wired."""
+        """vm_map_entry_unwire (vm_map.c:2788-2794): pageable again, however often it was wired."""
         entry.eflags &= ~MAP_ENTRY_USER_WIRED
         entry.wired_count = 0
         self.vm.fault.unwire(map, entry)
 
     def entry_delete(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_delete (vm_map.c:2787-2808).  Map locked exclusively.  Blocks.
+        """vm_map_entry_delete (vm_map.c:2801-2821).  Map locked exclusively.  Blocks.
 
         The C also gives a SUBMAP's pointer to vm_object_deallocate as if it were an object
         (submaps are never deleted there); here that is left out.
@@ -60,7 +60,7 @@ class MapDelete(MapWire):
         self.entry_dispose(map, entry)
 
     def delete(self, map: VmMap, start: int, end: int) -> int:
-        """vm_map_delete (vm_map.c:2815-2945): unmap [start, end).
+        """vm_map_delete (vm_map.c:2828-2979): unmap [start, end).
 
         Map locked exclusively; given up while it waits for an entry in transition.  Blocks.  Each
         entry goes in the order: unwire, mappings, then the object reference.
@@ -145,7 +145,7 @@ class MapDelete(MapWire):
             obj.size = first
 
     def remove(self, map: VmMap, start: int, end: int) -> int:
-        """vm_map_remove (vm_map.c:2952-2966): vm_map_delete with the map locked by itself."""
+        """vm_map_remove (vm_map.c:2987-3001): vm_map_delete with the map locked by itself."""
         self.lock(map)
         start, end = self.range_check(map, start, end)
         rv = self.delete(map, start, end)
@@ -155,7 +155,7 @@ class MapDelete(MapWire):
     # -- msync
 
     def clean(self, map: VmMap, start: int, end: int, syncio: bool, invalidate: bool) -> int:
-        """vm_map_clean (vm_map.c:2617-2766): write the dirty file pages of [start, end).
+        """vm_map_clean (vm_map.c:2606-2781): write the dirty file pages of [start, end).
 
         Locks the map shared, takes its token; blocks on vnode locks and I/O.  *syncio* waits for
         the writes, *invalidate* frees the pages too.  Returns KERN_*; holes are an error.
@@ -180,7 +180,7 @@ class MapDelete(MapWire):
         return rv
 
     def _clean_check(self, map: VmMap, current: VmMapEntry, end: int) -> int:
-        """The first pass of vm_map_clean (vm_map.c:2645-2659): no submaps, no holes.
+        """The first pass of vm_map_clean (vm_map.c:2628-2641): no submaps, no holes.
 
         The C never looks whether it has reached the header, whose ``start`` is the lowest address:
         a range that ends with the map's last entry sends it round the ring again, until it meets a

@@ -66,7 +66,7 @@ class MapInsert(MapBase):
         max_prot: int,
         cow: int,
     ) -> int:
-        """vm_map_insert (vm_map.c:982-1163): map [start, end) to *map_object* from byte *offset*.
+        """vm_map_insert (vm_map.c:986-1197): map [start, end) to *map_object* from byte *offset*.
 
         Map locked exclusively; the object (None for deferred anonymous memory) held, and already
         referenced for the new entry.  May block.  *cow* is MAP_COPY_ON_WRITE and the like.
@@ -151,7 +151,7 @@ class MapInsert(MapBase):
     def _prefault(
         self, map: VmMap, entry: VmMapEntry, obj: VmObject | None, prot: int, cow: int
     ) -> None:
-        """The pre-population of the page table at the end of vm_map_insert (vm_map.c:1138-1157)."""
+        """The pre-population of the page table at the end of vm_map_insert (vm_map.c:1175-1191)."""
         if not cow & (MAP_PREFAULT | MAP_PREFAULT_PARTIAL):
             return
         if entry.maptype in (VM_MAPTYPE_VPAGETABLE, VM_MAPTYPE_UKSMAP):
@@ -174,7 +174,7 @@ class MapInsert(MapBase):
             self.vm.object.lock_swap()
 
     def findspace(self, map: VmMap, start: int, length: int, align: int) -> int | None:
-        """vm_map_findspace (vm_map.c:1179-1306): the first gap of *length* bytes from *start* on.
+        """vm_map_findspace (vm_map.c:1214-1324): the first gap of *length* bytes from *start* on.
 
         Map locked exclusively.  *align* in bytes.  Returns the address, or None.  The stack's
         reserved growth is respected, as without MAP_STACK.
@@ -223,7 +223,7 @@ class MapInsert(MapBase):
         max_prot: int,
         cow: int,
     ) -> tuple[int, int]:
-        """vm_map_find (vm_map.c:1317-1363): map *length* bytes at *addr*, or from there on (fitit).
+        """vm_map_find (vm_map.c:1337-1381): map *length* bytes at *addr*, or from there on (fitit).
 
         The object is already referenced for the new entry.  Locks the map; blocks.
         Returns (KERN_* code, address).
@@ -259,7 +259,7 @@ class MapInsert(MapBase):
         return rv, start
 
     def simplify_entry(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_simplify_entry (vm_map.c:1378-1458): merge *entry* with either neighbour or both.
+        """vm_map_simplify_entry (vm_map.c:1394-1460): merge *entry* with either neighbour or both.
 
         Map locked exclusively.  *entry* stays valid, neighbours may be gone.  May block (drops an
         object reference).  Nothing happens to an entry in transition.

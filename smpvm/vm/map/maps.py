@@ -60,7 +60,7 @@ class Maps(MapCopy):
     """vm_map.c."""
 
     def lookup(self, map: VmMap, vaddr: int, fault_type: int) -> Lookup:
-        """vm_map_lookup (vm_map.c:4008-4204): entry, object and page index behind *vaddr*.
+        """vm_map_lookup (vm_map.c:3980-4190): entry, object and page index behind *vaddr*.
 
         No lock of the map is held on entry.  On success it is held shared; ``lookup_done`` gives it
         back.  A write to a NEEDS_COPY entry puts a shadow object in place, an entry without object
@@ -152,7 +152,7 @@ class Maps(MapCopy):
         return KERN_SUCCESS, prot, ftype
 
     def lookup_done(self, map: VmMap, entry: VmMapEntry | None = None) -> None:
-        """vm_map_lookup_done (vm_map.c:4213-4222): the shared lock goes; *entry* is stale then."""
+        """vm_map_lookup_done (vm_map.c:4198-4207): the shared lock goes; *entry* is stale then."""
         self.unlock_read(map)
 
 

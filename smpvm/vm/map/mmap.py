@@ -86,7 +86,7 @@ class Mmap:
         vp: Vnode | None = None,
         pos: int = 0,
     ) -> tuple[int, int]:
-        """kern_mmap (vm_mmap.c:129-411): map anonymous memory, or *vp* from byte *pos* on.
+        """kern_mmap (vm_mmap.c:150-410): map anonymous memory, or *vp* from byte *pos* on.
 
         Blocks.  Returns (errno, address).
         """
@@ -126,7 +126,7 @@ class Mmap:
         vp: Vnode | None,
         foff: int,
     ) -> tuple[int, int]:
-        """vm_mmap (vm_mmap.c:1158-1471): the mapping itself.  Blocks.  Returns (errno, address)."""
+        """vm_mmap (vm_mmap.c:1178-1492): the mapping itself.  Blocks.  Returns (errno, address)."""
         if size == 0:
             return 0, addr
         maps = self.vm.map
@@ -183,7 +183,7 @@ class Mmap:
         return to_errno(rv), addr
 
     def munmap(self, p: Proc, addr: int, size: int) -> int:
-        """sys_munmap (vm_mmap.c:518-567): all of the range must be mapped.  Blocks."""
+        """sys_munmap (vm_mmap.c:525-576): all of the range must be mapped.  Blocks."""
         addr, size = round_range(addr, size)
         if size == 0:
             return 0
@@ -199,7 +199,7 @@ class Mmap:
         return 0
 
     def msync(self, p: Proc, addr: int, size: int, flags: int = MS_SYNC) -> int:
-        """sys_msync (vm_mmap.c:438-510): write the range's file pages.  Blocks, for I/O too.
+        """sys_msync (vm_mmap.c:436-516): write the range's file pages.  Blocks, for I/O too.
 
         *size* 0 stands for the whole entry at *addr*.
         """
@@ -224,7 +224,7 @@ class Mmap:
         return EIO if rv == KERN_FAILURE else EINVAL
 
     def mprotect(self, p: Proc, addr: int, size: int, prot: int) -> int:
-        """sys_mprotect (vm_mmap.c:575-616).  Blocks."""
+        """sys_mprotect (vm_mmap.c:583-624).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.protect(p.p_vmspace.vm_map, addr, addr + size, prot & VM_PROT_ALL, False)
         if rv == KERN_SUCCESS:
@@ -232,20 +232,20 @@ class Mmap:
         return EACCES if rv == KERN_PROTECTION_FAILURE else EINVAL
 
     def minherit(self, p: Proc, addr: int, size: int, inheritance: int) -> int:
-        """sys_minherit (vm_mmap.c:625-662).  Blocks."""
+        """sys_minherit (vm_mmap.c:633-670).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.inherit(p.p_vmspace.vm_map, addr, addr + size, inheritance)
         return 0 if rv == KERN_SUCCESS else EINVAL
 
     def madvise(self, p: Proc, addr: int, size: int, behav: int) -> int:
-        """sys_madvise (vm_mmap.c:671-706).  Blocks."""
+        """sys_madvise (vm_mmap.c:679-713).  Blocks."""
         addr, size = round_range(addr, size)
         if addr < 0 or addr + size > VM_MAX_USER_ADDRESS:
             return EINVAL
         return self.vm.map.madvise(p.p_vmspace.vm_map, addr, addr + size, behav)
 
     def mlock(self, p: Proc, addr: int, size: int) -> int:
-        """sys_mlock (vm_mmap.c:972-1016): EAGAIN when more would be wired than the machine allows.
+        """sys_mlock (vm_mmap.c:981-1024): EAGAIN when more would be wired than the machine allows.
 
         The C checks v_wire_count once and unlocked, so two callers may both pass.  Blocks.
         """
@@ -257,14 +257,14 @@ class Mmap:
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
     def munlock(self, p: Proc, addr: int, size: int) -> int:
-        """sys_munlock (vm_mmap.c:1117-1148).  Blocks."""
+        """sys_munlock (vm_mmap.c:1139-1169).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.unwire(p.p_vmspace.vm_map, addr, addr + size, True)
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
 
 def to_errno(rv: int) -> int:
-    """vm_mmap_to_errno (vm_mmap.c:1477-1491)."""
+    """vm_mmap_to_errno (vm_mmap.c:1498-1513)."""
     if rv == KERN_SUCCESS:
         return 0
     if rv in (KERN_INVALID_ADDRESS, KERN_NO_SPACE):

@@ -17,7 +17,7 @@ class MapStack(MapClip):
     def stack(
         self, map: VmMap, addrbos: int, max_ssize: int, fixed: bool, prot: int, max_prot: int
     ) -> tuple[int, int]:
-        """vm_map_stack (vm_map.c:3603-3696): a stack that grows down to *addrbos* on demand.
+        """vm_map_stack (vm_map.c:3598-3697): a stack that grows down to *addrbos* on demand.
 
         Locks the map; blocks.  Sizes in bytes.  Only the top ``SGROWSIZ`` bytes are mapped at
         first.  Returns (KERN_* code, bottom address).
@@ -63,7 +63,7 @@ class MapStack(MapClip):
         return new
 
     def growstack(self, map: VmMap, addr: int, stack_limit: int, vmem_limit: int) -> int:
-        """vm_map_growstack (vm_map.c:3708-3867): make room for *addr* in a stack just above it.
+        """vm_map_growstack (vm_map.c:3708-3864): make room for *addr* in a stack just above it.
 
         Locks the map shared, exclusively only to grow; blocks.  Limits in bytes (RLIMIT_STACK and
         RLIMIT_VMEM of the process).  Returns KERN_SUCCESS also where there is no stack to grow.

@@ -100,7 +100,7 @@ class VmSpaces:
         self.k = vm.k
 
     def alloc(self, low: int = VM_MIN_USER_ADDRESS, high: int = VM_MAX_USER_ADDRESS) -> VmSpace:
-        """vmspace_alloc (vm_map.c:280-318): an empty space, one reference and one hold."""
+        """vmspace_alloc (vm_map.c:273-304): an empty space, one reference and one hold."""
         k = self.k
         pmap = self.vm.pmap.pinit()
         map = self.vm.map.create(pmap, low, high)
@@ -110,48 +110,48 @@ class VmSpaces:
         return space
 
     def getrefs(self, space: VmSpace) -> int:
-        """vmspace_getrefs (vm_map.c:323-327): -1 once it is exiting."""
+        """vmspace_getrefs (vm_map.c:309-313): -1 once it is exiting."""
         return space.vm_refcnt
 
     def hold_notoken(self, space: VmSpace) -> None:
-        """vmspace_hold_notoken (vm_map.c:333-338): the caller has a hold, or knows of one."""
+        """vmspace_hold_notoken (vm_map.c:319-324): the caller has a hold, or knows of one."""
         self.k.kassert(space.vm_holdcnt != 0, "vmspace-hold-dead", str(space))
         self.k.atomic.add_int(space, "vm_holdcnt", 1)
 
     def drop_notoken(self, space: VmSpace) -> None:
-        """vmspace_drop_notoken (vm_map.c:340-348): the last one ends the space for good."""
+        """vmspace_drop_notoken (vm_map.c:326-334): the last one ends the space for good."""
         if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
             self._terminate_final(space)
 
     def hold(self, space: VmSpace) -> None:
-        """vmspace_hold (vm_map.c:350-355): a hold, and the map's token.  Blocks."""
+        """vmspace_hold (vm_map.c:336-341): a hold, and the map's token.  Blocks."""
         self.hold_notoken(space)
         space.vm_map.token.get()
 
     def drop(self, space: VmSpace) -> None:
-        """vmspace_drop (vm_map.c:357-362): releases the token, then the hold."""
+        """vmspace_drop (vm_map.c:343-348): releases the token, then the hold."""
         space.vm_map.token.release()
         self.drop_notoken(space)
 
     def ref(self, space: VmSpace) -> None:
-        """vmspace_ref (vm_map.c:370-376): a reference; not possible once it is exiting."""
+        """vmspace_ref (vm_map.c:356-362): a reference; not possible once it is exiting."""
         self.k.kassert(space.vm_refcnt >= 0, "vmspace-ref-dead", str(space))
         self.hold_notoken(space)
         self.k.atomic.add_int(space, "vm_refcnt", 1)
 
     def rel(self, space: VmSpace) -> None:
-        """vmspace_rel (vm_map.c:383-391): undo vmspace_ref.  Blocks."""
+        """vmspace_rel (vm_map.c:369-377): undo vmspace_ref.  Blocks."""
         self.relexit(space)
         self.drop_notoken(space)
 
     def relexit(self, space: VmSpace) -> None:
-        """vmspace_relexit (vm_map.c:402-409): at exit, the reference without its hold.  Blocks."""
+        """vmspace_relexit (vm_map.c:388-395): at exit, the reference without its hold.  Blocks."""
         if self._release(space, "vm_refcnt"):
             space.vm_refcnt = -1
             self._terminate_first(space)
 
     def exitfree(self, p: Proc) -> None:
-        """vmspace_exitfree (vm_map.c:417-425): at reap, the hold that was left.  Blocks."""
+        """vmspace_exitfree (vm_map.c:403-411): at reap, the hold that was left.  Blocks."""
         space = p.p_vmspace
         p.p_vmspace = None
         if space is not None:
@@ -164,7 +164,7 @@ class VmSpaces:
         return left == 0
 
     def _terminate_first(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 0) (vm_map.c:439-471): the mappings go, wired ones after their map.
+        """vmspace_terminate(vm, 0) (vm_map.c:431-459): the mappings go, wired ones after their map.
 
         The bulk removal of mappings comes first only when nothing is wired: unwiring finds pages
         through the pmap.
@@ -183,7 +183,7 @@ class VmSpaces:
         map.token.release()
 
     def _terminate_final(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 1) (vm_map.c:472-503): nobody can reach the space any more."""
+        """vmspace_terminate(vm, 1) (vm_map.c:461-487): nobody can reach the space any more."""
         map = space.vm_map
         map.token.get()
         self.k.kassert(space.vm_flags & VMSPACE_EXIT1, "vmspace-not-exited", str(space))
@@ -198,7 +198,7 @@ class VmSpaces:
     # -- sizes
 
     def swap_count(self, space: VmSpace) -> int:
-        """vmspace_swap_count (vm_map.c:499-529): pages of swap, roughly; 1 at least for each entry.
+        """vmspace_swap_count (vm_map.c:499-528): pages of swap, roughly; 1 at least for each entry.
 
         Holds the space.  Only its token guards the walk, not the map lock, though vm_map_protect,
         _madvise, _inherit and the wiring merge and free entries without the token.
@@ -214,7 +214,7 @@ class VmSpaces:
         return count
 
     def anonymous_count(self, space: VmSpace) -> int:
-        """vmspace_anonymous_count (vm_map.c:538-568): resident pages of the anonymous objects.
+        """vmspace_anonymous_count (vm_map.c:537-565): resident pages of the anonymous objects.
 
         Holds the space, as vmspace_swap_count.  An object counts once for each entry.
         """
@@ -234,7 +234,7 @@ class VmSpaces:
     # -- fork and exec
 
     def fork(self, old: VmSpace) -> VmSpace:
-        """vmspace_fork (vm_map.c:3416-3474): a new space that shows what *old* shows.
+        """vmspace_fork (vm_map.c:3413-3471): a new space that shows what *old* shows.
 
         Entries go by their inheritance: shared, copy-on-write, or left out.  Nothing of *old*'s map
         is locked on entry.  Locks both maps exclusively; blocks.
@@ -265,7 +265,7 @@ class VmSpaces:
         return new
 
     def fork_normal_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry) -> None:
-        """vmspace_fork_normal_entry (vm_map.c:3476-3566).  Both maps locked, tokens held.  Blocks.
+        """vmspace_fork_normal_entry (vm_map.c:3473-3572).  Both maps locked, tokens held.  Blocks.
 
         ``dst.size`` is the caller's business.
         """
@@ -309,7 +309,7 @@ class VmSpaces:
         return new
 
     def exec(self, p: Proc, vmcopy: VmSpace | None = None) -> None:
-        """vmspace_exec (vm_map.c:3875-3911): give *p* a space of its own, blank or a copy.
+        """vmspace_exec (vm_map.c:3872-3906): give *p* a space of its own, blank or a copy.
 
         Blocks: the old space's reference is released.
         """
@@ -328,7 +328,7 @@ class VmSpaces:
         self.rel(old)
 
     def unshare(self, p: Proc) -> None:
-        """vmspace_unshare (vm_map.c:3917-3937): copy-on-write from the others that share it."""
+        """vmspace_unshare (vm_map.c:3912-3930): copy-on-write from the others that share it."""
         old: VmSpace = p.p_vmspace
         old.vm_map.token.get()
         if self.getrefs(old) == 1:

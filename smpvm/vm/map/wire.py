@@ -24,7 +24,7 @@ class MapWire(MapStack):
     """mlock (user wiring) and vslock (kernel wiring)."""
 
     def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
-        """vm_map_unwire (vm_map.c:2185-2364): despite its name mlock (False) and munlock (True).
+        """vm_map_unwire (vm_map.c:2196-2359): despite its name mlock (False) and munlock (True).
 
         Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
         """
@@ -110,7 +110,7 @@ class MapWire(MapStack):
         return KERN_SUCCESS
 
     def wire(self, map: VmMap, start: int, end: int, kmflags: int) -> int:
-        """vm_map_wire (vm_map.c:2381-2579): kernel wiring of a range, or its end (KM_PAGEABLE).
+        """vm_map_wire (vm_map.c:2374-2567): kernel wiring of a range, or its end (KM_PAGEABLE).
 
         Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
         """
@@ -172,7 +172,7 @@ class MapWire(MapStack):
         return KERN_SUCCESS
 
     def set_wired_quick(self, map: VmMap, addr: int, size: int) -> None:
-        """vm_map_set_wired_quick (vm_map.c:2586-2604): mark wired, pages are the caller's business.
+        """vm_map_set_wired_quick (vm_map.c:2576-2593): mark wired, pages are the caller's business.
 
         Map locked exclusively.
         """

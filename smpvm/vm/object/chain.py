@@ -108,7 +108,7 @@ class ChainLocks(ObjectsBase):
                 return
 
     def chain_release_all(self, first: VmObject, stop: VmObject) -> None:
-        """vm_object_chain_release_all, vm_object.c:690-706: *stop*, then all from *first* to it.
+        """vm_object_chain_release_all, vm_object.c:690-705: *stop*, then all from *first* to it.
 
         The objects in between need not be held: their chain locks keep the chain as it is.
         """

@@ -250,7 +250,7 @@ class Cleaning(ObjectsBase):
         self.drop(obj)
 
     def page_remove_callback(self, obj: VmObject, m: Page, clean_only: bool) -> bool:
-        """vm_object_page_remove_callback, vm_object.c:2715-2783.
+        """vm_object_page_remove_callback, vm_object.c:2715-2782.
 
         *obj* is held.  Returns True when a busy page has been slept for, and the scan is to be
         repeated.  Wired pages are unmapped and (unless *clean_only*) made invalid.

@@ -49,7 +49,7 @@ class Deallocation(ObjectsBase):
         self.k.vnode.vref(obj.handle)
 
     def vndeallocate(self, obj: VmObject, returns_vp: bool = False) -> Any:
-        """vm_object_vndeallocate, vm_object.c:716-769: one reference of a vnode object less.
+        """vm_object_vndeallocate, vm_object.c:716-768: one reference of a vnode object less.
 
         *obj* is held in either mode and stays held (upgraded for the last reference).  With
         *returns_vp* the caller must vrele the returned vnode, after it has dropped *obj*; else
@@ -73,7 +73,7 @@ class Deallocation(ObjectsBase):
         return None
 
     def deallocate(self, obj: VmObject | None) -> None:
-        """vm_object_deallocate, vm_object.c:782-844: give one reference back; None is allowed.
+        """vm_object_deallocate, vm_object.c:781-843: give one reference back; None is allowed.
 
         The caller owns that reference and holds nothing of *obj*.  Counts of 3 and below go the
         long way with the token, others by compare-and-set.  Blocks.
@@ -174,7 +174,7 @@ class Deallocation(ObjectsBase):
         )
 
     def _dealloc_shadow(self, obj: VmObject, dlist: list[VmObject]) -> tuple[int, VmObject | None]:
-        """The other reference is a shadow's: collapse *obj* into it (vm_object.c:915-1021).
+        """The other reference is a shadow's: collapse *obj* into it (vm_object.c:935-1019).
 
         Returns (DONE, None), (SKIP, None) when the shadow is chain locked, (AGAIN, None) to look
         at *obj* once more, or (AGAIN, shadow): the shadow, held, has a reference to give back.
@@ -213,7 +213,7 @@ class Deallocation(ObjectsBase):
         return AGAIN, temp
 
     def _dealloc_last(self, obj: VmObject) -> tuple[int, VmObject | None]:
-        """The last reference, if it still is (vm_object.c:1027-1086).
+        """The last reference, if it still is (vm_object.c:1034-1093).
 
         Returns (DONE, None), (AGAIN, None), or (SKIP, backing object, held): *obj* is dead and the
         reference that it had on its backing object is to be given back next.

@@ -299,7 +299,7 @@ class Slots:
         return list(dict.fromkeys(found))
 
     def getpbuf(self, io: Io) -> None:
-        """getpbuf_kva (vm_pager.c:453-499): a buffer for *io*; sleeps while there is none.
+        """getpbuf_kva (vm_pager.c:453-496): a buffer for *io*; sleeps while there is none.
 
         Looking and taking are two steps, so that the count may go below zero.
         """

@@ -128,15 +128,15 @@ class Pagers:
         return VM_PAGER_FAIL
 
     def no_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """default_pager_haspage, default_pager.c:137-140; dead_pager_haspage too."""
+        """default_pager_haspage, default_pager.c:136-140; dead_pager_haspage too."""
         return False
 
     def always_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, phys_pager.c:118-122."""
+        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, device_pager.c:265-269."""
         return True
 
     def dead_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """dead_pager_putpages, vm_pager.c:115-123."""
+        """dead_pager_putpages, vm_pager.c:115-124."""
         return [VM_PAGER_AGAIN] * len(pages)
 
     # -- phys_pager.c
@@ -146,7 +146,7 @@ class Pagers:
         return self.vm.object.allocate(OBJT_PHYS, size)
 
     def phys_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """phys_pager_getpage, phys_pager.c:82-93: zeros, taken off the paging queues for good."""
+        """phys_pager_getpage, phys_pager.c:80-92: zeros, taken off the paging queues for good."""
         page = self.vm.page
         page.zero_fill(m)
         page.unmanage(m)
@@ -155,7 +155,7 @@ class Pagers:
         return VM_PAGER_OK
 
     def phys_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """phys_pager_putpages, phys_pager.c:98-104: panics."""
+        """phys_pager_putpages, phys_pager.c:97-103: panics."""
         self.k.panic("phys-pager-put", str(obj))
 
     # -- device_pager.c, in brief: a device whose pages read as zeros

@@ -62,7 +62,7 @@ class SwapCompletion(SwapSpace):
         self.async_iodone(io)
 
     def async_iodone(self, io: SwapIo) -> None:
-        """swp_pager_async_iodone, swap_pager.c:1720-1948: a read or write has ended.
+        """swp_pager_async_iodone, swap_pager.c:1721-1948: a read or write has ended.
 
         Runs in the device's thread for asynchronous requests, which holds nothing.  Written pages
         lose one soft busy, read ones their busy bit except the one that the read was for.  May

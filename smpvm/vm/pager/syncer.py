@@ -66,7 +66,7 @@ class Syncer:
                 k.sleep.tsleep(self.ctx, 0, "syncer", k.hz, cond=self.never)
 
     def rushing(self) -> bool:
-        """Go on with the next slot at once, because somebody asked (vfs_sync.c:384-405)."""
+        """Go on with the next slot at once, because somebody asked (vfs_sync.c:426-436)."""
         delta = self.rush.rushjob - self.syncer_rushjob
         if u32(delta) > self.syncdelay // 2:
             self.syncer_rushjob = self.rush.rushjob - self.syncdelay // 2

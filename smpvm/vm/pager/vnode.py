@@ -108,7 +108,7 @@ class VnodePager(VnodeIo):
         return pindex * PAGE_SIZE < file.size and pindex in file.blocks
 
     def lock(self, obj: VmObject | None) -> Vnode | None:
-        """vnode_pager_lock, vnode_pager.c:790-842: lock the vnode at the end of a chain, shared.
+        """vnode_pager_lock, vnode_pager.c:788-842: lock the vnode at the end of a chain, shared.
 
         *obj* is held and stays so; the objects behind it are held in turn.  Returns the vnode,
         referenced and locked, or None where there is none.  Blocks.
@@ -252,7 +252,7 @@ class VnodePager(VnodeIo):
             self.vm.object.pip_wait(obj, "vnfsync")
 
     def reclaim(self, vp: Vnode) -> None:
-        """vclean_vxlocked, vfs_subr.c:1199-1334: end the life of *vp* and of its object.
+        """vclean_vxlocked, vfs_subr.c:1198-1334: end the life of *vp* and of its object.
 
         The caller has a reference and no lock; takes the vnode lock exclusively.  Blocks.
         """

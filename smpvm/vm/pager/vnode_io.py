@@ -179,7 +179,7 @@ class VnodeIo:
         self._bpdone(io, again)
 
     def _bpdone(self, io: Io, each: Callable[[Page], None]) -> None:
-        """bpdone, vfs_bio.c:3961-4067, in the device's thread: *each* for every page, busy again.
+        """bpdone, vfs_bio.c:3881-4080, in the device's thread: *each* for every page, busy again.
 
         The object is held throughout; a page that somebody has busy is waited for.
         """
@@ -204,7 +204,7 @@ class VnodeIo:
         return io
 
     def _busy_pages(self, obj: VmObject, pages: Sequence[Page], writing: bool) -> None:
-        """vfs_busy_pages, vfs_bio.c:4223-4358: one soft busy and one pip reference more for each.
+        """vfs_busy_pages, vfs_bio.c:4222-4370: one soft busy and one pip reference more for each.
 
         To be written a page is made read-only, and clean from here on (what the buffer covers is
         its business now); to be read, it is unmapped.  Blocks.
@@ -237,7 +237,7 @@ class VnodeIo:
         return True
 
     def _clean_page(self, m: Page) -> None:
-        """vfs_clean_one_page, vfs_bio.c:4415-4515, for a whole page: its dirt is the buffer's."""
+        """vfs_clean_one_page, vfs_bio.c:4415-4512, for a whole page: its dirt is the buffer's."""
         page = self.vm.page
         page.test_dirty(m)
         if m.dirty == VM_PAGE_BITS_ALL:

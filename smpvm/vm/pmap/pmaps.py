@@ -44,12 +44,12 @@ class Pmaps(PmapPages):
     # -- life
 
     def pinit(self) -> Pmap:
-        """pmap_pinit, pmap.c:1740-1809: an empty page table."""
+        """pmap_pinit, pmap.c:1741-1809: an empty page table."""
         pmap: Pmap = self.k.new(Pmap, self.k)
         return pmap
 
     def release(self, pmap: Pmap) -> None:
-        """pmap_release, pmap.c:2343-2379: the address space is gone; so go its last entries.
+        """pmap_release, pmap.c:2344-2379: the address space is gone; so go its last entries.
 
         May block on an entry's lock.  Panics ``pmap-release-wired``, ``pmap-release-resident``.
         """
@@ -68,7 +68,7 @@ class Pmaps(PmapPages):
     def enter(
         self, pmap: Pmap, va: int, m: Page, prot: int, wired: bool, entry: Any = None
     ) -> None:
-        """pmap_enter, pmap.c:4055-4316: map *m* at *va*, in place of what is there.
+        """pmap_enter, pmap.c:4056-4316: map *m* at *va*, in place of what is there.
 
         *m* is hard-busied.  *entry* would only serve shared page tables.  May block on an
         entry's lock.  Panics ``pte-managed`` when a managed entry replaces an unmanaged one or
@@ -130,7 +130,7 @@ class Pmaps(PmapPages):
         size: int,
         limit: int,
     ) -> None:
-        """pmap_object_init_pt, pmap.c:4352-4426: map what is resident of a file right away.
+        """pmap_object_init_pt, pmap.c:4353-4426: map what is resident of a file right away.
 
         *addr* and *size* are bytes.  Only for the running process's own page table.  *limit* are
         MAP_PREFAULT bits.  Blocks.
@@ -186,7 +186,7 @@ class Pmaps(PmapPages):
         return [va for va in self.mapped(pmap) if sva <= va < eva]
 
     def remove(self, pmap: Pmap, sva: int, eva: int) -> None:
-        """pmap_remove, pmap.c:3802-3814: no mappings in sva .. eva (bytes) any more.
+        """pmap_remove, pmap.c:3803-3814: no mappings in sva .. eva (bytes) any more.
 
         For pages in any state, busy or not.  May block on an entry's lock.
         """
@@ -197,12 +197,12 @@ class Pmaps(PmapPages):
             self._remove_va(pmap, va)
 
     def remove_pages(self, pmap: Pmap, sva: int, eva: int) -> None:
-        """pmap_remove_pages, pmap.c:4643-4649: the same, for a process that exits."""
+        """pmap_remove_pages, pmap.c:4644-4649: the same, for a process that exits."""
         for va in self._range(pmap, sva, eva):
             self._remove_va(pmap, va)
 
     def _remove_va(self, pmap: Pmap, va: int) -> None:
-        """pmap_remove_callback, pmap.c:3828-3884."""
+        """pmap_remove_callback, pmap.c:3829-3884."""
         pv = self.pv_get(pmap, va)
         if pv is None:
             return
@@ -218,7 +218,7 @@ class Pmaps(PmapPages):
         self.pv_free(pv)
 
     def protect(self, pmap: Pmap, sva: int, eva: int, prot: int) -> None:
-        """pmap_protect, pmap.c:3940-3961: no more than *prot* in sva .. eva (bytes).
+        """pmap_protect, pmap.c:3941-3961: no more than *prot* in sva .. eva (bytes).
 
         Without read permission the mappings go; with write permission nothing changes.  May block
         on an entry's lock.
@@ -255,17 +255,17 @@ class Pmaps(PmapPages):
     # -- asking about one address
 
     def extract(self, pmap: Pmap, va: int) -> Page | None:
-        """pmap_extract, pmap.c:1181-1227: the page at *va*.  Takes no lock."""
+        """pmap_extract, pmap.c:1182-1227: the page at *va*.  Takes no lock."""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv.m if pv is not None and pv.bits & PTE_V else None
 
     def prefault_ok(self, pmap: Pmap, va: int) -> bool:
-        """pmap_prefault_ok, pmap.c:4473-4488: is there nothing at *va*?"""
+        """pmap_prefault_ok, pmap.c:4474-4488: is there nothing at *va*?"""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv is None or not pv.bits & PTE_V
 
     def fault_page_quick(self, pmap: Pmap, va: int, prot: int) -> Page | None:
-        """pmap_fault_page_quick, pmap.c:1235-1278: the page at *va*, held, if *prot* allows.
+        """pmap_fault_page_quick, pmap.c:1236-1278: the page at *va*, held, if *prot* allows.
 
         None sends the caller to the real fault code.  For writing the page is dirtied.
         """
@@ -282,7 +282,7 @@ class Pmaps(PmapPages):
         return m
 
     def change_wiring(self, pmap: Pmap, va: int, wired: bool, entry: Any = None) -> None:
-        """pmap_change_wiring, pmap.c:4493-4525: set or clear the wired bit of the entry at *va*.
+        """pmap_change_wiring, pmap.c:4494-4525: set or clear the wired bit of the entry at *va*.
 
         Takes pm_token; blocks.  An entry that has just gone (the C looks at an empty word then)
         is not wired, and unwiring it does nothing; to wire it panics ``wiring-unmapped``.
@@ -302,7 +302,7 @@ class Pmaps(PmapPages):
         pmap.pm_token.release()
 
     def collect(self) -> None:
-        """pmap_collect, pmap.c:3227-3255: nothing, for no code of this commit asks for it.
+        """pmap_collect, pmap.c:3228-3255: nothing, for no code of this commit asks for it.
 
         (pmap_pagedaemon_waken is only ever cleared.)
         """

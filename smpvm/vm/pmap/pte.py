@@ -213,7 +213,7 @@ class PvLocks:
         self.atomic = k.atomic
 
     def hold_try(self, pv: PvEntry) -> bool:
-        """_pv_hold_try, pmap.c:2845-2881: lock *pv* if nobody has it.  True when it did."""
+        """_pv_hold_try, pmap.c:2846-2881: lock *pv* if nobody has it.  True when it did."""
         while True:
             count = pv.hold
             if count & PV_HOLD_LOCKED:

@@ -71,7 +71,7 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
 
     def add_pv_page(self, pv: PvEntry, m: Page) -> None:
-        """The part of pmap_enter (pmap.c:4249-4260) that puts a mapping at the list's tail."""
+        """The part of pmap_enter (pmap.c:4246-4257) that puts a mapping at the list's tail."""
         self.pool.lock(m)
         pv.m = m
         last = m.pv_last
@@ -107,7 +107,7 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
 
     def page_protect(self, m: Page, prot: int) -> None:
-        """pmap_page_protect, pmap.c:4851-4867: lower the protection of all mappings of *m*.
+        """pmap_page_protect, pmap.c:4852-4867: lower the protection of all mappings of *m*.
 
         *m* is hard-busied.  *prot* with write permission changes nothing.  May block.
         """
@@ -119,7 +119,7 @@ class PmapPages(PmapBase):
             self.remove_all(m)
 
     def clear_rw(self, m: Page) -> None:
-        """pmap_clearbit of PG_RW, pmap.c:4718-4844: all mappings read-only, modified ones noted.
+        """pmap_clearbit of PG_RW, pmap.c:4727-4844: all mappings read-only, modified ones noted.
 
         As in the C the page is dirtied with its spinlock held.
         """
@@ -155,7 +155,7 @@ class PmapPages(PmapBase):
     # -- referenced and modified
 
     def ts_referenced(self, m: Page) -> int:
-        """pmap_ts_referenced, pmap.c:4886-4913: count and clear references, five at most."""
+        """pmap_ts_referenced, pmap.c:4887-4913: count and clear references, five at most."""
         if m.flags & PG_FICTITIOUS:
             return 0
         found = 0
@@ -187,7 +187,7 @@ class PmapPages(PmapBase):
         return found
 
     def _clear_bit(self, m: Page, bit: int) -> None:
-        """pmap_clearbit, the simple half (pmap.c:4753-4774)."""
+        """pmap_clearbit, the simple half (pmap.c:4729-4774)."""
         if m.flags & PG_FICTITIOUS:
             return
         self.pool.lock(m)
@@ -199,15 +199,15 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
 
     def clear_modify(self, m: Page) -> None:
-        """pmap_clear_modify, pmap.c:4932-4937: forget that the mappings were written to."""
+        """pmap_clear_modify, pmap.c:4933-4937: forget that the mappings were written to."""
         self._clear_bit(m, PTE_M)
 
     def clear_reference(self, m: Page) -> None:
-        """pmap_clear_reference, pmap.c:4943-4948: forget all references."""
+        """pmap_clear_reference, pmap.c:4944-4948: forget all references."""
         self._clear_bit(m, PTE_A)
 
     def page_exists_quick(self, pmap: Pmap, m: Page) -> bool:
-        """pmap_page_exists_quick, pmap.c:4615-4637: is *m* in *pmap*, by its first 16 mappings?"""
+        """pmap_page_exists_quick, pmap.c:4616-4637: is *m* in *pmap*, by its first 16 mappings?"""
         if m.flags & PG_FICTITIOUS:
             return False
         self.pool.lock(m)

@@ -73,7 +73,7 @@ class Glue:
     # -- swap out
 
     def swapout_procs(self, action: int) -> None:
-        """swapout_procs (vm_glue.c:427-431): mark eligible processes swapped out.
+        """swapout_procs (vm_glue.c:492-496): mark eligible processes swapped out.
 
         *action* is VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE bits.  Blocks on tokens.
         """
@@ -85,7 +85,7 @@ class Glue:
         k.proc.allproc_scan(self.swapout_procs_callback, action)
 
     def swappable(self, p: Proc) -> bool:
-        """swappable (vm_glue.c:384-386).
+        """swappable (vm_glue.c:455-457).
 
         Asks for a p_lock of zero, which it never is here: allproc_scan holds the process around the
         callback.  So nothing is ever swapped out at this commit.
@@ -106,7 +106,7 @@ class Glue:
         return min(times, default=0)
 
     def swapout_procs_callback(self, p: Proc, action: int) -> int:
-        """swapout_procs_callback (vm_glue.c:433-503).  *p* held, its bucket's token had.
+        """swapout_procs_callback (vm_glue.c:498-567).  *p* held, its bucket's token had.
 
         Realtime processes, which the C spares, do not exist here.  Returns 0 (go on).
         """
@@ -123,7 +123,7 @@ class Glue:
         return 0
 
     def swapout(self, p: Proc) -> None:
-        """swapout (vm_glue.c:509-523): *p* may not return to user mode.  p_token held."""
+        """swapout (vm_glue.c:572-587): *p* may not return to user mode.  p_token held."""
         self.k.curthread().hit("swapout")
         space = p.p_vmspace
         space.vm_swrss = self.vm.vmspace.resident_count(space)
@@ -133,7 +133,7 @@ class Glue:
     # -- swap in
 
     def faultin(self, p: Proc) -> None:
-        """faultin (vm_glue.c:261-281): let *p* return to user mode, in whatever state it is."""
+        """faultin (vm_glue.c:306-323): let *p* return to user mode, in whatever state it is."""
         if p.p_flags & P_SWAPPEDOUT:
             p.p_token.get()
             p.p_flags &= ~(P_SWAPPEDOUT | P_SWAPWAIT)
@@ -142,13 +142,13 @@ class Glue:
             p.p_token.release()
 
     def swapin_request(self) -> None:
-        """swapin_request (vm_glue.c:371-379): wake the swapper.  The caller holds the mp token."""
+        """swapin_request (vm_glue.c:444-451): wake the swapper.  The caller holds the mp token."""
         if self.state.scheduler_notify == 0:
             self.state.scheduler_notify = 1
             self.k.sleep.wakeup(self.notify_ident)
 
     def scheduler(self) -> None:
-        """scheduler (vm_glue.c:296-346): process 0, for ever.  Holds the mp token while it runs.
+        """scheduler (vm_glue.c:340-391): process 0, for ever.  Holds the mp token while it runs.
 
         Swaps the best waiting process in, one every tenth of a second, while memory is not severely
         short.
@@ -182,7 +182,7 @@ class Glue:
             k.sleep.tsleep(self.proc0, 0, "swapin", k.hz // 10, cond=lambda: False)
 
     def scheduler_callback(self, p: Proc, info: SchedulerInfo) -> int:
-        """scheduler_callback (vm_glue.c:348-393): rate a process that waits; the best is held."""
+        """scheduler_callback (vm_glue.c:393-438): rate a process that waits; the best is held."""
         if p.p_flags & P_SWAPWAIT:
             k = self.k
             swtime = (k.clock.ticks() - p.p_swtime) // k.hz
@@ -204,7 +204,7 @@ class Glue:
     # -- fork, and wiring for I/O
 
     def fork(self, p1: Proc, p2: Proc, share: bool) -> None:
-        """vm_fork (vm_glue.c:196-235): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
+        """vm_fork (vm_glue.c:233-270): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
 
         The caller holds both p_tokens and PHOLDs *p1*.  Waits while memory is severely short.
         """
@@ -218,7 +218,7 @@ class Glue:
             p2.p_vmspace = vm.vmspace.fork(p1.p_vmspace)
 
     def vslock(self, p: Proc, addr: int, size: int) -> int:
-        """vslock (vm_glue.c:170-178): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
+        """vslock (vm_glue.c:199-207): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
 
         The C ignores the result.
         """
@@ -226,12 +226,12 @@ class Glue:
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, 0) if size else 0
 
     def vsunlock(self, p: Proc, addr: int, size: int) -> int:
-        """vsunlock (vm_glue.c:183-192): undo vslock."""
+        """vsunlock (vm_glue.c:212-221): undo vslock."""
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, KM_PAGEABLE) if size else 0
 
     def init_limits(self, p: Proc) -> None:
-        """vm_init_limits (vm_glue.c:242-260): the resident set limit, what is free at boot."""
+        """vm_init_limits (vm_glue.c:277-297): the resident set limit, what is free at boot."""
         p.p_rlimit_rss_cur = max(self.vm.stats.v_free_count, 512) << PAGE_SHIFT
 
 

@@ -148,7 +148,7 @@ class Processes:
         share: bool = False,
         before: Callable[[Proc], None] | None = None,
     ) -> Proc:
-        """fork1, start_forked_proc (kern_fork.c:310-655, :815-866): a child running *body*.
+        """fork1, start_forked_proc (kern_fork.c:248-659, :815-866): a child running *body*.
 
         Blocks: copies the space, waits while memory is severely short.  *share* is RFMEM: both run
         in one space.  *before* is called with the child just before it starts.
@@ -183,7 +183,7 @@ class Processes:
         space.vm_maxsaddr = bottom
 
     def exec(self, p: Proc) -> None:
-        """exec_new_vmspace (kern_exec.c:773-862): a blank space with a new stack.
+        """exec_new_vmspace (kern_exec.c:773-859): a blank space with a new stack.
 
         Called by *p*'s thread.  Waits until nobody holds *p*.  A space of its own is emptied, a
         shared one left for a new one.  Blocks.
@@ -204,7 +204,7 @@ class Processes:
     # -- death
 
     def exit1(self, p: Proc, status: int) -> None:
-        """exit1, lwp_exit (kern_exit.c:280-768): the end of *p*, called by its own thread.
+        """exit1, lwp_exit (kern_exit.c:286-637): the end of *p*, called by its own thread.
 
         Blocks.  Stage 1 of the space's end, then a zombie for the parent to reap.  Where the C has
         init as parent, the thread itself does what init's wait would.
@@ -252,7 +252,7 @@ class Processes:
                 self.reap(q)
 
     def wait(self, q: Proc, pid: int = -1, nohang: bool = False) -> tuple[int, int, int]:
-        """kern_wait (kern_exit.c:861-1207): reap a child of *q* (*pid*, or any), waiting for one.
+        """kern_wait (kern_exit.c:888-1208): reap a child of *q* (*pid*, or any), waiting for one.
 
         Called by *q*'s thread.  Blocks.  Returns (errno, pid, 0): ECHILD without such children,
         EINTR when *q* is killed meanwhile; pid 0 with *nohang* and none dead.
@@ -283,7 +283,7 @@ class Processes:
         return error, pid_found, 0
 
     def _wait_sleep(self, q: Proc, family: Family, waitgen: int) -> int:
-        """Sleep until a child may have died since *waitgen* (kern_exit.c:1180-1196)."""
+        """Sleep until a child may have died since *waitgen* (kern_exit.c:1194-1201)."""
         k = self.k
         while waitgen & WAITGEN_MASK == family.waitgen & WAITGEN_MASK:
             k.sleep.tsleep_interlock(q, PCATCH)
@@ -299,7 +299,7 @@ class Processes:
         return 0
 
     def reap(self, p: Proc) -> None:
-        """The end of a zombie (kern_exit.c:960-1094): off the lists, stage 2 of its space's end.
+        """The end of a zombie (kern_exit.c:975-1120): off the lists, stage 2 of its space's end.
 
         No tokens held.  Waits until nobody holds *p*.  PHOLDZOMB is left out: only one thread can
         ever come to reap a process here.
@@ -317,7 +317,7 @@ class Processes:
     # -- user mode
 
     def userret(self, p: Proc) -> None:
-        """userret (trap.c:250-330): on the way back to user mode.  Called by *p*'s thread.
+        """userret (trap.c:223-320): on the way back to user mode.  Called by *p*'s thread.
 
         Raises ProcessKilled; a process that is swapped out sleeps here until the swapper lets it.
         """
@@ -358,7 +358,7 @@ class Processes:
             self.trap_pfault(p, va, write)
 
     def trap_pfault(self, p: Proc, va: int, write: bool) -> None:
-        """trap_pfault (trap.c:832-970), and the return to user mode.  *p* is held meanwhile."""
+        """trap_pfault (trap.c:832-966), and the return to user mode.  *p* is held meanwhile."""
         proc = self.k.proc
         ftype = VM_PROT_WRITE if write else VM_PROT_READ
         flags = VM_FAULT_BURST | (VM_FAULT_DIRTY if write else VM_FAULT_NORMAL)
