@@ -71,7 +71,7 @@ class PageAlloc(PageReclaim):
     # -- finding
 
     def list_find(self, basequeue: int, index: int, prefer_zero: bool) -> Page | None:
-        """vm_page_list_find, vm_page.c:1487-1491 (_vm_page_list_find, :1412-1437).
+        """vm_page_list_find, vm_page.c:1487-1491 (_vm_page_list_find, :1487-1491).
 
         Takes a page off a queue of colour *index* or near it.  The page is returned spinlocked, on
         no queue and not busied; None if there is none.  *prefer_zero* takes the tail of the first
