@@ -1,4 +1,4 @@
-"""Cutting entries to a range, and the calls that change a range (vm_map.c:1460-2131)."""
+"""Clipping entries to a range, and the calls that change a range (vm_map.c:1460-2191)."""
 
 from __future__ import annotations
 
@@ -55,17 +55,21 @@ class MapClip(MapInsert):
     """Clip, protect, madvise, inherit."""
 
     def clip_start(self, map: VmMap, entry: VmMapEntry, start: int) -> None:
-        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1466-1470): *entry* begins at *start*.
+        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1466-1470).
 
-        Map locked exclusively.  What is cut off becomes an entry before it.  May block.
+        Make *entry* start at *start*.
+
+        Map locked exclusively.  The part before it becomes a new entry in front.  May block.
         """
         if start <= entry.start:
             return
+        # As in the C: the neighbours may have become equal since, so merge before clipping.
         self.simplify_entry(map, entry)
         self._ensure_object(map, entry)
         new = self.entry_clone(entry)
         new.end = start
         entry.offset += start - entry.start
+        # The tree is ordered by start address: re-insert the entry under its new one.
         map.tree_remove(entry)
         entry.start = start
         if map.tree_insert(entry):
@@ -74,9 +78,9 @@ class MapClip(MapInsert):
         self._reference_clip(new)
 
     def clip_end(self, map: VmMap, entry: VmMapEntry, end: int) -> None:
-        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1532-1536): *entry* ends at *end*.
+        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1532-1536): make *entry* end at *end*.
 
-        Map locked exclusively.  What is cut off becomes an entry after it.  May block.
+        Map locked exclusively.  The part after it becomes a new entry behind.  May block.
         """
         if end >= entry.end:
             return
@@ -88,12 +92,12 @@ class MapClip(MapInsert):
         self._reference_clip(new)
 
     def _ensure_object(self, map: VmMap, entry: VmMapEntry) -> None:
-        """Both halves of a cut shall share one object, so make it now."""
+        """Allocate the deferred object now, so that both halves of the clip share one object."""
         if entry.object is None and not map.system_map:
             self.entry_allocate_object(entry)
 
     def _reference_clip(self, new: VmMapEntry) -> None:
-        """The second half references the object too."""
+        """The second half needs its own reference on the object."""
         obj = new.vm_object
         if obj is not None:
             objects = self.vm.object
@@ -103,10 +107,13 @@ class MapClip(MapInsert):
             objects.drop(obj)
 
     def clip_range(self, map: VmMap, start: int, end: int, no_holes: bool) -> VmMapEntry | None:
-        """vm_map_clip_range (vm_map.c:1658-1743): cut [start, end) out, mark it IN_TRANSITION.
+        """vm_map_clip_range (vm_map.c:1658-1743): clip [start, end) and mark it IN_TRANSITION.
 
         Map locked exclusively on entry and return, unlocked while it waits for other transitions.
-        Returns the first entry; None when nothing is there, or holes with *no_holes*.
+        Returns the first entry; None if nothing is mapped there, or for holes with *no_holes*.
+
+        An entry in transition is not merged or deleted by others, so the caller may unlock the map
+        and still find the range.
         """
         while True:
             found, first = self.lookup_entry(map, start)
@@ -125,6 +132,8 @@ class MapClip(MapInsert):
                 self.unclip_range(map, first, start, entry.end)
                 return None
             if nxt.eflags & MAP_ENTRY_IN_TRANSITION:
+                # transition_wait unlocks the map: others may clip the entries of our range further,
+                # so find the pieces at its two ends again.
                 save_end = entry.end
                 self.transition_wait(map, nxt)
                 entry = self.check_fwd(map, entry, save_end)
@@ -139,9 +148,9 @@ class MapClip(MapInsert):
         return first
 
     def unclip_range(self, map: VmMap, first: VmMapEntry, start: int, end: int) -> None:
-        """vm_map_unclip_range (vm_map.c:1762-1795): end the transition, wake waiters, merge.
+        """vm_map_unclip_range (vm_map.c:1762-1795): end the transition, wake the waiters, merge.
 
-        Map locked exclusively.  *first* is the entry that begins at *start*.
+        Map locked exclusively.  *first* is the entry that starts at *start*.
         """
         self.k.kassert(first.start == start, "map-unclip-base", str(map))
         entry = first
@@ -158,11 +167,12 @@ class MapClip(MapInsert):
             entry = entry.next
         entry = first
         while entry is not map.header and entry.start < end:
+            # Only now: an entry in transition cannot be merged.
             self.simplify_entry(map, entry)
             entry = entry.next
 
     def submap(self, map: VmMap, start: int, end: int, sub: VmMap) -> int:
-        """vm_map_submap (vm_map.c:1808-1839): a blank range is from now on handled by *sub*."""
+        """vm_map_submap (vm_map.c:1808-1839): let *sub* handle a range that has no object."""
         rv = KERN_INVALID_ARGUMENT
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -182,7 +192,7 @@ class MapClip(MapInsert):
         return rv
 
     def _clipped_first(self, map: VmMap, start: int) -> VmMapEntry:
-        """The first entry at or behind *start*, cut to begin there if it contains it."""
+        """The first entry that ends after *start*, clipped if it contains *start*."""
         found, entry = self.lookup_entry(map, start)
         if not found:
             return entry.next
@@ -190,13 +200,16 @@ class MapClip(MapInsert):
         return entry
 
     def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
-        """vm_map_protect (vm_map.c:1854-1934): new protection, or maximum protection, for a range.
+        """vm_map_protect (vm_map.c:1854-1934).
 
-        Locks the map; blocks.  As in the C the map's token is *not* taken.
+        Set the protection, or maximum protection, of a range.
+
+        Locks the map; blocks.  As in the C, the map's token is *not* taken.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
         first = self._clipped_first(map, start)
+        # First pass: check the whole range before anything is changed.
         current = first
         while current is not map.header and current.start < end:
             if current.maptype == VM_MAPTYPE_SUBMAP:
@@ -218,6 +231,7 @@ class MapClip(MapInsert):
             if current.protection != old:
                 mask = VM_PROT_ALL
                 if current.eflags & MAP_ENTRY_COW:
+                    # Writes to a copy-on-write entry must fault.
                     mask &= ~VM_PROT_WRITE
                 self.vm.pmap.protect(
                     map.pmap, current.start, current.end, current.protection & mask
@@ -228,10 +242,10 @@ class MapClip(MapInsert):
         return KERN_SUCCESS
 
     def madvise(self, map: VmMap, start: int, end: int, behav: int) -> int:
-        """vm_map_madvise (vm_map.c:1946-2143): advice kept in entries, or acted on in objects.
+        """vm_map_madvise (vm_map.c:1946-2143): advice stored in entries, or applied to objects.
 
-        Locks the map (exclusively for the former); blocks.  Returns 0 or EINVAL.
-        Left out: MADV_SETMAP (virtual page tables).
+        Locks the map (exclusively for the former, shared for the latter); blocks.  Returns 0 or
+        EINVAL.  Left out: MADV_SETMAP (virtual page tables).
         """
         if behav in _MODIFY:
             self.lock(map)
@@ -260,7 +274,7 @@ class MapClip(MapInsert):
         return 0
 
     def _advise_entry(self, map: VmMap, entry: VmMapEntry, behav: int) -> None:
-        """The behaviours that an entry remembers."""
+        """Advice that is stored in the entry."""
         if behav in _BEHAVIOUR:
             entry.eflags = entry.eflags & ~MAP_ENTRY_BEHAV_MASK | _BEHAVIOUR[behav]
         elif behav == MADV_NOSYNC:
@@ -277,7 +291,7 @@ class MapClip(MapInsert):
     def _advise_object(
         self, map: VmMap, entry: VmMapEntry, start: int, end: int, behav: int
     ) -> None:
-        """The behaviours that act on pages, for the part of *entry* inside [start, end)."""
+        """Advice that acts on pages, for the part of *entry* inside [start, end)."""
         low, high = max(entry.start, start), min(entry.end, end)
         pindex = off_to_idx(entry.offset + (low - entry.start))
         count = pages_of(high - low)
@@ -296,7 +310,7 @@ class MapClip(MapInsert):
             )
 
     def inherit(self, map: VmMap, start: int, end: int, inheritance: int) -> int:
-        """vm_map_inherit (vm_map.c:2151-2191): what fork does with a range.  Locks the map."""
+        """vm_map_inherit (vm_map.c:2151-2191): set what fork does with a range.  Locks the map."""
         if inheritance not in (VM_INHERIT_NONE, VM_INHERIT_COPY, VM_INHERIT_SHARE):
             return KERN_INVALID_ARGUMENT
         self.lock(map)
@@ -313,7 +327,7 @@ class MapClip(MapInsert):
     def check_protection(
         self, map: VmMap, start: int, end: int, prot: int, have_lock: bool
     ) -> bool:
-        """vm_map_check_protection (vm_map.c:3009-3057): is all of [start, end) mapped with *prot*.
+        """vm_map_check_protection (vm_map.c:3009-3057): is all of [start, end) mapped with *prot*?
 
         Locks the map shared unless *have_lock*.
         """

@@ -1,9 +1,9 @@
-"""System calls on memory (vm_mmap.c): mmap, munmap, msync, mprotect, mlock, madvise, minherit.
+"""The memory system calls (vm_mmap.c): mmap, munmap, msync, mprotect, mlock, madvise, minherit.
 
-Each is called by a process's own thread, takes addresses and sizes in bytes as the C does, and
-returns an errno (0: done).  Left out: files by descriptor (a Vnode is given directly, so there are
-no access modes to check), devices, virtual page tables, mincore, mlockall, and all limits but that
-on wired memory (``sysctl.page_max_wired``).
+Each is called by a thread of the process, takes addresses and sizes in bytes as in the C, and
+returns an errno (0: success).  Left out: file descriptors (a Vnode is passed directly, so there are
+no access modes to check), devices, virtual page tables, mincore, mlockall, and all limits except
+that on wired memory (``sysctl.page_max_wired``).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ MS_SYNC: Final = 0x0000
 
 PROT_RW: Final = VM_PROT_READ | VM_PROT_WRITE
 MMAP_BASE: Final = 0x8_0000_0000
-"""Where mappings without a wish for an address go (vm_map_hint: behind the data segment)."""
+"""Default address of a mapping (vm_map_hint: behind the data segment)."""
 
 SEG_SIZE: Final = 1 << 21
-"""What a segment of the page table maps: large mappings begin at a multiple of it."""
+"""Bytes that a page table segment maps; large mappings are aligned to it."""
 
 _PAGE_MASK = PAGE_SIZE - 1
 EACCES: Final = 13
@@ -70,7 +70,7 @@ def round_range(addr: int, size: int) -> tuple[int, int]:
 
 
 class Mmap:
-    """vm_mmap.c; reached as ``vm.process.sys`` by workloads."""
+    """vm_mmap.c; workloads reach it as ``vm.process.sys``."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
@@ -126,7 +126,7 @@ class Mmap:
         vp: Vnode | None,
         foff: int,
     ) -> tuple[int, int]:
-        """vm_mmap (vm_mmap.c:1178-1492): the mapping itself.  Blocks.  Returns (errno, address)."""
+        """vm_mmap (vm_mmap.c:1178-1492): make the mapping.  Blocks.  Returns (errno, address)."""
         if size == 0:
             return 0, addr
         maps = self.vm.map
@@ -183,7 +183,7 @@ class Mmap:
         return to_errno(rv), addr
 
     def munmap(self, p: Proc, addr: int, size: int) -> int:
-        """sys_munmap (vm_mmap.c:525-576): all of the range must be mapped.  Blocks."""
+        """sys_munmap (vm_mmap.c:525-576): unmap a range, all of which must be mapped.  Blocks."""
         addr, size = round_range(addr, size)
         if size == 0:
             return 0
@@ -199,9 +199,9 @@ class Mmap:
         return 0
 
     def msync(self, p: Proc, addr: int, size: int, flags: int = MS_SYNC) -> int:
-        """sys_msync (vm_mmap.c:436-516): write the range's file pages.  Blocks, for I/O too.
+        """sys_msync (vm_mmap.c:436-516): write the file pages of a range.  Blocks, also for I/O.
 
-        *size* 0 stands for the whole entry at *addr*.
+        *size* 0 means the whole entry at *addr*.
         """
         addr, size = round_range(addr, size)
         if flags & MS_ASYNC and flags & MS_INVALIDATE:
@@ -245,9 +245,9 @@ class Mmap:
         return self.vm.map.madvise(p.p_vmspace.vm_map, addr, addr + size, behav)
 
     def mlock(self, p: Proc, addr: int, size: int) -> int:
-        """sys_mlock (vm_mmap.c:981-1024): EAGAIN when more would be wired than the machine allows.
+        """sys_mlock (vm_mmap.c:981-1024): EAGAIN if more would be wired than the machine allows.
 
-        The C checks v_wire_count once and unlocked, so two callers may both pass.  Blocks.
+        The C checks v_wire_count once and without a lock, so two callers may both pass.  Blocks.
         """
         addr, size = round_range(addr, size)
         limit = self.vm.sysctl.page_max_wired

@@ -1,8 +1,8 @@
-"""Address spaces: struct vmspace, its two counts and two-stage end, fork and exec.
+"""Address spaces: struct vmspace, its two counts and two-stage termination, fork and exec.
 
-``vm_refcnt`` counts processes that run in it; its last release takes the mappings away (stage 1).
-``vm_holdcnt`` counts those references and every temporary hold; its last release frees the rest
-(stage 2).  A refcnt of -1 says that stage 1 has begun.
+``vm_refcnt`` counts the processes that run in it; the last release removes the mappings (stage 1).
+``vm_holdcnt`` counts those references and every temporary hold; the last release frees the rest
+(stage 2).  A refcnt of -1 means that stage 1 has begun.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ VMSPACE_EXIT2 = 0x0002
 
 @shared("vm_refcnt", "vm_holdcnt", "vm_flags")
 class VmSpace:
-    """struct vmspace (vm_map.h): a map, its pmap, and the process's sizes.
+    """struct vmspace (vm_map.h): a map, its pmap, and the sizes of the process.
 
-    ``vm_swrss``, ``vm_tsize``, ``vm_dsize``, ``vm_ssize`` in pages; addresses in bytes.
+    ``vm_swrss``, ``vm_tsize``, ``vm_dsize``, ``vm_ssize`` are in pages; addresses are in bytes.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class VmSpace:
         return f"vmspace {self.vm_map.id}"
 
     def startcopy(self, other: VmSpace) -> None:
-        """The fields between vm_startcopy and vm_endcopy, which fork and exec copy."""
+        """Copy the fields between vm_startcopy and vm_endcopy, as fork and exec do."""
         self.vm_swrss = other.vm_swrss
         self.vm_tsize = other.vm_tsize
         self.vm_dsize = other.vm_dsize
@@ -100,7 +100,7 @@ class VmSpaces:
         self.k = vm.k
 
     def alloc(self, low: int = VM_MIN_USER_ADDRESS, high: int = VM_MAX_USER_ADDRESS) -> VmSpace:
-        """vmspace_alloc (vm_map.c:273-304): an empty space, one reference and one hold."""
+        """vmspace_alloc (vm_map.c:273-304): an empty space with one reference and one hold."""
         k = self.k
         pmap = self.vm.pmap.pinit()
         map = self.vm.map.create(pmap, low, high)
@@ -110,31 +110,34 @@ class VmSpaces:
         return space
 
     def getrefs(self, space: VmSpace) -> int:
-        """vmspace_getrefs (vm_map.c:309-313): -1 once it is exiting."""
+        """vmspace_getrefs (vm_map.c:309-313): the reference count; -1 once it is exiting."""
         return space.vm_refcnt
 
     def hold_notoken(self, space: VmSpace) -> None:
-        """vmspace_hold_notoken (vm_map.c:319-324): the caller has a hold, or knows of one."""
+        """vmspace_hold_notoken (vm_map.c:319-324): add a hold; there must already be one."""
         self.k.kassert(space.vm_holdcnt != 0, "vmspace-hold-dead", str(space))
         self.k.atomic.add_int(space, "vm_holdcnt", 1)
 
     def drop_notoken(self, space: VmSpace) -> None:
-        """vmspace_drop_notoken (vm_map.c:326-334): the last one ends the space for good."""
+        """vmspace_drop_notoken (vm_map.c:326-334): drop a hold; the last one frees the space."""
         if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
             self._terminate_final(space)
 
     def hold(self, space: VmSpace) -> None:
-        """vmspace_hold (vm_map.c:336-341): a hold, and the map's token.  Blocks."""
+        """vmspace_hold (vm_map.c:336-341): add a hold and take the map's token.  Blocks."""
         self.hold_notoken(space)
         space.vm_map.token.get()
 
     def drop(self, space: VmSpace) -> None:
-        """vmspace_drop (vm_map.c:343-348): releases the token, then the hold."""
+        """vmspace_drop (vm_map.c:343-348): release the token, then the hold."""
         space.vm_map.token.release()
         self.drop_notoken(space)
 
     def ref(self, space: VmSpace) -> None:
-        """vmspace_ref (vm_map.c:356-362): a reference; not possible once it is exiting."""
+        """vmspace_ref (vm_map.c:356-362).
+
+        Add a reference; not allowed once the space is exiting.
+        """
         self.k.kassert(space.vm_refcnt >= 0, "vmspace-ref-dead", str(space))
         self.hold_notoken(space)
         self.k.atomic.add_int(space, "vm_refcnt", 1)
@@ -145,29 +148,32 @@ class VmSpaces:
         self.drop_notoken(space)
 
     def relexit(self, space: VmSpace) -> None:
-        """vmspace_relexit (vm_map.c:388-395): at exit, the reference without its hold.  Blocks."""
+        """vmspace_relexit (vm_map.c:388-395).
+
+        At exit, drop the reference but keep the hold.  Blocks.
+        """
         if self._release(space, "vm_refcnt"):
             space.vm_refcnt = -1
             self._terminate_first(space)
 
     def exitfree(self, p: Proc) -> None:
-        """vmspace_exitfree (vm_map.c:403-411): at reap, the hold that was left.  Blocks."""
+        """vmspace_exitfree (vm_map.c:403-411): at reap, drop the remaining hold.  Blocks."""
         space = p.p_vmspace
         p.p_vmspace = None
         if space is not None:
             self.drop_notoken(space)
 
     def _release(self, space: VmSpace, field: str) -> bool:
-        """refcount_release: one less; True when that was the last."""
+        """refcount_release: decrement; True if that was the last."""
         left = self.k.atomic.fetchadd_int(space, field, -1) - 1
         self.k.kassert(left >= 0, "refcount-negative", f"{space}.{field}")
         return left == 0
 
     def _terminate_first(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 0) (vm_map.c:431-459): the mappings go, wired ones after their map.
+        """vmspace_terminate(vm, 0) (vm_map.c:431-459): remove the mappings.
 
-        The bulk removal of mappings comes first only when nothing is wired: unwiring finds pages
-        through the pmap.
+        The bulk removal of mappings comes first only if nothing is wired, because unwiring finds
+        the pages through the pmap.
         """
         map, pmap = space.vm_map, space.vm_pmap
         map.token.get()
@@ -183,7 +189,10 @@ class VmSpaces:
         map.token.release()
 
     def _terminate_final(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 1) (vm_map.c:461-487): nobody can reach the space any more."""
+        """vmspace_terminate(vm, 1) (vm_map.c:461-487).
+
+        Free what is left; nobody can reach the space.
+        """
         map = space.vm_map
         map.token.get()
         self.k.kassert(space.vm_flags & VMSPACE_EXIT1, "vmspace-not-exited", str(space))
@@ -198,10 +207,13 @@ class VmSpaces:
     # -- sizes
 
     def swap_count(self, space: VmSpace) -> int:
-        """vmspace_swap_count (vm_map.c:499-528): pages of swap, roughly; 1 at least for each entry.
+        """vmspace_swap_count (vm_map.c:499-528).
 
-        Holds the space.  Only its token guards the walk, not the map lock, though vm_map_protect,
-        _madvise, _inherit and the wiring merge and free entries without the token.
+        Swap pages, estimated; at least 1 per entry with swap.
+
+        Holds the space.  Only the map's token protects the walk, not the map lock, although
+        vm_map_protect, _madvise, _inherit and the wiring calls merge and free entries without the
+        token.
         """
         count = 0
         self.hold(space)
@@ -216,7 +228,7 @@ class VmSpaces:
     def anonymous_count(self, space: VmSpace) -> int:
         """vmspace_anonymous_count (vm_map.c:537-565): resident pages of the anonymous objects.
 
-        Holds the space, as vmspace_swap_count.  An object counts once for each entry.
+        Holds the space, like vmspace_swap_count.  An object counts once for each of its entries.
         """
         count = 0
         self.hold(space)
@@ -234,10 +246,10 @@ class VmSpaces:
     # -- fork and exec
 
     def fork(self, old: VmSpace) -> VmSpace:
-        """vmspace_fork (vm_map.c:3413-3471): a new space that shows what *old* shows.
+        """vmspace_fork (vm_map.c:3413-3471): a new space that is a copy of *old*.
 
-        Entries go by their inheritance: shared, copy-on-write, or left out.  Nothing of *old*'s map
-        is locked on entry.  Locks both maps exclusively; blocks.
+        Entries are shared, made copy-on-write or left out, according to their inheritance.  *old*'s
+        map is not locked on entry.  Locks both maps exclusively; blocks.
         """
         src = old.vm_map
         src.token.get()
@@ -267,7 +279,7 @@ class VmSpaces:
     def fork_normal_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry) -> None:
         """vmspace_fork_normal_entry (vm_map.c:3473-3572).  Both maps locked, tokens held.  Blocks.
 
-        ``dst.size`` is the caller's business.
+        The caller updates ``dst.size``.
         """
         if old.inheritance == VM_INHERIT_NONE:
             return
@@ -280,7 +292,7 @@ class VmSpaces:
             self.vm.map.copy_entry(src, dst, old, new)
 
     def _fork_share_object(self, old: VmMapEntry) -> None:
-        """One reference more on the object of a shared entry, made first where it is missing."""
+        """Reference the object of a shared entry; allocate or shadow it first if needed."""
         objects = self.vm.object
         if old.object is None:
             self.vm.map.entry_allocate_object(old)
@@ -299,7 +311,7 @@ class VmSpaces:
             objects.drop(obj)
 
     def _fork_clone(self, dst: VmMap, old: VmMapEntry, objectless: bool = False) -> VmMapEntry:
-        """A clone of *old* at the end of *dst*, unwired."""
+        """A clone of *old* at the end of *dst*, not wired."""
         new = self.vm.map.entry_clone(old)
         new.eflags &= ~MAP_ENTRY_USER_WIRED
         new.wired_count = 0
@@ -309,9 +321,9 @@ class VmSpaces:
         return new
 
     def exec(self, p: Proc, vmcopy: VmSpace | None = None) -> None:
-        """vmspace_exec (vm_map.c:3872-3906): give *p* a space of its own, blank or a copy.
+        """vmspace_exec (vm_map.c:3872-3906): give *p* a space of its own, empty or a copy.
 
-        Blocks: the old space's reference is released.
+        Blocks: the reference on the old space is dropped.
         """
         old: VmSpace = p.p_vmspace
         old.vm_map.token.get()
@@ -328,7 +340,10 @@ class VmSpaces:
         self.rel(old)
 
     def unshare(self, p: Proc) -> None:
-        """vmspace_unshare (vm_map.c:3912-3930): copy-on-write from the others that share it."""
+        """vmspace_unshare (vm_map.c:3912-3930).
+
+        Leave a shared space for a copy-on-write copy of it.
+        """
         old: VmSpace = p.p_vmspace
         old.vm_map.token.get()
         if self.getrefs(old) == 1:
@@ -342,5 +357,5 @@ class VmSpaces:
         self.rel(old)
 
     def _replacevm(self, p: Proc, new: Any) -> None:
-        """pmap_replacevm (pmap.c): from now on *p* runs in *new*."""
+        """pmap_replacevm (pmap.c): *p* runs in *new* from now on."""
         p.p_vmspace = new

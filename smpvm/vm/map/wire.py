@@ -1,4 +1,4 @@
-"""Wiring and unwiring ranges (vm_map.c:2183-2604)."""
+"""Wiring and unwiring ranges (vm_map.c:2183-2593)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class MapWire(MapStack):
     """mlock (user wiring) and vslock (kernel wiring)."""
 
     def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
-        """vm_map_unwire (vm_map.c:2196-2359): despite its name mlock (False) and munlock (True).
+        """vm_map_unwire (vm_map.c:2196-2359): despite its name, mlock (False) and munlock (True).
 
-        Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
+        Locks the map, which is unlocked while pages are faulted in; blocks.  Returns KERN_*.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -38,6 +38,7 @@ class MapWire(MapStack):
         rv = KERN_SUCCESS
         if not new_pageable:
             rv, end = self._user_wire(map, first, end)
+            # The map was unlocked while pages were faulted in: entries may have been clipped.
             first = self.check_back(map, first, start)
         if new_pageable or rv != KERN_SUCCESS:
             undone = self._user_unwire(map, first, end)
@@ -49,7 +50,7 @@ class MapWire(MapStack):
         return rv
 
     def _user_wire(self, map: VmMap, first: VmMapEntry, end: int) -> tuple[int, int]:
-        """Wire each entry of the range; returns (KERN_*, end of what has been wired)."""
+        """Wire each entry of the range; returns (KERN_*, end of the wired part)."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.eflags & MAP_ENTRY_USER_WIRED:
@@ -63,6 +64,7 @@ class MapWire(MapStack):
             self._instantiate(map, entry)
             entry.wired_count += 1
             entry.eflags |= MAP_ENTRY_USER_WIRED
+            # wire() unlocks the map: the entry may be clipped until it returns.
             save_start, save_end = entry.start, entry.end
             rv = self.vm.fault.wire(map, entry, True, 0)
             if rv != KERN_SUCCESS:
@@ -72,7 +74,7 @@ class MapWire(MapStack):
         return KERN_SUCCESS, end
 
     def _instantiate(self, map: VmMap, entry: VmMapEntry) -> None:
-        """The object that a newly wired entry needs: a shadow, or its deferred one."""
+        """Give a newly wired entry the object it needs: a shadow, or its deferred object."""
         if entry.maptype not in OBJECT_MAPTYPES:
             return
         if entry.eflags & MAP_ENTRY_NEEDS_COPY and entry.protection & VM_PROT_WRITE:
@@ -81,7 +83,7 @@ class MapWire(MapStack):
             self.entry_allocate_object(entry)
 
     def _back_out(self, map: VmMap, entry: VmMapEntry, start: int, end: int) -> None:
-        """Take back the wiring of the pieces of one entry whose pages could not be wired."""
+        """Undo the wiring of the pieces of one entry whose pages could not be wired."""
         entry = self.check_back(map, entry, start)
         while True:
             self.k.kassert(entry.wired_count == 1, "map-wired-count", f"{map} {entry}")
@@ -93,7 +95,7 @@ class MapWire(MapStack):
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
 
     def _user_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
-        """The unwiring half of vm_map_unwire: all of the range must be user-wired."""
+        """The unwiring half of vm_map_unwire: the whole range must be user-wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if not entry.eflags & MAP_ENTRY_USER_WIRED:
@@ -110,9 +112,9 @@ class MapWire(MapStack):
         return KERN_SUCCESS
 
     def wire(self, map: VmMap, start: int, end: int, kmflags: int) -> int:
-        """vm_map_wire (vm_map.c:2374-2567): kernel wiring of a range, or its end (KM_PAGEABLE).
+        """vm_map_wire (vm_map.c:2374-2567): kernel wiring of a range, or unwiring (KM_PAGEABLE).
 
-        Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
+        Locks the map, which is unlocked while pages are faulted in; blocks.  Returns KERN_*.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -124,6 +126,7 @@ class MapWire(MapStack):
         rv = KERN_SUCCESS
         if not kmflags & KM_PAGEABLE:
             rv, end = self._kernel_wire(map, first, end, kmflags)
+            # The map was unlocked while pages were faulted in: entries may have been clipped.
             first = self.check_back(map, first, start)
         if kmflags & KM_PAGEABLE or rv != KERN_SUCCESS:
             undone = self._kernel_unwire(map, first, end)
@@ -137,7 +140,7 @@ class MapWire(MapStack):
     def _kernel_wire(
         self, map: VmMap, first: VmMapEntry, end: int, kmflags: int
     ) -> tuple[int, int]:
-        """Count the wiring in every entry first, then fault the new ones in."""
+        """Pass 1 counts the wiring in every entry, pass 2 faults in those that were not wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.wired_count == 0:
@@ -157,7 +160,7 @@ class MapWire(MapStack):
         return KERN_SUCCESS, end
 
     def _kernel_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
-        """The unwiring half of vm_map_wire: all of the range must be wired."""
+        """The unwiring half of vm_map_wire: the whole range must be wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.wired_count == 0:
@@ -172,7 +175,7 @@ class MapWire(MapStack):
         return KERN_SUCCESS
 
     def set_wired_quick(self, map: VmMap, addr: int, size: int) -> None:
-        """vm_map_set_wired_quick (vm_map.c:2576-2593): mark wired, pages are the caller's business.
+        """vm_map_set_wired_quick (vm_map.c:2576-2593): mark as wired; the caller wires the pages.
 
         Map locked exclusively.
         """
