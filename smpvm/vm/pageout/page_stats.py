@@ -1,4 +1,4 @@
-"""vm_pageout_page_stats: a little ageing of the active queue while no paging is needed."""
+"""vm_pageout_page_stats: light ageing of the active queues while no paging is needed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class PageStats(ScanActive):
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self.fullintervalcount = 0
-        """static: seconds since the last scan of whole queues (counted once for each queue)."""
+        """static: seconds since the last full scan (added once per queue, as in the C)."""
 
     def page_stats(self, q: int) -> None:
-        """vm_pageout_page_stats, vm_pageout.c:1603-1756.
+        """vm_pageout_page_stats, vm_pageout.c:1603-1756: statistics scan of one active queue.
 
         Nothing is held on entry or return; does not block.  *q* is a colour.
         """
@@ -63,15 +63,16 @@ class PageStats(ScanActive):
         self.scan_close(queue, marker, why)
 
     def stats_shortage(self) -> int:
-        """Pages missing from free, cache and inactive together, if positive."""
+        """Pages missing from the free, cache and inactive queues together, if positive."""
         stats = self.vm.stats
         want = stats.v_inactive_target + stats.v_cache_max + stats.v_free_min
         return i32(want - (stats.v_free_count + stats.v_inactive_count + stats.v_cache_count))
 
     def stats_length(self, q: int, pcount: int) -> int:
-        """How many of the *pcount* pages of queue *q* to look at: a share, at times all of them.
+        """How many of the *pcount* pages of queue *q* to scan: a share, from time to time all of
+        them.
 
-        The interval is counted for each queue, as if each were a scan of its own.
+        As in the C, the interval is added once per queue, as if each were a scan of its own.
         """
         sysctl = self.vm.sysctl
         self.stats_tick(q)
@@ -82,7 +83,7 @@ class PageStats(ScanActive):
         return self.stats_share(pcount)
 
     def stats_share(self, pcount: int) -> int:
-        """The share of *pcount* pages that a partial scan looks at; one at least."""
+        """The share of *pcount* pages that a partial scan covers; at least one."""
         sysctl = self.vm.sysctl
         pages = self.vm.stats.v_page_count
         if pages == 0:
@@ -91,12 +92,12 @@ class PageStats(ScanActive):
         return min(pcount, i32(share + 1))
 
     def stats_tick(self, q: int) -> None:
-        """Another interval has gone by (vm_pageout.c:1621)."""
+        """Count another interval (vm_pageout.c:1621)."""
         interval = self.vm.sysctl.pageout_stats_interval
         self.fullintervalcount = i32(self.fullintervalcount + interval)
 
     def stats_page(self, queue: PageQueue, m: Page) -> None:
-        """Account for one page, busied by the scan, which stays busy."""
+        """Update the statistics of one page, which is busied by the scan and stays so."""
         vm, td = self.vm, self.k.curthread()
         if m.hold_count:
             td.hit("vm_pageout_page_stats:held")
