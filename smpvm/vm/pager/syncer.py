@@ -1,9 +1,9 @@
 """vfs_sync.c and vfs_msync: the file system syncer, one thread.
 
-Each second it works on one of 32 slots.  The item that matters to the VM is the mount's own syncer
-vnode: its turn (every ``syncdelay`` seconds, sooner after ``speedup_syncer``) walks all vnodes and
-writes the dirty pages of those on record as having any.  Dirty buffers are not modelled, so that
-nothing else is in the slots.
+Each second it processes one of 32 slots.  The item that matters to the VM is the mount's own syncer
+vnode: when its turn comes (every ``syncdelay`` seconds, sooner after ``speedup_syncer``), it scans
+all vnodes and writes the dirty pages of those marked dirty.  Dirty buffers are not modelled, so the
+slots contain nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SYNCER_MAXDELAY = 32
 
 @shared("rushjob", benign={"rushjob": "vfs_sync.c reads it unprotected, to pace itself"})
 class RushJob:
-    """The syncer's global: how many slots somebody wanted done at once."""
+    """The syncer's global: how many slots are to be processed at once."""
 
     __slots__ = ("rushjob",)
 
@@ -51,7 +51,7 @@ class Syncer:
         self.rounds = 0
 
     def thread(self) -> None:
-        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; does not return."""
+        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; never returns."""
         k = self.k
         while True:
             start = k.clock.time_uptime()
@@ -66,7 +66,7 @@ class Syncer:
                 k.sleep.tsleep(self.ctx, 0, "syncer", k.hz, cond=self.never)
 
     def rushing(self) -> bool:
-        """Go on with the next slot at once, because somebody asked (vfs_sync.c:426-436)."""
+        """Continue with the next slot at once if that was requested (vfs_sync.c:426-436)."""
         delta = self.rush.rushjob - self.syncer_rushjob
         if u32(delta) > self.syncdelay // 2:
             self.syncer_rushjob = self.rush.rushjob - self.syncdelay // 2
@@ -78,13 +78,13 @@ class Syncer:
         return True
 
     def never(self) -> bool:
-        """The condition of a sleep that only lets time pass."""
+        """The condition of a sleep that only waits for time to pass."""
         return False
 
     def speedup_syncer(self, wake: bool = False) -> None:
-        """speedup_syncer, vfs_sync.c:465-476: work one slot more as soon as possible.
+        """speedup_syncer, vfs_sync.c:465-476: process one more slot as soon as possible.
 
-        The VM names no mount, so that the syncer is not woken (*wake*) and finds out within a
+        The VM passes no mount, so the syncer is not woken (*wake*) and sees the request within a
         second.  Does not block.
         """
         k = self.k
@@ -97,7 +97,10 @@ class Syncer:
             k.sleep.wakeup(self.ctx)
 
     def sync_fsync(self) -> None:
-        """sync_fsync, vfs_sync.c:567-606: the mount's turn: flush dirty objects, lazily."""
+        """sync_fsync, vfs_sync.c:567-606.
+
+        The mount's turn: flush dirty objects, without waiting.
+        """
         self.rounds += 1
         self.k.curthread().hit("vfs_msync")
         self.msync(wait=False)
@@ -105,8 +108,8 @@ class Syncer:
     def msync(self, wait: bool) -> None:
         """vfs_msync, vfs_subr.c:2292-2323: write the dirty pages of every file.
 
-        With *wait* it waits for vnode locks and for the writes; without it a locked vnode is
-        passed over, and NOSYNC pages are.  Blocks.
+        With *wait* it waits for vnode locks and for the writes; without it, it skips locked vnodes
+        and NOSYNC pages.  Blocks.
         """
         for vp in self.k.vnode.all():
             if self.wants(vp, wait):
@@ -116,20 +119,27 @@ class Syncer:
                     self.k.vnode.vput(vp)
 
     def wants(self, vp: Vnode, wait: bool) -> bool:
-        """vfs_msync_scan1, vfs_subr.c:2330-2352: whether *vp*, not locked, is worth a visit."""
+        """vfs_msync_scan1, vfs_subr.c:2330-2352.
+
+        Whether *vp*, not locked, needs to be processed.
+        """
         if vp.v_flag & VRECLAIMED:
             return False
         return bool(vp.v_flag & VOBJDIRTY) and (wait or not vp.v_lock.lockstatus())
 
     def msync_vnode(self, vp: Vnode, wait: bool) -> None:
-        """vfs_msync_scan2, vfs_subr.c:2357-2374: *vp* is locked exclusively."""
+        """vfs_msync_scan2, vfs_subr.c:2357-2374: flush *vp*, which is locked exclusively."""
+        # The vnode was tested before it was locked: test it again.
         if not vp.v_flag & VRECLAIMED and vp.v_flag & VOBJDIRTY:
             obj = vp.v_object
             if obj is not None:
                 self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC if wait else OBJPC_NOSYNC)
 
     def sync_all(self) -> None:
-        """sync(2), to the end: all dirty files written, and their writes over.  Blocks."""
+        """sync(2), waiting for completion: write all dirty files and wait for the writes.
+
+        Blocks.
+        """
         self.msync(wait=True)
         for vp in self.k.vnode.all():
             obj = vp.v_object
