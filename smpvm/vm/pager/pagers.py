@@ -132,7 +132,7 @@ class Pagers:
         return False
 
     def always_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, phys_pager.c:118-122."""
+        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, device_pager.c:265-269."""
         return True
 
     def dead_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:

@@ -1,8 +1,8 @@
-"""Process swapping (vm_glue.c): who is swapped out, who comes back, and vm_fork, vslock.
+"""Process swapping (vm_glue.c): swap-out and swap-in of processes, vm_fork, vslock.
 
-Swapping a process out at this commit moves no page: its pages only become the preferred victims
+At this commit, swapping a process out moves no page: its pages only become preferred victims
 (``vm_pageout_map_deactivate_pages``), and its threads may not return to user mode until the swapper
-(``scheduler``, process 0) lets them.
+(``scheduler``, process 0) swaps it in.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INT_MIN: Final = -(1 << 31)
 
 @shared("scheduler_notify")
 class GlueState:
-    """vm_glue.c's static: somebody asked the swapper to look."""
+    """The static variable of vm_glue.c: the swapper has been asked to run."""
 
     __slots__ = ("scheduler_notify",)
 
@@ -65,7 +65,7 @@ class Glue:
         self.swap_idle_threshold1 = 15
         """vm.swap_idle_threshold1: seconds asleep before a process may be swapped out."""
         self.swap_idle_threshold2 = 60
-        """vm.swap_idle_threshold2: seconds asleep before an idle process is (VM_SWAP_IDLE)."""
+        """vm.swap_idle_threshold2: the same for the swap-out of idle processes (VM_SWAP_IDLE)."""
         self.proc0 = Ident("proc0")
         self.notify_ident = Ident("scheduler_notify")
         self.mplock = k.new(Token, k, "mp_token", "mp_token")
@@ -73,9 +73,9 @@ class Glue:
     # -- swap out
 
     def swapout_procs(self, action: int) -> None:
-        """swapout_procs (vm_glue.c:492-496): mark eligible processes swapped out.
+        """swapout_procs (vm_glue.c:492-496): mark eligible processes as swapped out.
 
-        *action* is VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE bits.  Blocks on tokens.
+        *action* is a set of VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE.  Blocks on tokens.
         """
         k = self.k
         td = k.curthread()
@@ -85,17 +85,19 @@ class Glue:
         k.proc.allproc_scan(self.swapout_procs_callback, action)
 
     def swappable(self, p: Proc) -> bool:
-        """swappable (vm_glue.c:455-457).
+        """swappable (vm_glue.c:455-457): may this process be swapped out?
 
-        Asks for a p_lock of zero, which it never is here: allproc_scan holds the process around the
-        callback.  So nothing is ever swapped out at this commit.
+        Requires p_lock to be zero, which it never is here: allproc_scan holds the process around
+        the callback.  So nothing is ever swapped out at this commit.
         """
         return p.p_lock & PLOCK_MASK == 0 and not p.p_flags & (P_SYSTEM | P_SWAPPEDOUT | P_WEXIT)
 
     def slptime(self, p: Proc) -> int:
-        """The shortest lwp_slptime of the process: whole seconds that its threads have slept.
+        """The shortest lwp_slptime of the process: for how many whole seconds all its threads have
+        slept.
 
-        The C counts it up once a second (schedcpu); here it is derived from when the sleep began.
+        The C increments it once a second (schedcpu); here it is computed from the start of the
+        sleep.
         """
         now = self.k.clock.ticks()
         times = []
@@ -106,9 +108,9 @@ class Glue:
         return min(times, default=0)
 
     def swapout_procs_callback(self, p: Proc, action: int) -> int:
-        """swapout_procs_callback (vm_glue.c:498-567).  *p* held, its bucket's token had.
+        """swapout_procs_callback (vm_glue.c:498-567).  *p* is held, its bucket's token too.
 
-        Realtime processes, which the C spares, do not exist here.  Returns 0 (go on).
+        Realtime processes, which the C exempts, do not exist here.  Returns 0 to continue the scan.
         """
         if not self.swappable(p):
             return 0
@@ -123,7 +125,7 @@ class Glue:
         return 0
 
     def swapout(self, p: Proc) -> None:
-        """swapout (vm_glue.c:572-587): *p* may not return to user mode.  p_token held."""
+        """swapout (vm_glue.c:572-587): keep *p* from returning to user mode.  p_token held."""
         self.k.curthread().hit("swapout")
         space = p.p_vmspace
         space.vm_swrss = self.vm.vmspace.resident_count(space)
@@ -133,7 +135,7 @@ class Glue:
     # -- swap in
 
     def faultin(self, p: Proc) -> None:
-        """faultin (vm_glue.c:306-323): let *p* return to user mode, in whatever state it is."""
+        """faultin (vm_glue.c:306-323): let *p* return to user mode, whatever its state."""
         if p.p_flags & P_SWAPPEDOUT:
             p.p_token.get()
             p.p_flags &= ~(P_SWAPPEDOUT | P_SWAPWAIT)
@@ -148,9 +150,11 @@ class Glue:
             self.k.sleep.wakeup(self.notify_ident)
 
     def scheduler(self) -> None:
-        """scheduler (vm_glue.c:340-391): process 0, for ever.  Holds the mp token while it runs.
+        """scheduler (vm_glue.c:340-391).
 
-        Swaps the best waiting process in, one every tenth of a second, while memory is not severely
+        Process 0; never returns.  Holds the mp token while it runs.
+
+        Swaps in the best waiting process, one every tenth of a second, unless memory is severely
         short.
         """
         k = self.k
@@ -182,7 +186,10 @@ class Glue:
             k.sleep.tsleep(self.proc0, 0, "swapin", k.hz // 10, cond=lambda: False)
 
     def scheduler_callback(self, p: Proc, info: SchedulerInfo) -> int:
-        """scheduler_callback (vm_glue.c:393-438): rate a process that waits; the best is held."""
+        """scheduler_callback (vm_glue.c:393-438).
+
+        Rate a waiting process; the best one stays held.
+        """
         if p.p_flags & P_SWAPWAIT:
             k = self.k
             swtime = (k.clock.ticks() - p.p_swtime) // k.hz
@@ -204,9 +211,12 @@ class Glue:
     # -- fork, and wiring for I/O
 
     def fork(self, p1: Proc, p2: Proc, share: bool) -> None:
-        """vm_fork (vm_glue.c:233-270): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
+        """vm_fork (vm_glue.c:233-270).
 
-        The caller holds both p_tokens and PHOLDs *p1*.  Waits while memory is severely short.
+        Give *p2* the space of *p1* (*share*, RFMEM) or a copy of it.
+
+        The caller holds both p_tokens and has *p1* held (PHOLD).  Waits while memory is severely
+        short.
         """
         vm = self.vm
         if share:
@@ -231,7 +241,7 @@ class Glue:
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, KM_PAGEABLE) if size else 0
 
     def init_limits(self, p: Proc) -> None:
-        """vm_init_limits (vm_glue.c:277-297): the resident set limit, what is free at boot."""
+        """vm_init_limits (vm_glue.c:277-297): set the resident limit to the memory free at boot."""
         p.p_rlimit_rss_cur = max(self.vm.stats.v_free_count, 512) << PAGE_SHIFT
 
 
