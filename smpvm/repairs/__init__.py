@@ -1,1 +1,1 @@
-"""Named repairs: changes that mend defects of the kernel.  Off by default."""
+"""Named repairs: changes that repair defects of the kernel.  Off by default."""
