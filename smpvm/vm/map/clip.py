@@ -112,8 +112,8 @@ class MapClip(MapInsert):
         Map locked exclusively on entry and return, unlocked while it waits for other transitions.
         Returns the first entry; None if nothing is mapped there, or for holes with *no_holes*.
 
-        An entry in transition is not merged or deleted by others, so the caller may unlock the map
-        and still find the range.
+        Other threads do not merge or delete an entry in transition, so the caller may unlock the
+        map and still find the range.
         """
         while True:
             found, first = self.lookup_entry(map, start)

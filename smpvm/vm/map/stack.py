@@ -121,11 +121,11 @@ class MapStack(MapClip):
         return KERN_SUCCESS, grow
 
     def _own_stack(self, map: VmMap, addr: int) -> bool:
-        """Is *addr* in the stack of the process (is_procstack), not in one of mmap's?"""
+        """Is *addr* in the stack of the process (is_procstack), not in one made by mmap?"""
         return map.vmspace is not None and addr >= map.vmspace.vm_maxsaddr
 
     def _grow(self, map: VmMap, addr: int, grow: int) -> int:
-        """Insert the new piece of stack.  Map locked exclusively, nothing changed meanwhile."""
+        """Insert the new piece of stack.  Map locked exclusively since the amount was computed."""
         _found, prev = self.lookup_entry(map, addr)
         entry = prev.next
         avail = entry.aux

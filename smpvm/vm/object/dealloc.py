@@ -344,11 +344,10 @@ class Deallocation(ObjectsBase):
             kprintf(k, "terminate-race", object=obj, page=m)
             return 0
         page.busy_wait(m, True, "vmpgtrm")
+        # The page may have left the object while this thread slept.
         if m.object is not obj:
             kprintf(k, "terminate-busied", object=obj, page=m)
             page.wakeup(m)
-        # The page may have left the object while this thread slept; otherwise free it unless it is
-        # wired.
         elif m.wire_count == 0:
             page.free(m)
             k.curthread().hit("v_pfree")

@@ -262,10 +262,10 @@ class PageAlloc(PageReclaim):
         result: Page | None = m
         if obj is None:
             m.pindex = pindex
-        # A caller that blocked or upgraded its lock since its lookup passes NULL_OK: the index may
-        # have been taken in the meantime.
         elif not self.insert(m, obj, pindex):
             self.free(m)
+            # A caller that blocked or upgraded its lock since its lookup passes NULL_OK: the index
+            # may have been taken in the meantime.
             if not page_req & VM_ALLOC_NULL_OK:
                 k.panic("alloc-collision", f"{obj} index {pindex}, {m}")
             result = None

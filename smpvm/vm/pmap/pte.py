@@ -209,7 +209,7 @@ def make_mmu(k: Kernel) -> Mmu:
 
 
 class PvLocks:
-    """The lock in each pv_entry (pmap.c:2845-3173), held while its page table entry changes."""
+    """Locking of pv entries (pmap.c:2845-3173): held while the page table entry changes."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k

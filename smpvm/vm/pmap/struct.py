@@ -43,7 +43,9 @@ class Pmap:
 
 
 class PmapBase:
-    """``pv_alloc`` and ``pv_get`` return a locked entry; ``pv_free`` or ``pv.put`` unlocks it."""
+    """Finding entries: they are returned locked (``pv_alloc``, ``pv_get``), and ``pv_free`` or
+    ``pv.put`` unlocks them.
+    """
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
