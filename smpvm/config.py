@@ -76,7 +76,9 @@ class DiskConfig:
         check_range(f"{name}.latency", self.latency, 0, 100_000)
         check_range(f"{name}.queue_depth", self.queue_depth, 1, 4096)
         if not 0.0 <= self.error_rate <= 1.0:
-            raise ConfigError(f"{name}.error_rate: {self.error_rate} is not from 0 to 1")
+            raise ConfigError(
+                f"{name}.error_rate: {self.error_rate} is out of range, allowed 0 to 1"
+            )
 
 
 @dataclass
