@@ -1,6 +1,6 @@
 """lockmgr locks (kern_lock.c): sleeping locks, exclusive or shared, that can be converted.
 
-One word holds the state, changed by compare-and-set as in the C; who waits sleeps on the lock.
+One word holds the state and is changed by compare-and-set, as in the C; waiters sleep on the lock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
 class Lock:
-    """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep."""
+    """struct lock.  *timo*, in ticks, is used for LK_TIMELOCK; *wmesg* names the sleep."""
 
     __slots__ = (
         "_guard",
@@ -83,7 +83,7 @@ class Lock:
         self.wmesg = wmesg or cls
         self.count = 0  # lk_count
         self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
-        self.seen: Any = None  # an observer's
+        self.seen: Any = None  # used by an observer
         self._guard = threading.Lock()
 
     def __str__(self) -> str:
@@ -97,12 +97,13 @@ class Lock:
         "as the request says",
     )
     def lockmgr(self, flags: int) -> int:
-        """lockmgr (kern_lock.c:85-655): set, change or release the lock.
+        """lockmgr (kern_lock.c:83-655): acquire, convert or release the lock.
 
-        Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
-        0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
-        ENOLCK (SLEEPFAIL slept); an upgrade that fails has released the shared lock.  Raises
-        Misuse for recursion, release by a stranger, and a wait with a spinlock held.
+        Blocks unless LK_NOWAIT (no spinlock may be held; tokens are released while asleep).
+        Returns 0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK
+        timed out), ENOLCK (SLEEPFAIL slept); a failed upgrade has released the shared lock.  Raises
+        Misuse for recursion, for a release by a thread that does not hold it, and for a wait with a
+        spinlock held.
         """
         k = self.k
         td = k.curthread()
@@ -125,7 +126,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:141-148,234-242", part=True)
     @holds("", "on True the lock held")
     def _quick(self, td: Thread, kind: int) -> bool:
-        """The critical paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
+        """The fast paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
         count = self.count
         if kind == LK_EXCLUSIVE:
             return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
@@ -138,7 +139,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:132-653", part=True, blocks=True)
     @holds("as the request wants", "as the request says")
     def _turn(self, r: Request) -> int | None:
-        """One turn of the C's retry loop: an error number, 0 when done, None to go again."""
+        """One iteration of the C's retry loop: an error number, 0 if done, None to retry."""
         if (p := self.k.point) is not None:
             p(point_kind(r), self)
         match r.type:
@@ -167,7 +168,7 @@ class Lock:
         return True
 
     def _cas_holder(self, old: int, new: int, holder: Thread | None) -> bool:
-        """The compare-and-set together with the change of lk_lockholder that goes with it."""
+        """The compare-and-set together with the matching change of lk_lockholder."""
         with self._guard:
             if self.count != old:
                 return False
@@ -180,7 +181,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:204-217", part=True, blocks=True)
     @holds("tsleep_interlock called; no spinlock", "")
     def _block(self, r: Request) -> int:
-        """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
+        """The tsleep of every case, after tsleep_interlock.  Returns its error."""
         k = self.k
         timo = self.timo if r.ext & LK_TIMELOCK else 0
         if not r.blocked:
@@ -196,7 +197,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:160-172,247-259", part=True)
     @holds("the lock, exclusively", "once more")
     def _recurse(self, r: Request, count: int) -> int:
-        """The caller holds it exclusively and asks again."""
+        """The caller already holds the lock exclusively and requests it again."""
         k = self.k
         k.kassert(count & LKC_EXCL, "lockmgr-holder")
         if not r.ext & LK_CANRECURSE:
@@ -214,7 +215,7 @@ class Lock:
     def _shared(self, r: Request) -> int | None:
         """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
 
-        Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
+        A thread with TDF_DEADLKTREAT does not: only an exclusive holder blocks it.
         """
         count = self.count
         if not count & keeps_out(r.td):
@@ -223,6 +224,7 @@ class Lock:
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
+        # Interlock first, then set the request bit: once it is set a release calls wakeup().
         self.k.sleep.tsleep_interlock(self)
         if not self._cas(count, count | LKC_SHREQ):
             return None
@@ -247,7 +249,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:306-340", part=True)
     @holds("the lock, exclusively, once", "the lock shared")
     def _downgrade(self, r: Request) -> int | None:
-        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared, waking shared requests."""
+        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared; wakes shared requests."""
         count = self.count
         if self.holder is not r.td or count & (LKC_EXCL | LKC_MASK) != LKC_EXCL | 1:
             self.k.misuse("wrong-release", f"{r.td} downgrades {self} without holding it")
@@ -265,7 +267,7 @@ class Lock:
     def _upgrade(self, r: Request) -> int | None:
         """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:342-464): shared to exclusive.
 
-        May let others have the lock in between, which EXCLUPGRADE refuses.
+        Other threads may get the lock in between; EXCLUPGRADE fails instead.
         """
         k, count = self.k, self.count
         if r.type == LK_EXCLUPGRADE and count & LKC_UPREQ:
@@ -281,7 +283,7 @@ class Lock:
         k.sleep.tsleep_interlock(self)
         mine = LKC_EXREQ if count & LKC_UPREQ else LKC_UPREQ
         last = count & (LKC_UPREQ | LKC_MASK) == LKC_UPREQ | 1
-        if last:  # the one who asked before us gets it
+        if last:  # the earlier upgrade request gets the lock
             new = (count | mine | LKC_EXCL | LKC_UPGRANT) & ~LKC_UPREQ
         else:
             new = (count - 1) | mine
@@ -300,7 +302,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:351-355,397-401", part=True)
     @holds("the lock shared", "unlocked")
     def _give_up(self, r: Request) -> int:
-        """An upgrade that may not wait: release, and say EBUSY."""
+        """An upgrade that may not wait: release the lock and return EBUSY."""
         while self._release(r) is None:
             pass
         return EBUSY
@@ -308,7 +310,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:466-513", part=True, blocks=True)
     @holds("LKC_UPREQ is the caller's", "on 0 the lock exclusively")
     def _waitupgrade(self, r: Request) -> int | None:
-        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
+        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours; wait for LKC_UPGRANT."""
         count = self.count
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
@@ -322,7 +324,7 @@ class Lock:
     @c("undo_upreq", "kern_lock.c:660-722")
     @holds("LKC_UPREQ is the caller's", "given back")
     def _undo_upreq(self, r: Request) -> None:
-        """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
+        """undo_upreq (kern_lock.c:660-722): withdraw an upgrade request, granted or not."""
         k = self.k
         while True:
             count = self.count
@@ -346,7 +348,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:515-626", part=True)
     @holds("the lock, either mode", "released once")
     def _release(self, r: Request) -> int | None:
-        """LK_RELEASE (kern_lock.c:515-626): grants a pending upgrade, else wakes requests."""
+        """LK_RELEASE (kern_lock.c:515-626): grant a pending upgrade, else wake the requests."""
         k, td, count = self.k, r.td, self.count
         if not count & LKC_MASK or self not in td.locks:
             k.misuse("wrong-release", f"{td} releases {self}, which it does not hold")
@@ -355,7 +357,7 @@ class Lock:
         self._told(r, "excl" if count & LKC_EXCL else "shared")
         requests = LKC_EXREQ | LKC_SHREQ
         match count & (LKC_UPREQ | LKC_MASK):
-            case 1:  # the last one out
+            case 1:  # the last holder
                 if not self._cas_holder(count, (count - 1) & ~(LKC_EXCL | requests), None):
                     return None
                 wake = bool(count & requests)
@@ -374,7 +376,7 @@ class Lock:
         return 0
 
     def _told(self, r: Request, mode: str) -> None:
-        """The probe hears of one release once, however often it is tried."""
+        """Report a release to the probe once, however often it is retried."""
         if not r.let_go and (f := self.k.probe.lock_release) is not None:
             f(r.td, self, mode)
         r.let_go = True
@@ -386,7 +388,7 @@ class Lock:
                 return
 
     def _report(self, r: Request, kind: int, error: int) -> None:
-        """Tell the probe how the request ended, and keep td.locks."""
+        """Report the result of the request to the probe, and update td.locks."""
         k, td = self.k, r.td
         tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
         tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
@@ -409,7 +411,7 @@ class Lock:
     # -- questions
 
     def _grantable(self, kind: int, td: Thread) -> bool:
-        """Is what a sleeper waits for true already?"""
+        """Does the condition hold that a sleeper waits for?"""
         count = self.count
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
@@ -427,12 +429,15 @@ class Lock:
 
     @c("lockcount", "kern_lock.c:819-823", uncalled=True)
     def lockcount(self) -> int:
-        """lockcount (kern_lock.c:820): how many holds there are."""
+        """lockcount (kern_lock.c:820): the number of holds."""
         return self.count & LKC_MASK
 
     @c("lockowned", "kern_lock.c:799-812", uncalled=True)
     def lockowned(self) -> bool:
-        """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
+        """lockowned (kern_lock.c:800).
+
+        Held by the caller?  For a shared lock the C can only guess.
+        """
         return self.held_by(self.k.curthread())
 
     @own

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
 
 REFCNTF_WAITING: Final = 0x40000000
-"""In the count: somebody sleeps until it drops to zero."""
+"""Set in the count while a thread sleeps until it drops to zero."""
 
 
 class Refcounts:
@@ -38,7 +38,7 @@ class Refcounts:
 
     @c("refcount_release", "refcount.h:60-64", uncalled=True)
     def release(self, obj: Any, field: str) -> bool:
-        """refcount_release (refcount.h:61): True for the last one.  Wakes nobody."""
+        """refcount_release (refcount.h:61): True for the last one.  No wakeup."""
         return self.k.atomic.fetchadd_int(obj, field, -1) == 1
 
     @c("refcount_release_n", "refcount.h:66-70", uncalled=True)
@@ -76,7 +76,7 @@ class Refcounts:
     def wait(self, obj: Any, field: str, wmesg: str) -> None:
         """refcount_wait (refcount.h:108, kern_refcount.c:65): sleep until the count is zero.
 
-        Blocks, with a timer of ten seconds that only makes it look again.
+        Blocks.  The timeout of ten seconds only makes it test the count again.
         """
         k = self.k
         if not getattr(obj, field):

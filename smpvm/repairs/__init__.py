@@ -1,4 +1,4 @@
-"""Named repairs: changes that mend defects of the kernel.  Off by default."""
+"""Named repairs: changes that repair defects of the kernel.  Off by default."""
 
 from typing import Final
 

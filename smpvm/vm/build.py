@@ -1,7 +1,7 @@
-"""Which class each subsystem of the VM is made of, and how changes are put in front of them.
+"""The class of each subsystem of the VM, and how changes are put in front of them.
 
-A *change* is a subclass of exactly one subsystem class: a repair, a museum entry, a user's own, a
-conformance script.  The kernel code itself holds no switches.
+A *change* is a subclass of exactly one subsystem class: a repair, a museum entry, a user's own
+change, a conformance script.  The kernel code itself contains no switches.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SUBSYSTEMS: Mapping[str, type] = {
 def compose(changes: Iterable[type]) -> dict[str, type]:
     """The class for each subsystem, with *changes* in front (the first is outermost).
 
-    Raises TypeError for a change that is a subclass of no subsystem, or of several.
+    Raises TypeError for a change that is a subclass of no subsystem, or of more than one.
     """
     ahead: dict[str, list[type]] = {name: [] for name in SUBSYSTEMS}
     for change in changes:
@@ -70,5 +70,5 @@ def compose(changes: Iterable[type]) -> dict[str, type]:
 
 
 def build_vm(k: Kernel, config: Config, changes: Iterable[type] = ()) -> Vm:
-    """The VM of one machine, its subsystems with *changes* in front."""
+    """Build the VM of one machine, with *changes* in front of its subsystems."""
     return Vm(k, config, compose(changes))

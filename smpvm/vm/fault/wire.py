@@ -1,4 +1,4 @@
-"""Wiring pages of an entry, and wired copies for fork (vm_fault.c:2093-2320)."""
+"""Wiring the pages of an entry, and copying wired entries for fork (vm_fault.c:2065-2275)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class FaultWire(Prefault):
         "map locked exclusively; entry in transition (unlocked meanwhile)",
     )
     def wire(self, map: VmMap, entry: VmMapEntry, user_wire: bool, kmflags: int) -> int:
-        """vm_fault_wire (vm_fault.c:2102-2181): fault in and wire every page of *entry*.
+        """vm_fault_wire (vm_fault.c:2065-2142): fault in and wire every page of *entry*.
 
-        Map locked exclusively on entry and return, unlocked meanwhile; *entry* is in transition,
-        may be cut meanwhile, but not freed.  Blocks.  Returns KERN_*; after a failure nothing of
-        *entry* is wired.
+        Map locked exclusively on entry and return, unlocked in between; *entry* is in transition:
+        it may be clipped meanwhile, but not freed.  Blocks.  Returns KERN_*; after a failure no
+        page of *entry* is wired.
         """
         map.token.get()
         if user_wire:
@@ -53,10 +53,13 @@ class FaultWire(Prefault):
         else:
             prot, flags = VM_PROT_READ | VM_PROT_WRITE, VM_FAULT_CHANGE_WIRING
         pmap = map.pmap
+        # Read before the map is unlocked: the entry may be clipped afterwards.
         start, end = entry.start, entry.end
         fictitious = self._fictitious(entry) or entry.maptype == VM_MAPTYPE_UKSMAP
         if entry.eflags & MAP_ENTRY_KSTACK:
             start += PAGE_SIZE
+        # vm_fault locks the map itself.  The timestamp makes a fault in progress look its entry up
+        # again.
         map.timestamp += 1
         self.vm.map.unlock(map)
         rv = KERN_SUCCESS
@@ -84,7 +87,7 @@ class FaultWire(Prefault):
     def _unwire_page(
         self, pmap: Pmap, va: int, entry: VmMapEntry, fictitious: bool, wmesg: str
     ) -> None:
-        """Unwire what is mapped at *va*, if anything is."""
+        """Unwire the page mapped at *va*, if there is one."""
         m = self.vm.pmap.extract(pmap, va)
         if m is None:
             return
@@ -97,9 +100,9 @@ class FaultWire(Prefault):
     @c("vm_fault_unwire", "vm_fault.c:2148-2187", blocks=True)
     @holds("map locked exclusively")
     def unwire(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_fault_unwire (vm_fault.c:2187-2232): the pages mapped by *entry* are pageable again.
+        """vm_fault_unwire (vm_fault.c:2148-2187): unwire the pages that *entry* maps.
 
-        Map locked.  Waits for busy pages.
+        Map locked.  Sleeps for busy pages.
         """
         map.token.get()
         start = entry.start
@@ -113,11 +116,11 @@ class FaultWire(Prefault):
     @c("vm_fault_copy_entry", "vm_fault.c:2201-2275", blocks=True)
     @holds("both maps locked exclusively, both map tokens")
     def copy_entry(self, dst: VmMap, src: VmMap, new: VmMapEntry, old: VmMapEntry) -> None:
-        """vm_fault_copy_entry (vm_fault.c:2246-2320): a private copy of every page of *old*.
+        """vm_fault_copy_entry (vm_fault.c:2201-2275): make a private copy of every page of *old*.
 
-        Both maps locked exclusively, tokens held.  Blocks, for memory too.  Only the entry's own
-        object is looked at, though a read-only wiring leaves pages in the objects behind it: that
-        is a panic (``copy-wired-missing``), as in the C.
+        Both maps locked exclusively, tokens held.  Blocks, also for memory.  As in the C, only the
+        entry's own object is searched, although a read-only wiring leaves pages in the objects
+        behind it: that panics (``copy-wired-missing``).
         """
         page, objects, pmap = self.vm.page, self.vm.object, self.vm.pmap
         src_object, src_offset = old.object, old.offset
@@ -139,7 +142,7 @@ class FaultWire(Prefault):
     @c("vm_fault_copy_entry", "vm_fault.c:2254-2259", part=True)
     @holds("obj held; m busied")
     def copy_wired(self, obj: VmObject, pindex: int, m: Page) -> None:
-        """Copy the wired page *pindex* of the held object *obj* to the busy page *m*."""
+        """Copy the wired page *pindex* of the held object *obj* to the busied page *m*."""
         original = self.vm.page.lookup(obj, pindex)
         if original is None:
             self.k.panic("copy-wired-missing", f"{obj} index {pindex}")

@@ -1,6 +1,6 @@
-"""vm_pager.c: from the type of an object to what reads and writes its pages.
+"""vm_pager.c: dispatch by the type of an object to the pager that reads and writes its pages.
 
-The small pagers (default, device, phys, dead) are here as well.
+The small pagers (default, device, phys, dead) are in this file too.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Pagers:
     @c("vm_pager_get_page", "vm_pager.h:125-135", blocks=True)
     @holds("obj held, a pip reference; m busied")
     def get_page(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """vm_pager_get_page, vm_pager.h:125-135: read the busy page *m*.
+        """vm_pager_get_page, vm_pager.h:125-135: read the busied page *m*.
 
-        The caller holds *obj* and a pip reference.  Returns a VM_PAGER_* status; with VM_PAGER_OK
-        the page is all valid.  *m* stays busy, and stays the page (a device would replace it: see
-        ``device_getpage``).  Blocks.
+        The caller holds *obj* and has a paging reference.  Returns a VM_PAGER_* status; with
+        VM_PAGER_OK the page is fully valid.  *m* stays busy and is not replaced (a device pager of
+        the C would replace it: see ``device_getpage``).  Blocks.
         """
         status = self._getpage(obj)(obj, m, seqaccess)
         if status == VM_PAGER_OK and m.valid != VM_PAGE_BITS_ALL:
@@ -66,9 +66,9 @@ class Pagers:
     def put_pages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """vm_pager_put_pages, vm_pager.h:137-147: write the soft-busy *pages* of *obj*.
 
-        *flags* are VM_PAGER_PUT_* and the like.  Returns a status for each page: VM_PAGER_PEND
-        when the pager gives back soft busy and pip reference itself, others leave that to the
-        caller.  Panics ``device-pager-put`` and ``phys-pager-put``.  Blocks.
+        *flags* are VM_PAGER_PUT_* and similar.  Returns a status for each page: with VM_PAGER_PEND
+        the pager drops the soft busy and paging references at completion, otherwise the caller
+        does.  Panics ``device-pager-put`` and ``phys-pager-put``.  Blocks.
         """
         k = self.k
         status = self._putpages(obj)(obj, pages, flags)
@@ -82,7 +82,7 @@ class Pagers:
     @c("vm_pager_has_page", "vm_pager.h:160-164", blocks=True)
     @holds("obj held")
     def has_page(self, obj: VmObject, pindex: int) -> bool:
-        """vm_pager_has_page, vm_pager.h:160-164: whether there is a copy in backing store."""
+        """vm_pager_has_page, vm_pager.h:160-164: whether the backing store has a copy."""
         return self._haspage(obj)(obj, pindex)
 
     @c("vm_pager_deallocate", "vm_pager.c:335-339", blocks=True)
@@ -91,7 +91,7 @@ class Pagers:
     @c("phys_pager_dealloc", "phys_pager.c:70-75")
     @holds("obj held exclusively")
     def deallocate(self, obj: VmObject) -> None:
-        """vm_pager_deallocate, vm_pager.c:335-339: the object is going; free what backs it."""
+        """vm_pager_deallocate, vm_pager.c:335-339: free the backing store of a dying object."""
         kind = obj.type
         if kind == OBJT_SWAP:
             self.vm.swap.dealloc(obj)
@@ -106,7 +106,7 @@ class Pagers:
 
     @own
     def disks(self) -> list[Disk]:
-        """The devices behind the pagers."""
+        """The devices of the pagers."""
         return [self.vm.swap.disk, self.vm.vnode_pager.disk]
 
     @c("vm_pager_get_page", "vm_pager.h:130", part=True)
@@ -154,20 +154,20 @@ class Pagers:
     @c("dead_pager_haspage", "vm_pager.c:129-133")
     @holds("obj held")
     def no_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """default_pager_haspage, default_pager.c:137-140; dead_pager_haspage too."""
+        """default_pager_haspage, default_pager.c:136-140; dead_pager_haspage too."""
         return False
 
     @c("dev_pager_haspage", "device_pager.c:265-269")
     @c("phys_pager_haspage", "phys_pager.c:119-123")
     @holds("obj held")
     def always_haspage(self, obj: VmObject, pindex: int) -> bool:
-        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, phys_pager.c:118-122."""
+        """dev_pager_haspage, device_pager.c:265-269; phys_pager_haspage, device_pager.c:265-269."""
         return True
 
     @c("dead_pager_putpages", "vm_pager.c:115-124")
     @holds("pages soft-busy")
     def dead_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """dead_pager_putpages, vm_pager.c:115-123."""
+        """dead_pager_putpages, vm_pager.c:115-124."""
         return [VM_PAGER_AGAIN] * len(pages)
 
     # -- phys_pager.c
@@ -181,7 +181,10 @@ class Pagers:
     @c("phys_pager_getpage", "phys_pager.c:80-92")
     @holds("m busied")
     def phys_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """phys_pager_getpage, phys_pager.c:82-93: zeros, taken off the paging queues for good."""
+        """phys_pager_getpage, phys_pager.c:80-92.
+
+        A zeroed page, permanently off the paging queues.
+        """
         page = self.vm.page
         page.zero_fill(m)
         page.unmanage(m)
@@ -192,7 +195,7 @@ class Pagers:
     @c("phys_pager_putpages", "phys_pager.c:97-103")
     @holds("", "panics")
     def phys_putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
-        """phys_pager_putpages, phys_pager.c:98-104: panics."""
+        """phys_pager_putpages, phys_pager.c:97-103: panics."""
         self.k.panic("phys-pager-put", str(obj))
 
     # -- device_pager.c, in brief: a device whose pages read as zeros
@@ -209,16 +212,16 @@ class Pagers:
     @c("dev_pager_dealloc", "device_pager.c:201-229")
     @holds("obj held")
     def device_dealloc(self, obj: VmObject) -> None:
-        """dev_pager_dealloc, device_pager.c:201-229: the device forgets the object."""
+        """dev_pager_dealloc, device_pager.c:201-229: detach the object from the device."""
         obj.handle = None
 
     @c("dev_pager_getpage", "device_pager.c:237-250")
     @holds("m busied")
     def device_getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
-        """dev_pager_getpage, device_pager.c:237-250.
+        """dev_pager_getpage, device_pager.c:237-250: a zeroed page.
 
-        The C puts a fictitious page for the device's memory in the place of *m*; here *m* itself
-        stands for it, so that no caller has to follow a change of pages.
+        The C replaces *m* by a fictitious page for the device's memory; here *m* itself stands for
+        it, so no caller has to follow a replacement.
         """
         self.vm.page.zero_fill(m)
         m.valid = VM_PAGE_BITS_ALL

@@ -1,9 +1,9 @@
 """vfs_sync.c and vfs_msync: the file system syncer, one thread.
 
-Each second it works on one of 32 slots.  The item that matters to the VM is the mount's own syncer
-vnode: its turn (every ``syncdelay`` seconds, sooner after ``speedup_syncer``) walks all vnodes and
-writes the dirty pages of those on record as having any.  Dirty buffers are not modelled, so that
-nothing else is in the slots.
+Each second it processes one of 32 slots.  The item that matters to the VM is the mount's own syncer
+vnode: when its turn comes (every ``syncdelay`` seconds, sooner after ``speedup_syncer``), it scans
+all vnodes and writes the dirty pages of those marked dirty.  Dirty buffers are not modelled, so the
+slots contain nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SYNCER_MAXDELAY = 32
 
 @shared("rushjob", benign={"rushjob": "vfs_sync.c reads it unprotected, to pace itself"})
 class RushJob:
-    """The syncer's global: how many slots somebody wanted done at once."""
+    """The syncer's global: how many slots are to be processed at once."""
 
     __slots__ = ("rushjob",)
 
@@ -56,7 +56,7 @@ class Syncer:
     @c("syncer_thread", "vfs_sync.c:335-459", blocks=True)
     @holds("nothing", "does not return")
     def thread(self) -> None:
-        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; does not return."""
+        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; never returns."""
         k = self.k
         while True:
             start = k.clock.time_uptime()
@@ -73,7 +73,7 @@ class Syncer:
     @c("syncer_thread", "vfs_sync.c:426-436", part=True, blocks=True)
     @holds("nothing", "")
     def rushing(self) -> bool:
-        """Go on with the next slot at once, because somebody asked (vfs_sync.c:384-405)."""
+        """Continue with the next slot at once if that was requested (vfs_sync.c:426-436)."""
         delta = self.rush.rushjob - self.syncer_rushjob
         if u32(delta) > self.syncdelay // 2:
             self.syncer_rushjob = self.rush.rushjob - self.syncdelay // 2
@@ -86,14 +86,14 @@ class Syncer:
 
     @own
     def never(self) -> bool:
-        """The condition of a sleep that only lets time pass."""
+        """The condition of a sleep that only waits for time to pass."""
         return False
 
     @c("speedup_syncer", "vfs_sync.c:465-476")
     def speedup_syncer(self, wake: bool = False) -> None:
-        """speedup_syncer, vfs_sync.c:465-476: work one slot more as soon as possible.
+        """speedup_syncer, vfs_sync.c:465-476: process one more slot as soon as possible.
 
-        The VM names no mount, so that the syncer is not woken (*wake*) and finds out within a
+        The VM passes no mount, so the syncer is not woken (*wake*) and sees the request within a
         second.  Does not block.
         """
         k = self.k
@@ -108,7 +108,10 @@ class Syncer:
     @c("sync_fsync", "vfs_sync.c:567-606", blocks=True)
     @holds("nothing", "")
     def sync_fsync(self) -> None:
-        """sync_fsync, vfs_sync.c:567-606: the mount's turn: flush dirty objects, lazily."""
+        """sync_fsync, vfs_sync.c:567-606.
+
+        The mount's turn: flush dirty objects, without waiting.
+        """
         self.rounds += 1
         self.k.curthread().hit("vfs_msync")
         self.msync(wait=False)
@@ -119,8 +122,8 @@ class Syncer:
     def msync(self, wait: bool) -> None:
         """vfs_msync, vfs_subr.c:2292-2323: write the dirty pages of every file.
 
-        With *wait* it waits for vnode locks and for the writes; without it a locked vnode is
-        passed over, and NOSYNC pages are.  Blocks.
+        With *wait* it waits for vnode locks and for the writes; without it, it skips locked vnodes
+        and NOSYNC pages.  Blocks.
         """
         for vp in self.k.vnode.all():
             if self.wants(vp, wait):
@@ -131,7 +134,10 @@ class Syncer:
 
     @c("vfs_msync_scan1", "vfs_subr.c:2330-2352")
     def wants(self, vp: Vnode, wait: bool) -> bool:
-        """vfs_msync_scan1, vfs_subr.c:2330-2352: whether *vp*, not locked, is worth a visit."""
+        """vfs_msync_scan1, vfs_subr.c:2330-2352.
+
+        Whether *vp*, not locked, needs to be processed.
+        """
         if vp.v_flag & VRECLAIMED:
             return False
         return bool(vp.v_flag & VOBJDIRTY) and (wait or not vp.v_lock.lockstatus())
@@ -139,7 +145,8 @@ class Syncer:
     @c("vfs_msync_scan2", "vfs_subr.c:2357-2374", blocks=True)
     @holds("vp locked exclusively")
     def msync_vnode(self, vp: Vnode, wait: bool) -> None:
-        """vfs_msync_scan2, vfs_subr.c:2357-2374: *vp* is locked exclusively."""
+        """vfs_msync_scan2, vfs_subr.c:2357-2374: flush *vp*, which is locked exclusively."""
+        # The vnode was tested before it was locked: test it again.
         if not vp.v_flag & VRECLAIMED and vp.v_flag & VOBJDIRTY:
             obj = vp.v_object
             if obj is not None:
@@ -147,7 +154,10 @@ class Syncer:
 
     @own
     def sync_all(self) -> None:
-        """sync(2), to the end: all dirty files written, and their writes over.  Blocks."""
+        """sync(2), waiting for completion: write all dirty files and wait for the writes.
+
+        Blocks.
+        """
         self.msync(wait=True)
         for vp in self.k.vnode.all():
             obj = vp.v_object

@@ -1,8 +1,9 @@
-"""Reading and writing the pages of files (the I/O half of vnode_pager.c), and what a file is here.
+"""Reading and writing the pages of files (the I/O half of vnode_pager.c), and the model of a file.
 
-The buffer cache is left out but for what the VM sees of it: while a block is read or written its
-page has one soft busy more and its object one pip reference more, and the device's thread ends
-that (vfs_busy_pages and bpdone of vfs_bio.c).  Wiring by buffers is not modelled.
+The buffer cache is left out, except for what the VM sees of it: while a block is read or written,
+its page has one more soft-busy reference and its object one more paging reference, which the
+device's thread drops at completion (vfs_busy_pages and bpdone of vfs_bio.c).  Wiring by buffers is
+not modelled.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
 
 NOOFFSET = -1
 WORD = 8
-"""Bytes in a word of contents."""
+"""Bytes per word of page contents."""
 
 
 class File:
-    """What is behind a vnode (its ``data``): the size in bytes (v_filesize), the blocks, v_token.
+    """The file of a vnode (its ``data``): the size in bytes (v_filesize), the blocks, v_token.
 
-    ``blocks`` maps a page index to the words on disk; a block of zeros, or a hole, is missing.
+    ``blocks`` maps a page index to the words on disk; a block of zeros, or a hole, is absent.
     """
 
     __slots__ = ("blocks", "name", "size", "token")
@@ -80,8 +81,8 @@ class VnodeIo:
     def getpage(self, obj: VmObject, m: Page, seqaccess: int) -> int:
         """vnode_pager_getpage, vnode_pager.c:436-447 (and the generic getpages, :448-609).
 
-        The caller has *m* busy, *obj* held, and the vnode locked (vm_fault: shared).  The page is
-        only soft-busy while it is read; it is busy again on return.  Returns VM_PAGER_OK,
+        The caller has *m* busied, *obj* held and the vnode locked (vm_fault: shared).  The page is
+        only soft-busy during the read; it is busy again on return.  Returns VM_PAGER_OK,
         VM_PAGER_BAD (reclaimed vnode) or VM_PAGER_ERROR.  Blocks.
         """
         k, page = self.k, self.vm.page
@@ -90,6 +91,7 @@ class VnodeIo:
             return VM_PAGER_BAD
         if m.pindex * PAGE_SIZE >= self.file(vp).size:
             return VM_PAGER_ERROR
+        # The buffer's I/O busies the page itself: leave it soft-busy meanwhile.
         page.io_start(m)
         page.wakeup(m)
         td = k.curthread()
@@ -110,10 +112,10 @@ class VnodeIo:
 
     @own
     def vop_read(self, vp: Vnode, obj: VmObject, m: Page) -> int:
-        """VOP_READ into the page itself: a block that is not valid comes from the disk.
+        """VOP_READ into the page itself: read a block that is not valid from the disk.
 
-        Returns an errno.  Sleeps for the I/O.  A page that is all valid makes its buffer valid
-        (B_CACHE), which is then not read over it.
+        Returns an errno.  Sleeps for the I/O.  If the page is fully valid its buffer becomes valid
+        too (B_CACHE) and is not read again.
         """
         if m.valid == VM_PAGE_BITS_ALL:
             return 0
@@ -125,7 +127,7 @@ class VnodeIo:
     @c("bpdone", "vfs_bio.c:4023-4025", part=True, blocks=True)
     @holds("nothing (device's thread)", "")
     def read_done(self, io: Io) -> None:
-        """bpdone of a read: the pages are valid now."""
+        """bpdone of a read: the pages become valid."""
         page = self.vm.page
 
         def valid(m: Page) -> None:
@@ -142,9 +144,9 @@ class VnodeIo:
     def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """vnode_pager_putpages, vnode_pager.c:631-665 (and generic_putpages, :668-783).
 
-        The soft-busy *pages* follow each other.  Synchronous when memory is extremely short.
-        Returns VM_PAGER_OK for each (written, or being written, and clean), VM_PAGER_BAD behind
-        the end of the file, VM_PAGER_AGAIN after an error.  Blocks.
+        The soft-busy *pages* are contiguous.  Synchronous if memory is extremely short.  Returns
+        for each page VM_PAGER_OK (written or being written, and clean), VM_PAGER_BAD behind the end
+        of the file, or VM_PAGER_AGAIN after an error.  Blocks.
         """
         k, stats = self.k, self.vm.stats
         if u32(stats.v_free_count + stats.v_cache_count) < stats.v_pageout_free_min:
@@ -172,7 +174,7 @@ class VnodeIo:
     def vop_write(self, vp: Vnode, obj: VmObject, pages: Sequence[Page], sync: bool) -> int:
         """VOP_WRITE of resident pages: bwrite and wait with *sync*, else bawrite.
 
-        Returns an errno (0 for a write just begun).
+        Returns an errno (0 for a write that was only started).
         """
         self._busy_pages(obj, pages, True)
         io = self._io(WRITE, vp, obj, pages, self.write_done)
@@ -185,7 +187,7 @@ class VnodeIo:
         """bpdone of a write.
 
         After an error the C keeps the block as a dirty buffer, to be written again (bdirty); here
-        the page is dirty again.
+        the page becomes dirty again.
         """
         page = self.vm.page
 
@@ -198,9 +200,10 @@ class VnodeIo:
     @c("bpdone", "vfs_bio.c:3881-4080", blocks=True)
     @holds("nothing (device's thread)", "")
     def _bpdone(self, io: Io, each: Callable[[Page], None]) -> None:
-        """bpdone, vfs_bio.c:3961-4067, in the device's thread: *each* for every page, busy again.
+        """bpdone, vfs_bio.c:3881-4080, in the device's thread: calls *each* for every page, busied
+        again.
 
-        The object is held throughout; a page that somebody has busy is waited for.
+        The object is held throughout; sleeps for a busy page.
         """
         page, objects, obj = self.vm.page, self.vm.object, io.object
         objects.hold(obj)
@@ -228,10 +231,12 @@ class VnodeIo:
         "one soft busy and one pip reference more for each",
     )
     def _busy_pages(self, obj: VmObject, pages: Sequence[Page], writing: bool) -> None:
-        """vfs_busy_pages, vfs_bio.c:4223-4358: one soft busy and one pip reference more for each.
+        """vfs_busy_pages, vfs_bio.c:4222-4370.
 
-        To be written a page is made read-only, and clean from here on (what the buffer covers is
-        its business now); to be read, it is unmapped.  Blocks.
+        One more soft-busy and paging reference for each page.
+
+        A page to be written becomes read-only and clean (from here on the buffer is responsible for
+        its data); a page to be read is unmapped.  Blocks.
         """
         page = self.vm.page
         while not self._busy_all(pages):
@@ -249,9 +254,10 @@ class VnodeIo:
     @c("vfs_busy_pages", "vfs_bio.c:4247-4257", part=True, blocks=True)
     @holds("pages not busied by the caller", "on True all busied")
     def _busy_all(self, pages: Sequence[Page]) -> bool:
-        """Busy all of *pages*, or none: a busy one is slept for, with those before it still held.
+        """Busy all of *pages*, or none: sleeps for a busy page with the ones before it still
+        busied.
 
-        Returns whether they are busy now.
+        Returns whether they are busied now.
         """
         page = self.vm.page
         for i, m in enumerate(pages):
@@ -265,7 +271,9 @@ class VnodeIo:
     @c("vfs_clean_one_page", "vfs_bio.c:4415-4512")
     @holds("m busied")
     def _clean_page(self, m: Page) -> None:
-        """vfs_clean_one_page, vfs_bio.c:4415-4515, for a whole page: its dirt is the buffer's."""
+        """vfs_clean_one_page, vfs_bio.c:4415-4512, for a whole page: its dirty data are the
+        buffer's now.
+        """
         page = self.vm.page
         page.test_dirty(m)
         if m.dirty == VM_PAGE_BITS_ALL:
