@@ -60,6 +60,12 @@ class Atomics:
             setattr(obj, field, new)
             return old
 
+    def fence(self) -> None:
+        """cpu_mfence: every access before it comes before every access after it.
+
+        Memory is sequentially consistent here, so there is nothing to do, and no schedule point.
+        """
+
 
 class ProbedAtomics(Atomics):
     """The same, each with its schedule point before it and its event after it."""

@@ -54,12 +54,13 @@ _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 class _Request:
     """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
 
-    __slots__ = ("blocked", "ext", "let_go", "td", "type")
+    __slots__ = ("blocked", "ext", "let_go", "td", "timo", "type")
 
-    def __init__(self, td: Thread, kind: int, ext: int) -> None:
+    def __init__(self, td: Thread, kind: int, ext: int, timo: int) -> None:
         self.td = td
         self.type = kind
         self.ext = ext
+        self.timo = timo if ext & LK_TIMELOCK else 0  # ticks
         self.blocked = False
         self.let_go = False  # the probe knows that the lock was given up
 
@@ -107,8 +108,10 @@ class Lock:
 
     # -- the call
 
-    def lockmgr(self, flags: int) -> int:
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
         """lockmgr (kern_lock.c:85-655): set, change or release the lock.
+
+        *timo* (ticks) stands in for the lock's own with LK_TIMELOCK; the C has only that.
 
         Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
         0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
@@ -123,7 +126,7 @@ class Lock:
             k.misuse("sleep-with-spinlock", f"{td} locks {self} with {td.spins[-1]} held")
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
-        r = _Request(td, kind, ext)
+        r = _Request(td, kind, ext, timo or self.timo)
         error = 0
         if k.point is not None or not self._quick(td, kind):
             while (turn := self._turn(r)) is None:
@@ -187,7 +190,7 @@ class Lock:
     def _block(self, r: _Request) -> int:
         """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
         k = self.k
-        timo = self.timo if r.ext & LK_TIMELOCK else 0
+        timo = r.timo
         if not r.blocked:
             r.blocked = True
             r.td.contended[self.cls] += 1
@@ -372,7 +375,7 @@ class Lock:
     def _report(self, r: _Request, kind: int, error: int) -> None:
         """Tell the probe how the request ended, and keep td.locks."""
         k, td = self.k, r.td
-        tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
+        tried = bool(r.ext & LK_NOWAIT or r.timo)
         tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
         if error:
             if not r.blocked:
