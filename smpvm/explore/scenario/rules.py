@@ -75,11 +75,13 @@ def runs(what: str, function: Any) -> None:
     function = getattr(function, "__func__", function)
     code = getattr(function, "__code__", None)
     if code is None:
-        code = getattr(getattr(type(function), "__call__", None), "__code__", None)
+        code = getattr(type(function).__call__, "__code__", None)
     flags = getattr(code, "co_flags", 0)
     if flags & _UNRUN:
         kind = "generator" if flags & inspect.CO_GENERATOR else "coroutine"
-        raise Refused(f"{what}: {function.__qualname__} is a {kind} function: calling it runs nothing")
+        raise Refused(
+            f"{what}: {function.__qualname__} is a {kind} function: calling it runs nothing"
+        )
 
 
 def returned(result: Any) -> None:

@@ -36,9 +36,7 @@ class Condvar:
     def __str__(self) -> str:
         return f"condvar {self.name}"
 
-    def wait(
-        self, lock: Any, timo: int = 0, cond: Callable[[], bool] | None = None
-    ) -> bool:
+    def wait(self, lock: Any, timo: int = 0, cond: Callable[[], bool] | None = None) -> bool:
         """cv_wait, cv_timedwait: give *lock* back and sleep, in one; then take *lock* again.
 
         *lock*: a spinlock, token, lockmgr or reader/writer lock that the caller holds, in either
