@@ -177,6 +177,8 @@ class Execution:
             try:
                 for text in body.failures():
                     self._add(kind, text)
+            except Refused as why:
+                raise self._mistake("check", why) from why
             except (Exception, SystemExit) as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
                 self._add("assertion", self._blame("check", why), [], type(why).__name__)

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,7 +85,7 @@ def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if name not in cls.sizes or not value.isdecimal():
+        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes or not value.isdecimal():
             raise ScenarioError(f"scenario {spec!r}: {part!r} is not a size of it")
         sizes[name] = int(value)
     return sizes
@@ -115,7 +115,7 @@ def _from_file(where: str) -> Any:
 def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
     """The class of a file that *name* asks for, by its own name or its scenario's; the only one
     where nothing is asked for.  Raises ScenarioError."""
-    known = {cls.name: cls for cls in classes} | {cls.__name__: cls for cls in classes}
+    known = {str(cls.name): cls for cls in classes} | {cls.__name__: cls for cls in classes}
     if name in known:
         return known[name]
     if not name and len(classes) == 1:

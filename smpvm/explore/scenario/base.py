@@ -127,7 +127,7 @@ class Scenario:
     def shared(self, benign: Mapping[str, str] | None = None, **fields: Any) -> Any:
         """An object with these shared fields and first values; *benign*: field → why races on it
         are accepted."""
-        cls = cell_class(tuple(fields), tuple(sorted((benign or {}).items())))
+        cls = cell_class(tuple(fields), tuple((benign or {}).items()))
         return self.k.new(cls, self.k.next_id("cell"), fields)
 
     def array(self, n: int, value: Any = 0, benign: str = "") -> Array:
@@ -234,5 +234,6 @@ class Scenario:
     def checked(self) -> None:
         """``check``; raises AssertionError if it says that something is wrong."""
         said = self.check()
+        rules.returned(said)
         if said is not None and not said:
             raise AssertionError(f"check returned {said!r}")

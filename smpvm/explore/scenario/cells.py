@@ -31,7 +31,8 @@ class _Field:
         return self if obj is None else self._get(obj)
 
     def __set__(self, obj: Any, new: Any) -> None:
-        rules.value(self._name, new)
+        if type(new) not in rules.PLAIN:
+            rules.value(self._name, new)
         self._set(obj, new)
 
 
@@ -46,7 +47,8 @@ class _Item:
         return self if obj is None else obj._values[self._at]
 
     def __set__(self, obj: Any, new: Any) -> None:
-        rules.value(self._name, new)
+        if type(new) not in rules.PLAIN:
+            rules.value(self._name, new)
         obj._values[self._at] = new
 
 
@@ -70,6 +72,10 @@ def cell_class(fields: tuple[str, ...], benign: tuple[tuple[str, str], ...]) -> 
     for name in fields:
         if not name.isidentifier() or name.startswith("_") or hasattr(Cell, name):
             raise rules.Refused(f"shared: {name!r} cannot be the name of a field")
+    for name, why in benign:
+        if name not in fields:
+            raise rules.Refused(f"shared: benign: there is no field {name!r}")
+        rules.text(f"shared: benign {name}", why)
     cls = type("Cell", (Cell,), {"__slots__": fields, "__module__": __name__})
     for name in fields:
         setattr(cls, name, _Field(f"shared field {name}", getattr(cls, name)))

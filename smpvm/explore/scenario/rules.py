@@ -21,13 +21,14 @@ class Refused(TypeError):
 
 _UNRUN: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _NEVER_RUN: Final = (GeneratorType, CoroutineType, AsyncGeneratorType)
-_PLAIN: Final = frozenset((int, bool, str, float, bytes, type(None)))
+PLAIN: Final = frozenset((int, bool, str, float, bytes, type(None)))
+"""The usual types of values that cannot change; ``value`` knows the others."""
 _PLAIN_BASES: Final = (Number, str, bytes)
 
 
 def value(field: str, new: Any) -> None:
     """Refuse a value of shared field *field* that can change without an access to the field."""
-    if type(new) not in _PLAIN and not _constant(new):
+    if not _constant(new):
         raise Refused(
             f"{field}: a {type(new).__name__} can change without the explorer seeing it; allowed "
             "are numbers, strings, bytes, None, tuples and frozensets of those, and parts of the "
@@ -37,10 +38,10 @@ def value(field: str, new: Any) -> None:
 
 def _constant(new: Any) -> bool:
     if isinstance(new, tuple | frozenset):
-        return all(type(one) in _PLAIN or _constant(one) for one in new)
+        return all(map(_constant, new))
     if isinstance(new, Enum):
-        return type(new.value) in _PLAIN or _constant(new.value)
-    return isinstance(new, _PLAIN_BASES) or part_of_machine(new)
+        return _constant(new.value)
+    return new is None or isinstance(new, _PLAIN_BASES) or part_of_machine(new)
 
 
 def part_of_machine(obj: Any) -> bool:
@@ -62,6 +63,9 @@ def watched(objs: tuple[Any, ...]) -> None:
 
 def body(name: Any, function: Any) -> None:
     """Refuse a thread whose name is no string, or whose body would not run."""
+    code = getattr(function, "__code__", None)  # a method has its function's
+    if type(name) is str and name and code is not None and not code.co_flags & _UNRUN:
+        return  # as most are: threads are made thousands of times a second
     text("thread name", name)
     runs(f"thread {name!r}", function)
 
