@@ -78,7 +78,8 @@ def check_class(cls: Any, spec: str) -> None:
 
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
     """*cls* with other sizes, remembering how it was asked for."""
-    return type(cls.__name__, (cls,), {**sizes, "spec": spec, "name": cls.name, "title": cls.title})  # type: ignore[return-value]
+    body = {"spec": spec, "name": cls.name, "title": cls.title, "__module__": cls.__module__}
+    return type(cls.__name__, (cls,), {**sizes, **body})  # type: ignore[return-value]
 
 
 def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:

@@ -361,8 +361,10 @@ class UnderSpinlock(Produced):
 
 
 class Meet(Scenario):
-    """Each writes, and reads what its neighbour wrote: either comes last, and finds the other asleep
-    or not yet: 4 classes."""
+    """Each writes, and reads what its neighbour wrote.
+
+    Either comes last, and finds the other asleep, or not yet: 4 classes.
+    """
 
     n = 2
 

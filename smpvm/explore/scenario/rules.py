@@ -83,9 +83,8 @@ def runs(what: str, function: Any) -> None:
     flags = getattr(code, "co_flags", 0)
     if flags & _UNRUN:
         kind = "generator" if flags & inspect.CO_GENERATOR else "coroutine"
-        raise Refused(
-            f"{what}: {function.__qualname__} is a {kind} function: calling it runs nothing"
-        )
+        named = getattr(function, "__qualname__", type(function).__qualname__)
+        raise Refused(f"{what}: {named} is a {kind} function: calling it runs nothing")
 
 
 def returned(result: Any) -> None:
