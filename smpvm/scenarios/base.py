@@ -13,13 +13,14 @@ left.  Fifteen lines are enough::
             self.p = self.process()
             self.va = self.map(self.p)
             self.write(self.p, self.va, 1)
-            self.to_inactive(self.page_at(self.p, self.va))
+            self.to_inactive(self.page_at(self.p, self.va), unmap=True)
             self.disks()
             self.pagedaemon(self.launder)
-            self.thread("writer", self.write, self.p, self.va, 2, process=self.p)
+            self.thread("writer", self.write, self.p, self.va, 2, 1, process=self.p)
 
         def check(self):
-            assert self.see(self.p, self.va) == 2, "the store is lost"
+            words = [self.see(self.p, self.va, word) for word in (0, 1)]
+            assert words == [1, 2], f"the page holds {words}"
 
 What must hold after every scenario is checked for it: the audit at rest, no marker left, no panic,
 and nothing left over when all that the set-up has made is given up.
@@ -37,13 +38,14 @@ from typing import Any, ClassVar
 
 from smpvm.check.audit import breaches
 from smpvm.config import Config, DiskConfig
-from smpvm.explore.scenario import Scenario
+from smpvm.explore.scenario import Refused, Scenario
+from smpvm.explore.scenario.rules import number, runs
 from smpvm.host.carrier import Stopped
 from smpvm.kern.proc import Proc
 from smpvm.kern.thread import TDF_SYSTHREAD, Panic, Thread
 from smpvm.repairs.catalogue import choose
 from smpvm.scenarios.helpers import VA, VmHelpers
-from smpvm.vm.build import build_vm
+from smpvm.vm.build import build_vm, compose
 from smpvm.vm.pageout.daemon import Round
 
 Main = Callable[..., object]
@@ -72,7 +74,10 @@ class VmScenario(VmHelpers, Scenario):
     """Sysctls that are not at their defaults."""
 
     def prepare(self, repairs: Iterable[str]) -> None:
-        """The machine.  Raises ConfigError for sysctls and repairs that there are not."""
+        """The machine.  Raises Refused; ConfigError for sysctls and repairs that do not exist."""
+        number("pages", self.pages, 1)
+        if not isinstance(self.sysctls, Mapping):
+            raise Refused(f"sysctls: {self.sysctls!r}: a mapping is wanted")
         config = SmallConfig(
             pages=self.pages,
             swap_pages=32,
@@ -83,6 +88,11 @@ class VmScenario(VmHelpers, Scenario):
         for name, value in {"pageout_stats_interval": 5, **self.sysctls}.items():
             setattr(config.sysctl, name, value)
         changes = [*self.changes, *(r.change for r in choose(repairs))]
+        if self.changes:
+            try:
+                compose(self.changes)
+            except TypeError as why:
+                raise Refused(f"changes: {why}") from None
         self.vm = build_vm(self.k, config, changes)
         self.procs, self.objects, self.files = [], [], []
         self.limits(free_target=8 * self.pages)
@@ -111,9 +121,12 @@ class VmScenario(VmHelpers, Scenario):
         Without vm_pageout_thread's own start, which would set limits for a whole machine.
         """
 
-        def main() -> None:
+        if body is not None:
+            runs("pagedaemon", body)
+
+        def main() -> object:
             td.flags |= TDF_SYSTHREAD
-            (body or self.rounds)()
+            return (body or self.rounds)()
 
         td = self.thread("pagedaemon", main) if body else self.daemon("pagedaemon", main)
         self.vm.pageout.pagethread = td

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SIZE
+from smpvm.explore.scenario import Refused
 from smpvm.kern.proc import Proc
 from smpvm.kern.shared import peek
 from smpvm.vm.map.mmap import MAP_ANON, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_RW
@@ -17,6 +18,7 @@ from smpvm.vm.page.struct import PG_REFERENCED, VM_ALLOC_NORMAL, Page
 from smpvm.vm.pageout.marker import Tally
 from smpvm.vm.param import OBJT_DEFAULT, OBJT_VNODE, VM_PAGE_BITS_ALL
 from smpvm.vm.vm import Vm
+from smpvm.vm.vmstats import VmStats
 
 if TYPE_CHECKING:
     from smpvm.kern.vnode import Vnode
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 VA: Final = 0x10_0000
 """Where scenarios map their first page."""
+_QUEUES: Final = ("active", "inactive", "cache", "")
 
 
 class VmHelpers:
@@ -38,8 +41,10 @@ class VmHelpers:
     # -- memory
 
     def limits(self, **values: int) -> None:
-        """Set vmstats: ``limits(free_min=2)`` sets v_free_min."""
+        """Set vmstats: ``limits(free_min=2)`` sets v_free_min (pages)."""
         for name, value in values.items():
+            if not hasattr(VmStats, f"v_{name}"):
+                raise Refused(f"limits: there is no v_{name} in vmstats")
             setattr(self.vm.stats, f"v_{name}", value)
 
     def object(self, size: int = 8, *, swap: bool = False) -> VmObject:
@@ -64,11 +69,16 @@ class VmHelpers:
         words: Mapping[int, int] | None = None,
         dirty: bool = False,
     ) -> Page:
-        """A valid, unmapped page of *obj* on a queue: active, inactive, cache, or "" for none."""
+        """Page *pindex* of *obj*: valid, unmapped, with these *words* (number → value), on *queue*
+        (active, inactive, cache, or "" for none)."""
+        if queue not in _QUEUES:
+            raise Refused(f"page: there is no queue {queue!r}, allowed are {_QUEUES}")
         vm = self.vm
         vm.object.hold(obj)
-        m = vm.page.alloc(obj, pindex, VM_ALLOC_NORMAL)
-        assert m is not None
+        unused = peek(vm.stats, "v_free_count") + peek(vm.stats, "v_cache_count")
+        m = vm.page.alloc(obj, pindex, VM_ALLOC_NORMAL) if unused > 0 else None
+        if m is None:
+            raise Refused("page: no page is free; the scenario says how many there are: pages = 6")
         m.valid = VM_PAGE_BITS_ALL
         vm.pmap.write_contents(m, dict(words) if words else None)
         if dirty:
@@ -132,10 +142,11 @@ class VmHelpers:
         *,
         prot: int = PROT_RW,
     ) -> int:
-        """Anonymous memory, or a file shared, at *va*; returns *va*."""
+        """Map *pages* pages of anonymous memory, or of file *vp*, shared; returns *va*."""
         flags = MAP_FIXED | (MAP_SHARED if vp is not None else MAP_ANON | MAP_PRIVATE)
         error, at = self.vm.process.sys.mmap(p, va, pages * PAGE_SIZE, prot, flags, vp)
-        assert (error, at) == (0, va)
+        if (error, at) != (0, va):
+            raise Refused(f"map: mmap at {va:#x} fails with error {error}")
         return va
 
     def write(self, p: Proc, va: int, value: int, word: int = 0) -> None:
@@ -171,9 +182,10 @@ class VmHelpers:
         return False, {}
 
     def page_at(self, p: Proc, va: int) -> Page:
-        """The page mapped at *va*."""
+        """The page that *p* has mapped at *va*: one that has been touched, and not paged out."""
         m = self.vm.pmap.extract(p.p_vmspace.vm_pmap, va)
-        assert m is not None
+        if m is None:
+            raise Refused(f"page_at: {p} has no page at {va:#x}; it gets one by a write there")
         return m
 
     def object_at(self, p: Proc, va: int) -> VmObject:
