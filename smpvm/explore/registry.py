@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from smpvm.config import ConfigError
 from smpvm.explore.scenario import Scenario, ScenarioClass, rules
+from smpvm.repairs.catalogue import choose
 
 
 class ScenarioError(ValueError):
@@ -72,7 +74,13 @@ def spec_of(scenario: ScenarioClass) -> str:
 
 def check_class(cls: Any, spec: str) -> None:
     """Raises ScenarioError where *cls* says of itself what cannot be: see ``rules.scenario``."""
-    if why := rules.scenario(cls):
+    why = rules.scenario(cls)
+    try:
+        if not why and cls.repairs:
+            choose(cls.repairs)
+    except ConfigError as unknown:
+        why = str(unknown)
+    if why:
         raise ScenarioError(f"scenario {spec!r}: {why}")
 
 

@@ -108,6 +108,10 @@ class VmScenario(VmHelpers, Scenario):
         self.k.start(td)
         return td
 
+    def spawn(self, name: str, body: Main, *args: Any, process: Proc | None = None) -> Thread:
+        """``thread``, from inside a thread."""
+        return self.thread(name, body, *args, process=process)
+
     def disks(self) -> None:
         """Start the devices' threads; needed by every scenario with I/O."""
         for disk in self.vm.pager.disks():

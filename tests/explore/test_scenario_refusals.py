@@ -130,6 +130,7 @@ CLASS = {
     "title = 5": "title: a string is wanted, not 5",
     "repairs = 'all'": "repairs: a tuple of names is wanted, not 'all'",
     "repairs = (1,)": "repairs: a tuple of names is wanted",
+    "repairs = ('nonesuch',)": "repair nonesuch: unknown; known are all,",
     "sizes = 5": "sizes: 5: a mapping is wanted",
     "sizes = {'n': '1'}": "sizes: 'n': '1': a name and its least number are wanted",
     "spin_pool = 0": "spin_pool: a whole number, 1 or more",

@@ -5,6 +5,8 @@ import pytest
 from smpvm import Scenario
 from smpvm.explore.scenario import run_native
 from smpvm.explore.search import Search, SearchPlan
+from smpvm.kern.thread import End, Thread
+from smpvm.report.lanes import step_line
 
 
 def proof(scenario, **plan):
@@ -665,3 +667,50 @@ def test_the_same_on_real_threads():
         assert run_native(scenario, 5) == []
     for scenario in (Upgrade, UpgradeTried, TimedSpin, TimedToken, Counted, Fenced):
         assert run_native(scenario, 5) == []
+
+
+class JoinOrLook(Parent):
+    """One joins, another looks for itself whether the thread has ended its work."""
+
+    def setup(self):
+        super().setup()
+        self.thread("other", self.looks)
+
+    def looks(self):
+        if self.a[0]:
+            self.a[0] = 1
+
+
+class JoinBesideToken(Scenario):
+    """One joins with a token in hand, and gives it up; another without."""
+
+    def setup(self):
+        self.t = self.token("t")
+        kid = self.thread("kid", int)
+        self.thread("holder", self.holder, kid)
+        self.thread("plain", self.plain, kid)
+
+    def holder(self, kid):
+        self.t.lock()
+        self.join(kid)
+        self.t.unlock()
+
+    def plain(self, kid):
+        self.join(kid)
+        self.t.lock()
+        self.t.unlock()
+
+
+@pytest.mark.parametrize(
+    "scenario", [Parent, TwoWait, Adding, JoinOrLook, JoinBesideToken, JoinedInTime, WaitToken]
+)
+def test_against_brute_force(explored, scenario):
+    brute, dpor = explored(scenario, "all"), explored(scenario, "dpor")
+    assert brute.claim
+    assert dpor.claim
+    assert set(dpor.classes) == set(brute.classes)
+
+
+def test_a_join_is_shown_as_one():
+    op = (1, "acquire-shared", End(Thread(2, "kid", int)), "")
+    assert step_line(op, ()) == "joins kid"

@@ -75,7 +75,8 @@ def cell_class(fields: tuple[str, ...], benign: tuple[tuple[str, str], ...]) -> 
     for name, why in benign:
         if name not in fields:
             raise rules.Refused(f"shared: benign: there is no field {name!r}")
-        rules.text(f"shared: benign {name}", why)
+        if not isinstance(why, str):
+            raise rules.Refused(f"shared: benign {name}: a string is wanted, not {why!r}")
     cls = type("Cell", (Cell,), {"__slots__": fields, "__module__": __name__})
     for name in fields:
         setattr(cls, name, _Field(f"shared field {name}", getattr(cls, name)))
