@@ -24,6 +24,7 @@ from smpvm.host.serialthread import AWAIT
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+from smpvm.kern.thread import End
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread awaits in a loop that nobody can end"
-        elif any(s.ready is not None for s in live):
+        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"

@@ -27,19 +27,19 @@ class It(Scenario):
 """
 
 IN_SETUP = {
-    "self.shared(d={})": "shared field d: a dict can change without the explorer seeing it",
-    "self.shared(d=[])": "a list can change",
-    "self.shared(d=set())": "a set can change",
-    "self.shared(d=bytearray(2))": "a bytearray can change",
-    "self.shared(d=(1, [2]))": "a tuple can change",
-    "self.shared(d=object())": "a object can change",
-    "self.shared(d=self)": "a It can change",
-    "self.shared(d=lambda: 0)": "a function can change",
-    "self.array(2, [])": "array[0]: a list can change",
-    "self.table(['x'], {})": "table['x']: a dict can change",
-    "self.table([[]])": "a key of table: a list can change",
+    "self.shared(d={})": "shared field d: a value of type dict can change",
+    "self.shared(d=[])": "a value of type list can change",
+    "self.shared(d=set())": "a value of type set can change",
+    "self.shared(d=bytearray(2))": "a value of type bytearray can change",
+    "self.shared(d=(1, [2]))": "a value of type tuple can change",
+    "self.shared(d=object())": "a value of type object can change",
+    "self.shared(d=self)": "a value of type It can change",
+    "self.shared(d=lambda: 0)": "a value of type function can change",
+    "self.array(2, [])": "array[0]: a value of type list can change",
+    "self.table(['x'], {})": "table['x']: a value of type dict can change",
+    "self.table([[]])": "a key of table: a value of type list can change",
     "self.table([1, 1])": "a key comes twice",
-    "self.local(x=[])": "local x: a list can change",
+    "self.local(x=[])": "local x: a value of type list can change",
     "self.shared(id=1)": "'id' cannot be the name of a field",
     "self.shared(benign={'m': 'so'}, n=0)": "benign: there is no field 'm'",
     "self.shared(benign={'n': 1}, n=0)": "benign n: a string is wanted, not 1",
@@ -63,8 +63,8 @@ IN_SETUP = {
 }
 
 IN_THREAD = {
-    "self.c.d = {}": "shared field d: a dict can change",
-    "self.atomic.swap_int(self.c, 'n', [])": "shared field n: a list can change",
+    "self.c.d = {}": "shared field d: a value of type dict can change",
+    "self.atomic.swap_int(self.c, 'n', [])": "shared field n: a value of type list can change",
     "self.relax()": "relax() needs what to watch",
     "self.relax(self.c.n)": "relax: 0 is a value, which nobody can watch",
     "self.tsleep('x', cond=self.c.n)": "tsleep cond: a function is wanted, not 0",
@@ -169,7 +169,7 @@ def test_a_value_that_can_change_is_refused_at_any_write():
         def body(self):
             self.c.d = []
 
-    with pytest.raises(ScenarioError, match="a list can change"):
+    with pytest.raises(ScenarioError, match="a value of type list can change"):
         execute(Late, make_strategy("random"), Settings())
 
 

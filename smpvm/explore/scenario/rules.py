@@ -30,9 +30,9 @@ def value(field: str, new: Any) -> None:
     """Refuse a value of shared field *field* that can change without an access to the field."""
     if not _constant(new):
         raise Refused(
-            f"{field}: a {type(new).__name__} can change without the explorer seeing it; allowed "
-            "are numbers, strings, bytes, None, tuples and frozensets of those, and parts of the "
-            "machine (cells, arrays, tables, locks, threads)"
+            f"{field}: a value of type {type(new).__name__} can change without the explorer seeing "
+            "it; allowed are numbers, strings, bytes, None, tuples and frozensets of those, and "
+            "parts of the machine (cells, arrays, tables, locks, threads)"
         )
 
 
