@@ -24,6 +24,7 @@ class Sysctl:
     """The tunables of vm_pageout.c, with the defaults of the C (vm_pageout.c:120-193).
 
     They may change while a machine runs; 0 in a ``pageout_stats`` field means "chosen at boot".
+    Setting one that does not exist, or to what it cannot be, raises ConfigError.
     """
 
     anonmem_decline: int = 1
@@ -41,6 +42,10 @@ class Sysctl:
     disable_swapspace_pageouts: int = 0
     page_max_wired: int = 0  # pages; 0: a third of the free pages at boot
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_sysctl(name, value)
+        object.__setattr__(self, name, value)
+
 
 SYSCTL_RANGE: dict[str, tuple[int, int]] = {
     "anonmem_decline": (0, 64),
@@ -48,7 +53,7 @@ SYSCTL_RANGE: dict[str, tuple[int, int]] = {
     "page_free_hysteresis": (0, 1 << 20),
     "max_launder": (0, 1 << 20),
     "pageout_stats_max": (0, 1 << 20),
-    "pageout_full_stats_interval": (0, 3600),
+    "pageout_full_stats_interval": (0, 4 * 3600),  # 0: four times the other
     "pageout_stats_interval": (0, 3600),
     "pageout_stats_free_max": (0, 1 << 20),
     "pageout_algorithm": (0, 1),
@@ -124,8 +129,8 @@ class Config:
             raise ConfigError(f"tick_scale: {self.tick_scale} is out of range, allowed 0 to 60")
         self.swap_disk.validate("swap_disk")
         self.file_disk.validate("file_disk")
-        for f in fields(self.sysctl):
-            check_sysctl(f.name, getattr(self.sysctl, f.name))
+        if not isinstance(self.sysctl, Sysctl):
+            raise ConfigError(f"sysctl: {self.sysctl!r} is no Sysctl, allowed Sysctl(name=value)")
         if self.sysctl.page_max_wired > self.pages:
             raise ConfigError(
                 f"sysctl page_max_wired: {self.sysctl.page_max_wired} is more than the memory, "
@@ -149,8 +154,10 @@ SIZE_RANGE: dict[str, tuple[int, int]] = {
 
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
-    """Raises ConfigError unless *value* is an integer from *low* to *high*."""
-    if type(value) is not int or not low <= value <= high:
+    """Raises ConfigError unless *value* is a whole number from *low* to *high*."""
+    if type(value) is not int:
+        raise ConfigError(f"{name}: {value!r} is not a whole number, allowed {low} to {high}")
+    if not low <= value <= high:
         raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
 
 

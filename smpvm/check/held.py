@@ -220,6 +220,11 @@ class HeldTracker(Probe):
         if st.waiting is not None and st.waiting.ends_with_sleep:
             self._unblock(st)
 
+    def thread_join(self, td: Any, child: Any) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None:
+            self._unblock(st)
+
     def _unblock(self, st: ThreadState) -> None:
         if self.on_unblock is not None:
             self.on_unblock(st)

@@ -136,7 +136,7 @@ class LoggedLock(Lock):
     env: Env
     map_id: int
 
-    def lockmgr(self, flags: int) -> int:
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
         result = super().lockmgr(flags)
         names = ["RELEASE"] if flags & LK_TYPE_MASK == LK_RELEASE else ["EXCLUSIVE"]
         if flags & LK_TYPE_MASK not in (LK_RELEASE, LK_EXCLUSIVE):

@@ -15,7 +15,7 @@ from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.config import ConfigError
 from smpvm.explore.registry import ScenarioError, spec_of
-from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.scenario import Refused, ScenarioClass
 from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
@@ -25,6 +25,7 @@ from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+from smpvm.kern.thread import End
 from smpvm.text import nameless
 
 FRAMES: Final = FLOOR
@@ -140,24 +141,33 @@ class Execution:
         except ConfigError:
             raise
         except (Exception, SystemExit, Stopped) as why:
-            spec = spec_of(self.scenario)
-            raise ScenarioError(f"scenario {spec!r}: {self._blame('set-up', why)}") from why
+            raise self._mistake("set-up", why) from why
+
+    def _mistake(self, what: str, why: BaseException) -> ScenarioError:
+        return ScenarioError(f"scenario {spec_of(self.scenario)!r}: {self._blame(what, why)}")
 
     def _blame(self, what: str, why: BaseException) -> str:
         """One line: what went wrong, and where in the scenario."""
         frames = list(traceback.walk_tb(why.__traceback__))
         own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
-        frame, line = (own or frames)[-1]
         told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
         if isinstance(why, Stopped):
             told = "it waits for what nobody will do"
+        if isinstance(why, Refused):
+            told = first_line(why)
+            if not own:
+                return f"{what}: {told}"
+        frame, line = (own or frames)[-1]
         return f"{what}: {told} ({frame.f_code.co_filename}:{line})"
 
     # -- judging
 
     def _judge(self, body: Any) -> None:
+        """Raises ScenarioError for a thread that did what scenarios may not."""
         k, carrier = self.k, self.carrier
         for td, error in [*k.errors, *carrier.errors]:
+            if isinstance(error, Refused):
+                raise self._mistake(f"thread {td.name!r}", error) from error
             kind = type(error).__name__
             failed = kind == "AssertionError"
             text = first_line(error) or ("assertion failed" if failed else "")
@@ -170,6 +180,8 @@ class Execution:
             try:
                 for text in body.failures():
                     self._add(kind, text)
+            except Refused as why:
+                raise self._mistake("check", why) from why
             except (Exception, SystemExit) as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
@@ -196,7 +208,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread awaits in a loop that nobody can end"
-        elif any(s.ready is not None for s in live):
+        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"

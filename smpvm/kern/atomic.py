@@ -70,6 +70,12 @@ class Atomics:
             setattr(obj, field, new)
             return old
 
+    def fence(self) -> None:
+        """cpu_mfence: every access before it comes before every access after it.
+
+        Memory is sequentially consistent here, so there is nothing to do, and no schedule point.
+        """
+
 
 class ProbedAtomics(Atomics):
     """The same with a schedule point before each operation and an event with it."""

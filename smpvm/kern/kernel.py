@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from smpvm.host.carrier import Carrier, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, Carrier, Stopped
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
@@ -148,17 +148,44 @@ class Kernel:
         self.carrier.spawn(td)
 
     @own
-    def join(self, td: Thread) -> None:
-        """Sleep until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
-        # Tested only after the interlock: that step and the wakeup at the thread's end use the same
-        # identity, so an explorer knows that their order matters.
+    def join(self, td: Thread, timo: int = 0) -> int:
+        """Wait until *td* has ended (the exit interlock of lwkt_switch_return), *timo* ticks at
+        most (0: no end).
+
+        Blocks; no spinlock may be held (Misuse), tokens are given up meanwhile.  Returns 0, or
+        EWOULDBLOCK when the timer ended the wait.
+        """
+        me = self.curthread()
+        if me.spins:
+            self.misuse("sleep-with-spinlock", f"{me} joins {td} with {me.spins[-1]} held")
+        error = 0
+        if (p := self.point) is not None and td.end_of is not None and not (timo or me.toks):
+            # One step whenever the end comes: whether there was a wait makes no difference.
+            me.waiting = td.end_of
+            p(ACQUIRE_SHARED, td.end_of, ready=lambda: td.exited)
+            me.waiting = None
+        else:
+            error = self._join_asleep(td, timo)
+        if not error and (f := self.probe.thread_join) is not None:
+            f(me, td)
+        return error
+
+    def _join_asleep(self, td: Thread, timo: int) -> int:
+        # Looked at behind the interlock only: that step and the wakeup of the end are of one
+        # identity, so that an explorer knows that their order matters.
+        error = 0
         self.sleep.tsleep_interlock(td)
-        while not td.exited:
-            self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", 0, lambda: td.exited)
+        while not (td.exited or error):
+            error = self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", timo, lambda: td.exited)
             self.sleep.tsleep_interlock(td)
         self.sleep.tsleep_remove(self.curthread())
-        if (f := self.probe.thread_join) is not None:
-            f(self.curthread(), td)
+        return 0 if td.exited else error
+
+    def _ended(self, td: Thread) -> None:
+        """*td* has come to its end: who joins it may go on."""
+        td.exited = True
+        if td.end_of is not None and self.point is not None:
+            self.carrier.touched(td.end_of)
 
     @own
     def live_threads(self) -> list[Thread]:
@@ -174,7 +201,7 @@ class Kernel:
             if td.spins or td.toks or td.locks:
                 held = [*map(str, td.spins), *(str(r.tok) for r in td.toks), *map(str, td.locks)]
                 self.misuse("exit-with-lock", f"{td} ends with {', '.join(held)}")
-            self.sleep.wakeup(td, td.end)
+            self.sleep.wakeup(td, lambda: self._ended(td))
         except Stopped:
             pass
         except Panic as panic:

@@ -22,7 +22,6 @@ from smpvm.kern.lockreq import (
     LK_RELEASE,
     LK_SHARED,
     LK_SLEEPFAIL,
-    LK_TIMELOCK,
     LK_TYPE_MASK,
     LK_UPGRADE,
     LK_WAITUPGRADE,
@@ -96,8 +95,10 @@ class Lock:
         "as the request wants; no spinlock unless NOWAIT, RELEASE or DOWNGRADE",
         "as the request says",
     )
-    def lockmgr(self, flags: int) -> int:
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
         """lockmgr (kern_lock.c:83-655): acquire, convert or release the lock.
+
+        *timo* (ticks) replaces the lock's own with LK_TIMELOCK; the C has only that.
 
         Blocks unless LK_NOWAIT (no spinlock may be held; tokens are released while asleep).
         Returns 0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK
@@ -113,7 +114,7 @@ class Lock:
             k.misuse("sleep-with-spinlock", f"{td} locks {self} with {td.spins[-1]} held")
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
-        r = Request(td, kind, ext)
+        r = Request(td, kind, ext, timo or self.timo)
         error = 0
         if k.point is not None or not self._quick(td, kind):
             while (turn := self._turn(r)) is None:
@@ -183,7 +184,7 @@ class Lock:
     def _block(self, r: Request) -> int:
         """The tsleep of every case, after tsleep_interlock.  Returns its error."""
         k = self.k
-        timo = self.timo if r.ext & LK_TIMELOCK else 0
+        timo = r.timo
         if not r.blocked:
             r.blocked = True
             r.td.contended[self.cls] += 1
@@ -390,7 +391,7 @@ class Lock:
     def _report(self, r: Request, kind: int, error: int) -> None:
         """Report the result of the request to the probe, and update td.locks."""
         k, td = self.k, r.td
-        tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
+        tried = bool(r.ext & LK_NOWAIT or r.timo)
         tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
         if error:
             if not r.blocked:

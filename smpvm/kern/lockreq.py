@@ -47,13 +47,14 @@ KEEPS_OUT: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
 class Request:
     """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
 
-    __slots__ = ("blocked", "ext", "let_go", "td", "type")
+    __slots__ = ("blocked", "ext", "let_go", "td", "timo", "type")
 
     @c("lockmgr", "kern_lock.c:129-130", part=True)
-    def __init__(self, td: Thread, kind: int, ext: int) -> None:
+    def __init__(self, td: Thread, kind: int, ext: int, timo: int) -> None:
         self.td = td
         self.type = kind
         self.ext = ext
+        self.timo = timo if ext & LK_TIMELOCK else 0  # ticks
         self.blocked = False
         self.let_go = False  # the probe knows that the lock was given up
 

@@ -42,6 +42,29 @@ class Misuse(Panic):
     """A primitive was used in violation of its contract: sleep with a spinlock, recursion, ..."""
 
 
+class End:
+    """The end of a thread, as join waits for it: like a lock that the thread holds until then."""
+
+    __slots__ = ("td",)
+
+    kind = cls = "end"
+
+    def __init__(self, td: Thread) -> None:
+        self.td = td
+
+    def __str__(self) -> str:
+        return f"end of {self.td}"
+
+    @property
+    def owner(self) -> Thread | None:
+        """The thread, while it has not ended."""
+        return None if self.td.exited else self.td
+
+    def owners(self) -> list[Thread]:
+        """The same, as the waits-for graph asks for it."""
+        return [] if self.td.exited else [self.td]
+
+
 class Thread(Carried):
     """struct thread: the thread, what it holds, and its share of the per-CPU counters.
 
@@ -55,6 +78,7 @@ class Thread(Carried):
         "cnt",
         "contended",
         "cpu",
+        "end_of",
         "exited",
         "flags",
         "locks",
@@ -82,6 +106,7 @@ class Thread(Carried):
         self.cpu = cpu
         self.flags = 0
         self.exited = False
+        self.end_of: End | None = None  # of a thread that may be joined: its end, to wait for
         self.proc: Proc | None = None
         self.lwp_token: Token | None = None  # only for a thread of a process; protects its signals
         self.lwp_spin: Spinlock | None = None
@@ -89,7 +114,7 @@ class Thread(Carried):
         self.toks: list[TokRef] = []
         self.toks_dropped = False  # blocked: the references stay, the tokens are released
         self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
-        self.waiting: Spinlock | Token | None = None  # what a blocking acquire waits for
+        self.waiting: Spinlock | Token | End | None = None  # what an acquire waits for (slow path)
         self.sleeper: Sleeper | None = None  # the place on a sleep queue
         self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal interrupts
         self.wmesg = ""
@@ -100,9 +125,10 @@ class Thread(Carried):
         self.contended: defaultdict[str, int] = defaultdict(int)
         self.observed: Any = None  # for observers: per-thread state, keyed by them
 
-    def end(self) -> None:
-        """Mark the thread as exited: threads that join it may continue."""
-        self.exited = True
+    def forget(self) -> None:
+        """Let go of what knows it in turn."""
+        super().forget()
+        self.end_of = None
 
     def hit(self, what: str) -> None:
         """Count one run of a function or branch (gd_cnt, and the coverage table)."""
