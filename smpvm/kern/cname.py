@@ -1,14 +1,13 @@
-"""Which C function a piece of the model is: marks on the code, for reports, never for the kernel.
+"""Marks that say which C function a piece of the model is: for reports, never for the kernel.
 
-A mark is a decorator next to ``def``, below every other one.  It changes nothing and returns the
-function as it is::
+A mark is a decorator next to ``def``, below any other one.  It returns the function unchanged::
 
     @c("vm_page_busy_wait", "vm_page.c:816-849", blocks=True)
     @holds("no spinlock", "m busied")
     def busy_wait(self, m, also_m_busy, msg): ...
 
-A module (or the package around it) says with a constant ``FRAMES`` what is to be done with frames
-of its code in the stacks that findings show; one that says nothing is left out.
+The constant ``FRAMES`` of a module (or of its package) says how frames of its code are treated in
+the stacks of findings; without it they are left out.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ SKIP: Final = 0
 KEEP: Final = 1
 """``FRAMES``: shown."""
 PRIMITIVE: Final = 2
-"""``FRAMES``: shown, but not the place that a finding is about: that is the caller's."""
+"""``FRAMES``: shown, but a finding is attributed to the caller."""
 FLOOR: Final = 3
-"""``FRAMES``: runs executions; whoever called it has no part in them."""
+"""``FRAMES``: runs executions; its callers are not shown."""
 
 
 @dataclass(frozen=True)
 class CName:
-    """A C function, or some lines of it."""
+    """A C function, or part of its lines."""
 
     name: str
     where: str
     """``file.c:first-last``; several ranges are separated by commas."""
     part: bool = False
-    """The lines are a step of the function only."""
+    """The lines are only a step of the function."""
 
     @property
     def file(self) -> str:
@@ -63,10 +62,10 @@ class CName:
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of one function of the model."""
+    """What is known about one function of the model."""
 
     c: tuple[CName, ...] = ()
-    """The C functions that it is, or is a step of; empty for the model's own."""
+    """The C functions that it implements, wholly or in part; empty for the model's own."""
     held: str = ""
     """What must be held on entry."""
     left: str = ""
@@ -78,10 +77,10 @@ class Mark:
 
     @cached_property
     def identity(self) -> str:
-        """What fingerprints call it; empty for the model's own.
+        """Its name in fingerprints; empty for the model's own.
 
-        A step of several C functions has all their names: it must have the same one whoever called
-        it.
+        A step of several C functions has all their names, so the name does not depend on the
+        caller.
         """
         whole = [n.name for n in self.c if not n.part][:1]
         return "/".join(whole or dict.fromkeys(n.name for n in self.c))
@@ -91,9 +90,9 @@ UNMARKED: Final = Mark()
 
 
 class Marks:
-    """All marks, by the address of the code object, which the function here keeps alive.
+    """All marks, by the address of the code object, which is kept alive through its function.
 
-    Code objects hash by content, which is slow.  Changed at import, and by ``adopt``.
+    Code objects hash by content, which is slow.  Changed only at import and by ``adopt``.
     """
 
     def __init__(self) -> None:
@@ -105,28 +104,28 @@ class Marks:
         return self._marks.get(id(code), UNMARKED)
 
     def has(self, code: CodeType) -> bool:
-        """Has the function any mark, be it that it is the model's own?"""
+        """Does the function have a mark, including ``own``?"""
         return id(code) in self._marks
 
     def where(self, name: str) -> str:
-        """The lines of the C function *name*; empty if no function is it."""
+        """The lines of the C function *name*; empty if the model does not have it."""
         found = (n.where for _, mark in self for n in mark.c if n.name == name and not n.part)
         return next(found, "")
 
     def learn(self, function: Callable[..., Any], **facts: Any) -> None:
-        """Facts that are known of *function* from now on."""
+        """Add *facts* about *function*."""
         f = cast(FunctionType, function)
         self._put(f, replace(self.of(f.__code__), **facts))
 
     def _put(self, f: FunctionType, mark: Mark) -> None:
-        """Functions inside of *f* are steps of the same C function."""
+        """Functions nested in *f* are steps of the same C function."""
         self._functions[id(f.__code__)] = f
         for code in (f.__code__, *f.__code__.co_consts):
             if isinstance(code, CodeType):
                 self._marks[id(code)] = mark
 
     def adopt(self, change: type) -> None:
-        """The methods of a change are the C functions that the methods behind them are."""
+        """The methods of a change get the marks of the methods that they override."""
         for name, f in vars(change).items():
             if not isinstance(f, FunctionType) or self.has(f.__code__):
                 continue
@@ -149,7 +148,7 @@ def c(
 ) -> Callable[[F], F]:
     """The function is the C function *name*, or with *part* a step of it: the lines *where*.
 
-    Given several times it is all of them, the first one in the first place.  *blocks*: it may
+    If applied several times it is all of them, the first one being the main one.  *blocks*: it may
     sleep, or wait for a lock that can sleep.  *uncalled*: nothing calls it yet.
     """
     this = CName(name, where, part)
@@ -168,7 +167,7 @@ def c(
 
 
 def holds(entry: str, left: str | None = None) -> Callable[[F], F]:
-    """What must be held on *entry*, and what is on return (not given: the same)."""
+    """What must be held on *entry* and what is held on return (the same if not given)."""
 
     def mark(function: F) -> F:
         MARKS.learn(function, held=entry, left=entry if left is None else left)
@@ -178,12 +177,12 @@ def holds(entry: str, left: str | None = None) -> Callable[[F], F]:
 
 
 def primitive(function: F) -> F:
-    """It locks or sleeps, or only takes or gives back a lock for its caller."""
+    """It locks or sleeps, or only takes or releases a lock for its caller."""
     MARKS.learn(function, primitive=True)
     return function
 
 
 def own(function: F) -> F:
-    """The model's own: the C has no such function."""
+    """The model's own function: the C has none like it."""
     MARKS.learn(function)
     return function

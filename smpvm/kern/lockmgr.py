@@ -214,7 +214,7 @@ class Lock:
     @c("lockmgr", "kern_lock.c:137-228", part=True, blocks=True)
     @holds("no spinlock unless NOWAIT", "on 0 the lock shared")
     def _shared(self, r: Request) -> int | None:
-        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
+        """LK_SHARED (kern_lock.c:137-228): waits behind exclusive and upgrade requests.
 
         A thread with TDF_DEADLKTREAT does not: only an exclusive holder blocks it.
         """

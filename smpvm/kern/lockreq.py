@@ -1,4 +1,4 @@
-"""lockmgr requests: their flags, the bits of a lock's state word, and one call under way."""
+"""lockmgr requests: their flags, the bits of a lock's state word, and one call in progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LK_DOWNGRADE: Final = 0x5
 LK_RELEASE: Final = 0x6
 LK_WAITUPGRADE: Final = 0x7
 LK_EXCLOTHER: Final = 0x8
-"""Only an answer of lockstatus: somebody else holds it exclusively."""
+"""Only returned by lockstatus: another thread holds it exclusively."""
 LK_TYPE_MASK: Final = 0xF
 
 LK_NOWAIT: Final = 0x10
@@ -41,11 +41,11 @@ LKC_UPGRANT: Final = 0x08000000
 LKC_MASK: Final = 0x03FFFFFF
 
 KEEPS_OUT: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
-"""What keeps a shared request out."""
+"""The bits that block a shared request."""
 
 
 class Request:
-    """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
+    """One lockmgr call in progress: the C's ``flags``, which a retry may change, and its state."""
 
     __slots__ = ("blocked", "ext", "let_go", "td", "timo", "type")
 
@@ -56,7 +56,7 @@ class Request:
         self.ext = ext
         self.timo = timo if ext & LK_TIMELOCK else 0  # ticks
         self.blocked = False
-        self.let_go = False  # the probe knows that the lock was given up
+        self.let_go = False  # the probe has been told of the release
 
 
 def mode_of(kind: int) -> str:
@@ -66,12 +66,12 @@ def mode_of(kind: int) -> str:
 
 @c("lockmgr", "kern_lock.c:179-180", part=True)
 def keeps_out(td: Thread) -> int:
-    """The bits that keep a shared request of *td* out."""
+    """The bits that block a shared request of *td*."""
     return LKC_EXCL if td.flags & TDF_DEADLKTREAT else KEEPS_OUT
 
 
 def point_kind(r: Request) -> str:
-    """What kind of step the request is to a scheduler."""
+    """The kind of schedule point for the request."""
     if r.type in (LK_RELEASE, LK_DOWNGRADE):
         return RELEASE
     if r.ext & LK_NOWAIT:

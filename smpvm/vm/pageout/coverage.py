@@ -1,8 +1,8 @@
-"""Which branches of vm_pageout.c matter, and which of its functions and branches have run.
+"""The branches of vm_pageout.c that are counted, and which functions and branches have run.
 
-The kernel code counts passes with ``td.hit(name)``: a C function's name at its entry, and
-``function:branch`` inside.  Where the functions are, their marks say (``kern.cname``); this table
-says what each branch means.  The summary of a run prints both.
+The kernel code counts with ``td.hit(name)``: a C function's name at its entry, and
+``function:branch`` inside.  The lines of the functions come from their marks (``kern.cname``); this
+table explains the branches.  The summary of a run prints both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from smpvm.vm.pageout.vmdaemon import VmDaemon
 
 SOURCE: Final = "vm_pageout.c"
 UNCOUNTED: Final = frozenset({"PQAVERAGE"})
-"""An inline without branches, which is called on every turn of the daemon."""
+"""An inline function without branches, called in every round of the daemon."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ BRANCHES: Final = (
 
 
 def _functions() -> tuple[CName, ...]:
-    """The functions of the C that the model has, in the order of the C."""
+    """The C functions that the model has, in the order of the C."""
     found = {
         n
         for cls in (*Pageout.__mro__, *VmDaemon.__mro__)
