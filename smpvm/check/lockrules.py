@@ -52,7 +52,7 @@ DOCUMENTED: Final = (
 class Forbidden:
     """While *first* is held, no blocking acquire of *then* (a class or a family).
 
-    With *inside* the rule binds only the C function (or model method) of that name, and *first*
+    With *inside* the rule binds only in the C functions of these names, and *first*
     may be empty: whatever is held.
     """
 
@@ -62,7 +62,7 @@ class Forbidden:
     source: str
     why: str
     kind: str = "lock-order"
-    inside: tuple[str, ...] = ()
+    inside: frozenset[str] = frozenset()
 
 
 FORBIDDEN: Final = (
@@ -118,7 +118,7 @@ FORBIDDEN: Final = (
         "map",
         "vm_pageout.c:642",
         "the deactivation scan takes the map lock with NOWAIT: its owner may wait for memory",
-        inside=("map_deactivate_pages", "vm_pageout_map_deactivate_pages"),
+        inside=frozenset({"vm_pageout_map_deactivate_pages"}),
     ),
 )
 

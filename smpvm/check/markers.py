@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.finding import Finding, FindingLog, site_of
 from smpvm.check.held import HeldTracker
 from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.kern.probe import Probe
@@ -90,7 +90,7 @@ class Markers(Probe):
         if self._on_queue(scan):
             self._stale(scan, "ends the scan")
         if peek(marker, "object") is not None:
-            self._misplaced(td, marker, f"belongs to {peek(marker, 'object')}")
+            self._misplaced(td, marker, "owned", f"belongs to {peek(marker, 'object')}")
         del self._markers[marker]
 
     @staticmethod
@@ -110,7 +110,7 @@ class Markers(Probe):
         if scan is None:
             self._joined[m] = next(self._count)
         elif scan.td is not td:
-            self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+            self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
 
     def queue_remove(self, td: Any, q: Any, m: Any) -> None:
         scans = self._scans.get(q)
@@ -120,7 +120,7 @@ class Markers(Probe):
         if mine is not None:
             mine.following = peek(m, "q_next")
             if mine.td is not td:
-                self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+                self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
             return
         self._moved(scans, m)
 
@@ -140,15 +140,15 @@ class Markers(Probe):
 
     def page_alloc(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is allocated")
+            self._misplaced(td, m, "allocated", "is allocated")
 
     def page_free(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is freed")
+            self._misplaced(td, m, "freed", "is freed")
 
     def page_busied(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is busied as if it were a page")
+            self._misplaced(td, m, "busied", "is busied as if it were a page")
 
     def thread_exit(self, td: Any) -> None:
         k = self.tracker.k
@@ -210,7 +210,7 @@ class Markers(Probe):
             [str(scan.q)],
         )
 
-    def _misplaced(self, td: Any, marker: Any, what: str) -> None:
+    def _misplaced(self, td: Any, marker: Any, how: str, what: str) -> None:
         stack = capture(3)
         self.log.add(
             Finding(
@@ -219,7 +219,7 @@ class Markers(Probe):
                 sites=[site_of(td, f"the marker {what}", stack)],
                 objects=[str(marker)],
                 evidence=["markers are place holders on a queue and nothing else"],
-                fingerprint=fingerprint("marker", "misplaced", what.split()[1], *functions(stack)),
+                identity=("misplaced", how, *functions(stack)),
             )
         )
 
@@ -234,6 +234,6 @@ class Markers(Probe):
                 ],
                 objects=objects,
                 evidence=[why],
-                fingerprint=fingerprint("marker", what, *functions(scan.stack)),
+                identity=(what, *functions(scan.stack)),
             )
         )

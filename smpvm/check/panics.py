@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.finding import Finding, FindingLog, site_of
 from smpvm.check.held import HeldTracker, describe_held
 from smpvm.check.stacks import capture, exact, functions
 from smpvm.kern.probe import Probe
@@ -50,6 +50,6 @@ class Panics(Probe):
                 what,
                 sites=sites,
                 evidence=evidence,
-                fingerprint=fingerprint(kind, code, *functions(stack, 1)),
+                identity=(code, *functions(stack, 1)),
             )
         )

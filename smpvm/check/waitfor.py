@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.finding import Finding, FindingLog, Site, site_of
 from smpvm.check.held import BUSY, HeldTracker, ThreadState, describe_held
 from smpvm.check.stacks import RawStack, capture, exact, functions
 from smpvm.kern.probe import Probe
@@ -221,7 +221,7 @@ class WaitFor(Probe):
             sites=sites,
             objects=[str(wait.res) for wait in waits],
             evidence=evidence,
-            fingerprint=fingerprint("deadlock", *parts),
+            identity=tuple(parts),
         )
 
     # -- at a stall

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.finding import Finding, FindingLog, site_of
 from smpvm.check.held import HeldTracker, ThreadState
 from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.kern.probe import Probe
@@ -238,6 +238,6 @@ class LostWakeups(Probe):
                     + (f", timer of {sleep.timo} ticks" if sleep.timo else ", no timer"),
                     "the condition that it waits for holds, and nobody has called wakeup for it",
                 ],
-                fingerprint=fingerprint(kind, sleep.wmesg, *functions(sleep.stack)),
+                identity=(sleep.wmesg, *functions(sleep.stack)),
             )
         )

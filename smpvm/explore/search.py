@@ -20,7 +20,7 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
 from smpvm.explore.trace.tracehash import trace_hash
-from smpvm.host.serialthread import End
+from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
 
@@ -256,15 +256,15 @@ class Search:
         """Take the figures of an execution; returns whether it is kept, for a finding."""
         kept = False
         report.points += outcome.steps
-        if outcome.stuck is End.LIMIT:
+        if outcome.stuck is Ending.LIMIT:
             report.limited += 1
             if report.limited == 1:
                 report.notes.append(f"given up: {tireless(outcome.carrier)}")
-        if outcome.stuck is End.CUT:
+        if outcome.stuck is Ending.CUT:
             report.cut += 1
         else:
             report.executions += 1
-        if self.plan.traces and outcome.stuck is not End.CUT:
+        if self.plan.traces and outcome.stuck is not Ending.CUT:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count

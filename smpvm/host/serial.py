@@ -22,7 +22,7 @@ from smpvm.host.serialthread import (
     RESUME,
     TIMER,
     Change,
-    End,
+    Ending,
     Op,
     Scheduler,
     SerialThread,
@@ -58,7 +58,7 @@ class SerialCarrier(Trail):
         self.inert = True
         """True while the boot thread runs alone (set-up, audit): points do nothing."""
         self.errors: list[tuple[Carried, BaseException]] = []
-        self.stuck = End.ENDED
+        self.stuck = Ending.ENDED
         """Why nobody can run."""
         self.on_block: Callable[[Any, Any, str, int], None] | None = None
         """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
@@ -154,7 +154,7 @@ class SerialCarrier(Trail):
             nxt = self._choose(able.threads, me)
             if nxt is not me:
                 if nxt is None:
-                    self.stuck = End.CUT
+                    self.stuck = Ending.CUT
                     nxt = self.boot
                 self._me = nxt
                 nxt.go()
@@ -189,7 +189,7 @@ class SerialCarrier(Trail):
                 nxt = self._choose(runnable, me)
                 if nxt is not me:
                     if nxt is None:
-                        self.stuck = End.CUT
+                        self.stuck = Ending.CUT
                         nxt = self.boot
                     self._me = nxt
                     nxt.go()
@@ -271,7 +271,7 @@ class SerialCarrier(Trail):
             current = None
         nxt = self._choose(runnable, current)
         if nxt is None:
-            self.stuck = End.CUT
+            self.stuck = Ending.CUT
         return nxt
 
     # -- the end of a turn
@@ -284,7 +284,7 @@ class SerialCarrier(Trail):
             return False
         now = self._time.next((*waiting, self.boot), self.log)
         if now is None:
-            self.stuck = End.STUCK
+            self.stuck = Ending.STUCK
             return False
         if self.on_idle is not None:
             self.on_idle()
@@ -306,7 +306,7 @@ class SerialCarrier(Trail):
             self._every = self._fair.every
             self._limit = len(self.log) + self._span
             return
-        self.stuck = End.LIMIT if self._fair is None else End.LIVELOCK
+        self.stuck = Ending.LIMIT if self._fair is None else Ending.LIVELOCK
         if me is self.boot:
             raise Stopped
         self._switch(None)
@@ -415,7 +415,7 @@ class SerialCarrier(Trail):
         return self._time.now
 
     def stop(self) -> None:
-        """End the run: the threads are unwound when control is back with the boot thread."""
+        """Ending the run: the threads are unwound when control is back with the boot thread."""
         self.stopping = True
         self.inert = True
 
@@ -445,7 +445,7 @@ class SerialCarrier(Trail):
             self._run()
         left = [s.td for s in self.threads if not s.done and not s.daemon]
         ended = self.on_stuck if self.stuck else self.on_rest
-        if ended is not None and not self.stopping and self.stuck not in (End.CUT, End.LIMIT):
+        if ended is not None and not self.stopping and self.stuck not in (Ending.CUT, Ending.LIMIT):
             ended()
         self.unwind()
         return left

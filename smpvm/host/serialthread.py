@@ -18,7 +18,7 @@ CLOCK: Final = -1
 """The tid of a timer step."""
 
 
-class End(StrEnum):
+class Ending(StrEnum):
     """Why an execution ended."""
 
     ENDED = ""

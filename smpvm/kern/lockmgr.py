@@ -1,83 +1,111 @@
 """lockmgr locks (kern_lock.c): sleeping locks, exclusive or shared, that can be converted.
 
-One word holds the state, changed by compare-and-set as in the C; who waits sleeps on the lock.
+One word holds the state and is changed by compare-and-set, as in the C; waiters sleep on the lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EBUSY, ENOLCK
-from smpvm.kern.lockword import (
-    BUSY,
+from smpvm.kern.lockreq import (
+    KEEPS_OUT,
+    LK_CANRECURSE,
+    LK_EXCLOTHER,
+    LK_EXCLUPGRADE,
+    LK_EXCLUSIVE,
+    LK_EXTFLG_MASK,
+    LK_NOWAIT,
+    LK_PCATCH,
+    LK_RELEASE,
+    LK_SHARED,
+    LK_SLEEPFAIL,
+    LK_TYPE_MASK,
+    LK_UPGRADE,
+    LK_WAITUPGRADE,
     LKC_EXCL,
     LKC_EXREQ,
     LKC_MASK,
     LKC_SHREQ,
     LKC_UPGRANT,
     LKC_UPREQ,
-    LockWord,
+    Request,
     keeps_out,
+    mode_of,
+    step,
 )
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
 if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
-
-# Requests (sys/lock.h).
-LK_SHARED: Final = 0x1
-LK_EXCLUSIVE: Final = 0x2
-LK_UPGRADE: Final = 0x3
-LK_EXCLUPGRADE: Final = 0x4
-LK_DOWNGRADE: Final = 0x5
-LK_RELEASE: Final = 0x6
-LK_WAITUPGRADE: Final = 0x7
-LK_EXCLOTHER: Final = 0x8
-"""Only an answer of lockstatus: somebody else holds it exclusively."""
-LK_TYPE_MASK: Final = 0xF
-
-LK_NOWAIT: Final = 0x10
-LK_SLEEPFAIL: Final = 0x20
-LK_CANRECURSE: Final = 0x40
-LK_FAILRECLAIM: Final = 0x10000
-LK_RETRY: Final = 0x20000
-LK_TIMELOCK: Final = 0x2000000
-LK_PCATCH: Final = 0x4000000
-LK_EXTFLG_MASK: Final = 0x7000070
 
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
-class _Request:
-    """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
+class Lock:
+    """struct lock.  *timo*, in ticks, is used for LK_TIMELOCK; *wmesg* names the sleep."""
 
-    __slots__ = ("blocked", "ext", "let_go", "td", "type")
+    __slots__ = (
+        "_guard",
+        "canrecurse",
+        "cls",
+        "count",
+        "holder",
+        "k",
+        "name",
+        "seen",
+        "timo",
+        "wmesg",
+    )
 
-    def __init__(self, td: Thread, kind: int, ext: int) -> None:
-        self.td = td
-        self.type = kind
-        self.ext = ext
-        self.blocked = False
-        self.let_go = False  # the probe knows that the lock was given up
+    kind = "lockmgr"
 
+    @c("lockinit", "kern_lock.c:741-749")
+    def __init__(
+        self,
+        k: Kernel,
+        cls: str,
+        name: str = "",
+        timo: int = 0,
+        canrecurse: bool = False,
+        wmesg: str = "",
+    ) -> None:
+        self.k = k
+        self.cls = cls
+        self.name = name
+        self.timo = timo
+        self.canrecurse = canrecurse
+        self.wmesg = wmesg or cls
+        self.count = 0  # lk_count
+        self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
+        self.seen: Any = None  # used by an observer
+        self._guard = threading.Lock()
 
-class Lock(LockWord):
-    """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep."""
-
-    __slots__ = ()
+    def __str__(self) -> str:
+        return f"lock {self.cls} {self.name}" if self.name else f"lock {self.cls}"
 
     # -- the call
 
-    def lockmgr(self, flags: int) -> int:
-        """lockmgr (kern_lock.c:85-655): set, change or release the lock.
+    @c("lockmgr", "kern_lock.c:83-655", blocks=True)
+    @holds(
+        "as the request wants; no spinlock unless NOWAIT, RELEASE or DOWNGRADE",
+        "as the request says",
+    )
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
+        """lockmgr (kern_lock.c:83-655): acquire, convert or release the lock.
 
-        Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
-        0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
-        ENOLCK (SLEEPFAIL slept); an upgrade that fails has released the shared lock.  Raises
-        Misuse for recursion, release by a stranger, and a wait with a spinlock held.
+        *timo* (ticks) replaces the lock's own with LK_TIMELOCK; the C has only that.
+
+        Blocks unless LK_NOWAIT (no spinlock may be held; tokens are released while asleep).
+        Returns 0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK
+        timed out), ENOLCK (SLEEPFAIL slept); a failed upgrade has released the shared lock.  Raises
+        Misuse for recursion, for a release by a thread that does not hold it, and for a wait with a
+        spinlock held.
         """
         k = self.k
         td = k.curthread()
@@ -87,7 +115,7 @@ class Lock(LockWord):
             k.misuse("sleep-with-spinlock", f"{td} locks {self} with {td.spins[-1]} held")
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
-        r = _Request(td, kind, ext)
+        r = Request(td, kind, ext, timo or self.timo)
         error = 0
         if k.point is not None or not self._quick(td, kind):
             while (turn := self._turn(r)) is None:
@@ -97,21 +125,25 @@ class Lock(LockWord):
             self._report(r, kind, error)
         return error
 
+    @c("lockmgr", "kern_lock.c:141-148,234-242", part=True)
+    @holds("", "on True the lock held")
     def _quick(self, td: Thread, kind: int) -> bool:
-        """The critical paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
+        """The fast paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
         count = self.count
         if kind == LK_EXCLUSIVE:
             return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
-        return kind == LK_SHARED and not count & BUSY and self._cas(count, count + 1)
+        return kind == LK_SHARED and not count & KEEPS_OUT and self._cas(count, count + 1)
 
     def _want(self, td: Thread, kind: int) -> None:
         if (f := self.k.probe.lock_want) is not None:
-            f(td, self, _mode(kind))
+            f(td, self, mode_of(kind))
 
-    def _turn(self, r: _Request) -> int | None:
-        """One turn of the C's retry loop: an error number, 0 when done, None to go again."""
-        if self.k.point is not None:
-            self._point(r)
+    @c("lockmgr", "kern_lock.c:132-653", part=True, blocks=True)
+    @holds("as the request wants", "as the request says")
+    def _turn(self, r: Request) -> int | None:
+        """One iteration of the C's retry loop: an error number, 0 if done, None to retry."""
+        if (p := self.k.point) is not None:
+            step(p, self, r)
         match r.type:
             case 0x1:
                 return self._shared(r)
@@ -128,61 +160,47 @@ class Lock(LockWord):
             case _:
                 self.k.panic("lockmgr-request", f"unknown request {r.type}")
 
-    def _point(self, r: _Request) -> None:
-        """Serial: the turn is one step, with the sleep or the wakeups that it comes to.
+    def _cas(self, old: int, new: int) -> bool:
+        with self._guard:
+            if self.count != old:
+                return False
+            self.count = new
+        if self.k.point is not None:
+            self.k.carrier.touched(self)
+        return True
 
-        A request that may just wait, for as long as it takes and with no token to give up, is the
-        acquire of a mutex: its step comes when nothing keeps it out.  Others find that they have
-        to sleep, which is a step; so is an exclusive request behind shared holders, because it
-        keeps new ones out.
-        """
-        td, point = r.td, self.k.point
-        assert point is not None
-        kind = _point_kind(r)
-        ready = self._gate(r) if kind in (ACQUIRE, ACQUIRE_SHARED) else None
-        if ready is None:
-            point(kind, self, HOLDING if td.toks and kind not in (TRY, RELEASE) else "")
-            return
-        if not ready():
-            td.contended[self.cls] += 1
-        td.waiting = self
-        point(kind, self, ready=ready)
-        td.waiting = None
+    def _cas_holder(self, old: int, new: int, holder: Thread | None) -> bool:
+        """The compare-and-set together with the matching change of lk_lockholder."""
+        with self._guard:
+            if self.count != old:
+                return False
+            self.count = new
+            self.holder = holder
+        if self.k.point is not None:
+            self.k.carrier.touched(self)
+        return True
 
-    def _gate(self, r: _Request) -> Callable[[], bool] | None:
-        """When it can be had; None for a request that does more than wait."""
-        if r.td.toks or self.holder is r.td or r.ext & (LK_PCATCH | LK_SLEEPFAIL):
-            return None
-        if r.ext & LK_TIMELOCK and self.timo:
-            return None
-        if r.type == LK_EXCLUSIVE:
-            return self.not_exclusive
-        if r.type == LK_SHARED:
-            return self.not_exclusive if keeps_out(r.td) == LKC_EXCL else self.shareable
-        return None
-
-    def _wakeup(self) -> None:
-        """Wake who sleeps on it, in the step that lets them try."""
-        self.k.sleep.wakeup(self, step=False)
-
-    def _block(self, r: _Request) -> int:
-        """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
+    @c("lockmgr", "kern_lock.c:204-217", part=True, blocks=True)
+    @holds("tsleep_interlock called; no spinlock", "")
+    def _block(self, r: Request) -> int:
+        """The tsleep of every case, after tsleep_interlock.  Returns its error."""
         k = self.k
-        timo = self.timo if r.ext & LK_TIMELOCK else 0
+        timo = r.timo
         if not r.blocked:
             r.blocked = True
             r.td.contended[self.cls] += 1
             if (f := k.probe.lock_block) is not None:
-                f(r.td, self, _mode(r.type), timo)
+                f(r.td, self, mode_of(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
-        error = k.sleep.tsleep(
-            self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td), step=False
-        )
+        cond = partial(self._grantable, wants, r.td)
+        error = k.sleep.tsleep(self, flags, self.wmesg, timo, cond, step=False)
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
-    def _recurse(self, r: _Request, count: int) -> int:
-        """The caller holds it exclusively and asks again."""
+    @c("lockmgr", "kern_lock.c:160-172,247-259", part=True)
+    @holds("the lock, exclusively", "once more")
+    def _recurse(self, r: Request, count: int) -> int:
+        """The caller already holds the lock exclusively and requests it again."""
         k = self.k
         k.kassert(count & LKC_EXCL, "lockmgr-holder")
         if not r.ext & LK_CANRECURSE:
@@ -195,10 +213,12 @@ class Lock(LockWord):
 
     # -- one method for each request
 
-    def _shared(self, r: _Request) -> int | None:
-        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
+    @c("lockmgr", "kern_lock.c:137-228", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock shared")
+    def _shared(self, r: Request) -> int | None:
+        """LK_SHARED (kern_lock.c:137-228): waits behind exclusive and upgrade requests.
 
-        Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
+        A thread with TDF_DEADLKTREAT does not: only an exclusive holder blocks it.
         """
         count = self.count
         if not count & keeps_out(r.td):
@@ -207,12 +227,15 @@ class Lock(LockWord):
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
+        # Interlock first, then set the request bit: once it is set a release calls wakeup().
         self.k.sleep.tsleep_interlock(self, step=False)
         if not self._cas(count, count | LKC_SHREQ):
             return None
         return self._block(r) or None
 
-    def _exclusive(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:230-304", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock exclusively")
+    def _exclusive(self, r: Request) -> int | None:
         """LK_EXCLUSIVE (kern_lock.c:230-304)."""
         count = self.count
         if count == 0:
@@ -226,21 +249,28 @@ class Lock(LockWord):
             return None
         return self._block(r) or None
 
-    def _downgrade(self, r: _Request) -> int | None:
-        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared, waking shared requests."""
+    @c("lockmgr", "kern_lock.c:306-340", part=True)
+    @holds("the lock, exclusively, once", "the lock shared")
+    def _downgrade(self, r: Request) -> int | None:
+        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared; wakes shared requests."""
         count = self.count
         if self.holder is not r.td or count & (LKC_EXCL | LKC_MASK) != LKC_EXCL | 1:
             self.k.misuse("wrong-release", f"{r.td} downgrades {self} without holding it")
         if not self._cas_holder(count, count & ~(LKC_EXCL | LKC_SHREQ), None):
             return None
         if count & LKC_SHREQ:
-            self._wakeup()
+            self.k.sleep.wakeup(self, step=False)
         return 0
 
-    def _upgrade(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:342-464", part=True, blocks=True)
+    @holds(
+        "the lock shared; no spinlock unless NOWAIT",
+        "on 0 the lock exclusively; an error: unlocked",
+    )
+    def _upgrade(self, r: Request) -> int | None:
         """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:342-464): shared to exclusive.
 
-        May let others have the lock in between, which EXCLUPGRADE refuses.
+        Other threads may get the lock in between; EXCLUPGRADE fails instead.
         """
         k, count = self.k, self.count
         if r.type == LK_EXCLUPGRADE and count & LKC_UPREQ:
@@ -256,7 +286,7 @@ class Lock(LockWord):
         k.sleep.tsleep_interlock(self, step=False)
         mine = LKC_EXREQ if count & LKC_UPREQ else LKC_UPREQ
         last = count & (LKC_UPREQ | LKC_MASK) == LKC_UPREQ | 1
-        if last:  # the one who asked before us gets it
+        if last:  # the earlier upgrade request gets the lock
             new = (count | mine | LKC_EXCL | LKC_UPGRANT) & ~LKC_UPREQ
         else:
             new = (count - 1) | mine
@@ -266,20 +296,24 @@ class Lock(LockWord):
         self._forget(r.td)
         self._want(r.td, LK_EXCLUSIVE)
         if last:
-            self._wakeup()
+            self.k.sleep.wakeup(self, step=False)
         if error := self._block(r):
             return error
         r.type = LK_EXCLUSIVE if count & LKC_UPREQ else LK_WAITUPGRADE
         return None
 
-    def _give_up(self, r: _Request) -> int:
-        """An upgrade that may not wait: release, and say EBUSY."""
+    @c("lockmgr", "kern_lock.c:351-355,397-401", part=True)
+    @holds("the lock shared", "unlocked")
+    def _give_up(self, r: Request) -> int:
+        """An upgrade that may not wait: release the lock and return EBUSY."""
         while self._release(r) is None:
             pass
         return EBUSY
 
-    def _waitupgrade(self, r: _Request) -> int | None:
-        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
+    @c("lockmgr", "kern_lock.c:466-513", part=True, blocks=True)
+    @holds("LKC_UPREQ is the caller's", "on 0 the lock exclusively")
+    def _waitupgrade(self, r: Request) -> int | None:
+        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours; wait for LKC_UPGRANT."""
         count = self.count
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
@@ -290,8 +324,10 @@ class Lock(LockWord):
             return error
         return None
 
-    def _undo_upreq(self, r: _Request) -> None:
-        """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
+    @c("undo_upreq", "kern_lock.c:660-722")
+    @holds("LKC_UPREQ is the caller's", "given back")
+    def _undo_upreq(self, r: Request) -> None:
+        """undo_upreq (kern_lock.c:660-722): withdraw an upgrade request, granted or not."""
         k = self.k
         while True:
             count = self.count
@@ -309,11 +345,13 @@ class Lock(LockWord):
                 new &= ~LKC_SHREQ
             if self._cas(count, new):
                 if count & LKC_EXCL or (not count & LKC_EXREQ and count & LKC_SHREQ):
-                    self._wakeup()
+                    self.k.sleep.wakeup(self, step=False)
                 return
 
-    def _release(self, r: _Request) -> int | None:
-        """LK_RELEASE (kern_lock.c:515-626): grants a pending upgrade, else wakes requests."""
+    @c("lockmgr", "kern_lock.c:515-626", part=True)
+    @holds("the lock, either mode", "released once")
+    def _release(self, r: Request) -> int | None:
+        """LK_RELEASE (kern_lock.c:515-626): grant a pending upgrade, else wake the requests."""
         k, td, count = self.k, r.td, self.count
         if not count & LKC_MASK or self not in td.locks:
             k.misuse("wrong-release", f"{td} releases {self}, which it does not hold")
@@ -322,7 +360,7 @@ class Lock(LockWord):
         self._told(r, "excl" if count & LKC_EXCL else "shared")
         requests = LKC_EXREQ | LKC_SHREQ
         match count & (LKC_UPREQ | LKC_MASK):
-            case 1:  # the last one out
+            case 1:  # the last holder
                 if not self._cas_holder(count, (count - 1) & ~(LKC_EXCL | requests), None):
                     return None
                 wake = bool(count & requests)
@@ -337,11 +375,11 @@ class Lock(LockWord):
                 wake = False
         self._forget(td)
         if wake:
-            self._wakeup()
+            self.k.sleep.wakeup(self, step=False)
         return 0
 
-    def _told(self, r: _Request, mode: str) -> None:
-        """The probe hears of one release once, however often it is tried."""
+    def _told(self, r: Request, mode: str) -> None:
+        """Report a release to the probe once, however often it is retried."""
         if not r.let_go and (f := self.k.probe.lock_release) is not None:
             f(r.td, self, mode)
         r.let_go = True
@@ -352,16 +390,16 @@ class Lock(LockWord):
                 del td.locks[i]
                 return
 
-    def _report(self, r: _Request, kind: int, error: int) -> None:
-        """Tell the probe how the request ended, and keep td.locks."""
+    def _report(self, r: Request, kind: int, error: int) -> None:
+        """Report the result of the request to the probe, and update td.locks."""
         k, td = self.k, r.td
-        tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
+        tried = bool(r.ext & LK_NOWAIT or r.timo)
         tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1
             if (f := k.probe.lock_failed) is not None:
-                f(td, self, _mode(kind), error)
+                f(td, self, mode_of(kind), error)
             return
         mode = "excl" if self.holder is td else "shared"
         if kind in (LK_SHARED, LK_EXCLUSIVE) or r.let_go:
@@ -375,8 +413,18 @@ class Lock(LockWord):
 
     # -- questions
 
+    @own
+    def not_exclusive(self) -> bool:
+        """Would an exclusive request get it, or block shared ones until it does?"""
+        return not self.count & LKC_EXCL
+
+    @own
+    def shareable(self) -> bool:
+        """Would a shared request get it?"""
+        return not self.count & KEEPS_OUT
+
     def _grantable(self, kind: int, td: Thread) -> bool:
-        """Is what a sleeper waits for true already?"""
+        """Does the condition hold that a sleeper waits for?"""
         count = self.count
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
@@ -384,6 +432,7 @@ class Lock(LockWord):
             return not count & keeps_out(td)
         return count == 0 or bool(count & LKC_UPGRANT)
 
+    @c("lockstatus", "kern_lock.c:775-793")
     def lockstatus(self, td: Thread | None = None) -> int:
         """lockstatus (kern_lock.c:776): LK_EXCLUSIVE, LK_EXCLOTHER, LK_SHARED or 0."""
         count = self.count
@@ -391,18 +440,29 @@ class Lock(LockWord):
             return LK_EXCLUSIVE if td is None or self.holder is td else LK_EXCLOTHER
         return LK_SHARED if count & LKC_MASK else 0
 
+    @c("lockcount", "kern_lock.c:819-823", uncalled=True)
+    def lockcount(self) -> int:
+        """lockcount (kern_lock.c:820): the number of holds."""
+        return self.count & LKC_MASK
+
+    @c("lockowned", "kern_lock.c:799-812", uncalled=True)
     def lockowned(self) -> bool:
-        """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
+        """lockowned (kern_lock.c:800).
+
+        Held by the caller?  For a shared lock the C can only guess.
+        """
         return self.held_by(self.k.curthread())
 
+    @own
+    def held_by(self, td: Thread) -> bool:
+        """Does *td* hold it, in either mode?"""
+        return self in td.locks
 
-def _mode(kind: int) -> str:
-    return "shared" if kind == LK_SHARED else "excl"
-
-
-def _point_kind(r: _Request) -> str:
-    if r.type in (LK_RELEASE, LK_DOWNGRADE):
-        return RELEASE
-    if r.ext & LK_NOWAIT:
-        return TRY
-    return ACQUIRE_SHARED if r.type == LK_SHARED else ACQUIRE
+    @own
+    def owners(self) -> list[Thread]:
+        """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
+        if (holder := self.holder) is not None:
+            return [holder]
+        if not self.count & LKC_MASK:
+            return []
+        return [td for td in self.k.live_threads() if self in td.locks]

@@ -1,10 +1,11 @@
-"""Offering the CPU (lwkt_thread.c)."""
+"""Yielding the CPU (lwkt_thread.c)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from smpvm.host.carrier import HOLDING, YIELD
+from smpvm.kern.cname import c, holds
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -20,11 +21,13 @@ class Sched:
     def __str__(self) -> str:
         return "sched"
 
+    @c("lwkt_yield", "lwkt_thread.c:1061-1087", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_yield(self) -> None:
-        """lwkt_yield (lwkt_thread.c:1062): let others run, if the time slice is over.
+        """lwkt_yield (lwkt_thread.c:1062): let other threads run if the time slice is over.
 
-        No spinlock may be held (Misuse; the C returns at once).  The tokens are given up and had
-        again, so whatever they protect may have changed on return.
+        No spinlock may be held (Misuse; the C returns at once).  The tokens are released meanwhile,
+        so what they protect may have changed on return.
         """
         k = self.k
         td = k.curthread()
@@ -41,6 +44,8 @@ class Sched:
         else:
             k.carrier.yield_()
 
+    @c("lwkt_user_yield", "lwkt_thread.c:1127-1171", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_user_yield(self) -> None:
-        """lwkt_user_yield: the same, from long loops in system calls."""
+        """lwkt_user_yield: the same, for long loops in system calls."""
         self.lwkt_yield()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.kern.lockmgr import Lock
-from smpvm.kern.lockword import LKC_EXCL
+from smpvm.kern.lockreq import LKC_EXCL
 from smpvm.kern.proc import Proc
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.kern.vnode import VOBJDIRTY, Vnode

@@ -28,7 +28,7 @@ _UNLOCKED = "vmstats is read without a lock everywhere; readers take an instant'
 
 @shared(*STATS, benign=dict.fromkeys(STATS, _UNLOCKED))
 class VmStats:
-    """struct vmstats (sys/vmmeter.h), all in pages, all u32: what is where, and the limits."""
+    """struct vmstats (sys/vmmeter.h): page counts and limits, all in pages, all u32."""
 
     __slots__ = STATS
 
@@ -112,7 +112,7 @@ class VmGlobals:
 
 
 class Idents:
-    """The variables whose addresses are slept on."""
+    """The variables whose addresses threads sleep on."""
 
     __slots__ = ("v_free_count", "vm_daemon_needed", "vm_pageout_pages_needed", "vm_pages_needed")
 

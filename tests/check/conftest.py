@@ -1,10 +1,11 @@
 """Tiny kernels under the checkers, and a list of frames that a finding shows."""
 
-import time
+import json
 
 import pytest
+from waiting import until
 
-from smpvm.check.finding import FindingLog
+from smpvm.check.finding import Finding, FindingLog
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
@@ -43,11 +44,7 @@ class Watched:
         assert left == [], [str(td) for td in left]
         assert not self.k.errors, self.k.errors
 
-    def until(self, cond, timeout=10.0):
-        deadline = time.monotonic() + timeout
-        while not cond():
-            assert time.monotonic() < deadline, "the awaited condition did not come true"
-            time.sleep(0.0005)
+    until = staticmethod(until)
 
     @property
     def findings(self):
@@ -79,6 +76,19 @@ def watch():
     yield make
     for w in made:
         w.close()
+        for finding in w.findings:
+            old = Finding.from_json(as_version_1(finding))
+            assert old.identity == finding.identity, "read from a file of version 1"
+
+
+def as_version_1(finding):
+    """The document that version 1 would have written."""
+    doc = json.loads(json.dumps(finding.to_json()))
+    del doc["identity"]
+    for site in doc["sites"]:
+        for frame in site["stack"]:
+            del frame["where"]
+    return {**doc, "version": 1, "fingerprint": "0" * 12}
 
 
 def functions_of(finding):

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from smpvm.check.lockevents import LockTrace
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE
 from smpvm.kern.spinlock import Spinlock
 from smpvm.report.locklog import read_log, records
 

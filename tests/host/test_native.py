@@ -3,16 +3,10 @@ import threading
 import time
 
 import pytest
+from waiting import until
 
 from smpvm.host.carrier import Carried, Carrier, Stopped
 from smpvm.host.native import NativeCarrier
-
-
-def until(cond, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not cond():
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
 
 
 @pytest.fixture

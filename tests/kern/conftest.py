@@ -1,8 +1,7 @@
 """Tiny kernels on real threads, and waiting for a condition instead of for a time."""
 
-import time
-
 import pytest
+from waiting import until
 
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
@@ -39,12 +38,7 @@ class Bench:
         drop()
         self.finish(k, timeout)
 
-    def until(self, cond, timeout=10.0):
-        """Return when *cond()* holds; the hand-offs of these tests wait on it, not on a time."""
-        deadline = time.monotonic() + timeout
-        while not cond():
-            assert time.monotonic() < deadline, "the awaited condition did not come true"
-            time.sleep(0.0005)
+    until = staticmethod(until)
 
     def close(self):
         for k in self.kernels:

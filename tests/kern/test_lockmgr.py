@@ -1,7 +1,8 @@
 import pytest
 
 from smpvm.kern.errno import EBUSY, ENOLCK, EWOULDBLOCK
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import (
     LK_CANRECURSE,
     LK_DOWNGRADE,
     LK_EXCLOTHER,
@@ -13,9 +14,9 @@ from smpvm.kern.lockmgr import (
     LK_SLEEPFAIL,
     LK_TIMELOCK,
     LK_UPGRADE,
-    Lock,
+    LKC_EXREQ,
+    LKC_UPREQ,
 )
-from smpvm.kern.lockword import LKC_EXREQ, LKC_UPREQ
 from smpvm.kern.thread import Misuse, Panic
 from smpvm.kern.token import Token
 

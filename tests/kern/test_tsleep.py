@@ -106,8 +106,9 @@ def test_a_stray_unpark_does_not_end_a_sleep(bench, k):
     bench.until(asleep(td))
     for _ in range(5):
         k.carrier.unpark(td)
-    bench.until(lambda: not td.carrier_data.permit.locked() or True)
+        bench.until(td.carrier_data.permit.locked)  # it has run, and sleeps again
     assert asleep(td)()
+    assert seen == []
     k.sleep.wakeup(ident)
     bench.finish(k)
     assert seen == [0]

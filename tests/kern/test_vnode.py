@@ -1,7 +1,7 @@
 import pytest
 
 from smpvm.kern.errno import EBUSY, ENOENT, EWOULDBLOCK
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockreq import (
     LK_EXCLUSIVE,
     LK_EXTFLG_MASK,
     LK_NOWAIT,
@@ -9,8 +9,8 @@ from smpvm.kern.lockmgr import (
     LK_RETRY,
     LK_SHARED,
     LK_TIMELOCK,
+    LKC_MASK,
 )
-from smpvm.kern.lockword import LKC_MASK
 from smpvm.kern.proc import P_LOWMEMKILL, P_SWAPPEDOUT, P_SWAPWAIT, P_SYSTEM, P_WEXIT
 from smpvm.kern.thread import TDF_SYSTHREAD, Misuse, Panic
 from smpvm.kern.vnode import (

@@ -8,8 +8,9 @@ from smpvm.explore.registry import builtin
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.happens_before import covers
-from smpvm.host.carrier import HOLDING
+from smpvm.host.carrier import HOLDING, WAKEUP
 from smpvm.host.runnable import is_token
+from smpvm.kern.thread import End
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
 from smpvm.scenarios.terminate_scan import TerminateScan
@@ -213,7 +214,7 @@ def test_a_broken_kernel_is_noticed(cls, kind):
 
 @pytest.mark.parametrize("name", ["fork-pageout", "exit-kill", "low-memory", "vnode-pageout"])
 def test_what_a_step_changes_is_what_it_names(name):
-    """Or tokens in hand, and it says so: DPOR rests on that."""
+    """Or tokens in hand, and it says so, or the end of the thread: DPOR rests on that."""
     cls = ALL[name]
     strategy = make_strategy("portfolio", seed=2)
     given_up = 0
@@ -223,6 +224,9 @@ def test_what_a_step_changes_is_what_it_names(name):
             log = outcome.carrier.log
             for at, obj in outcome.carrier.touches:
                 if not covers(log[at], obj):
+                    if isinstance(obj, End):
+                        assert log[at][1:3] == (WAKEUP, obj.td)
+                        continue
                     assert log[at][3] == HOLDING
                     assert is_token(obj)
                     given_up += 1

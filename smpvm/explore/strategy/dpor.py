@@ -30,7 +30,7 @@ from smpvm.explore.strategy.base import (
 from smpvm.explore.trace.dependence import covers, gives_up, meet, same, writes
 from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, touches
 from smpvm.host.carrier import ATOMIC, READ
-from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, START, End
+from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, START, Ending
 from smpvm.text import plural
 
 _GATES = (AWAIT, RESUME, START)
@@ -251,7 +251,7 @@ class Dpor(Plain):
     def done(self, carrier: SerialCarrier) -> None:
         if self._stopped:
             self.blocked += 1
-        elif carrier.stuck is not End.CUT:
+        elif carrier.stuck is not Ending.CUT:
             self.executions += 1
         self._compare(carrier)
         self.failed += carrier.failed
@@ -273,7 +273,7 @@ class Dpor(Plain):
         """The steps up to the new choice must be those of the execution before."""
         before, now = self._deeds, steps_of(carrier.log)
         self._deeds = now
-        if self._fixed == 0 or (carrier.stuck is End.CUT and not self._stopped):
+        if self._fixed == 0 or (carrier.stuck is Ending.CUT and not self._stopped):
             return  # the first; or ``choose`` has seen it
         end = self._frames[self._fixed - 1].at
         if now[:end] != before[:end]:

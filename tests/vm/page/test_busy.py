@@ -1,19 +1,12 @@
 """The busy states: who gets the page, who waits, who is woken."""
 
 import sys
-import time
 
 import pytest
+from waiting import until
 
 from smpvm.kern.thread import Panic
 from smpvm.vm.page.pages import PG_BUSY, PG_REFERENCED, PG_SBUSY, PG_WANTED, flag_names
-
-
-def until(cond):
-    deadline = time.monotonic() + 10
-    while not cond():
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
 
 
 @pytest.fixture

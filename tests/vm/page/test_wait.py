@@ -1,17 +1,9 @@
 """Waiting for memory: who sleeps on what, and which freed page wakes whom."""
 
-import time
-
 import pytest
+from waiting import until
 
 from smpvm.kern.proc import P_LOWMEMKILL
-
-
-def until(cond):
-    deadline = time.monotonic() + 10
-    while not cond():
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
 
 
 @pytest.fixture

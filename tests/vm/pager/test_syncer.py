@@ -1,9 +1,9 @@
 """The syncer: dirty files are written in time, sooner when somebody asks."""
 
-import time
+from waiting import until
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.vnode import VOBJDIRTY
 from smpvm.vm.page.pages import PG_NOSYNC
 
@@ -13,13 +13,6 @@ def dirty_file(p, name=""):
     p.run(lambda: p.page(vp.v_object, 0, {0: 1}))
     assert vp.v_flag & VOBJDIRTY
     return vp
-
-
-def until(what, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not what() and time.monotonic() < end:
-        time.sleep(0.005)
-    assert what()
 
 
 def test_dirty_files_are_written_within_the_delay(paging):

@@ -5,9 +5,13 @@ from functools import partial
 import pytest
 
 from smpvm.config import PAGE_SIZE as P
+from smpvm.config import Config
+from smpvm.explore.strategy.roundrobin import Fair
+from smpvm.host.serial import SerialCarrier
 from smpvm.kern.errno import ECHILD
 from smpvm.kern.proc import P_LOWMEMKILL, P_WEXIT, SACTIVE, SZOMB
 from smpvm.kern.thread import Panic
+from smpvm.machine import Machine
 from smpvm.vm.build import SUBSYSTEMS
 from smpvm.vm.map.mmap import MAP_SHARED
 from smpvm.vm.map.vmspace import VMSPACE_EXIT1, VMSPACE_EXIT2
@@ -207,30 +211,45 @@ class TestKill:
 
         procs.run(body)
 
-    def test_low_memory_takes_the_biggest_process(self, procs):
+    def test_low_memory_takes_the_biggest_process(self):
+        """A fair scheduler and virtual time: who is the biggest does not depend on the host."""
         kinds = {}
 
         def hog(p):
             kinds[p.p_pid] = "hog"
-            va = procs.anonymous(p, 400)
-            procs.fill(p, va, 400)
+            _, va = vm.process.sys.mmap(p, 0, 400 * P)
+            for i in range(400):
+                vm.process.user_write(p, va + i * P, 0, i)
 
         def small(p):
             kinds[p.p_pid] = "small"
-            va = procs.anonymous(p, 5)
+            _, va = vm.process.sys.mmap(p, 0, 5 * P)
             for turn in range(50):
-                procs.fill(p, va, 5, base=turn)
-                procs.check(p, va, 5, base=turn)
-                procs.process.userret(p)
-                procs.k.sleep.tsleep(p, 0, "test", 1)
+                for i in range(5):
+                    vm.process.user_write(p, va + i * P, 0, turn + i)
+                assert [vm.process.user_read(p, va + i * P, 0) for i in range(5)] == [
+                    turn + i for i in range(5)
+                ]
+                vm.process.userret(p)
+                vm.k.sleep.tsleep(p, 0, "test", 1)
 
         class Watch(SUBSYSTEMS["process"]):
             def exit1(self, p, status):
                 kinds[p.p_pid] += f" {status} {bool(p.p_flags & P_LOWMEMKILL)}"
                 super().exit1(p, status)
 
-        procs.boot(pages=128, swap_pages=0, changes=[Watch])
-        procs.run(hog, small)
+        carrier = SerialCarrier(Fair(20), access_points=False, limit=2_000_000)
+        machine = Machine(
+            Config(pages=128, swap_pages=0, pq_l2_size=4), carrier=carrier, changes=[Watch]
+        )
+        vm = machine.vm
+        machine.boot()
+        for td in machine.daemons.values():
+            carrier.set_daemon(td)
+        for body in (hog, small):
+            vm.process.start(vm.process.create(), body)
+        carrier.join()
+        machine.k.check()
         assert sorted(kinds.values()) == [f"hog {SIGKILL} True", "small 0 False"]
 
 
