@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Final
 
-from smpvm.host.carrier import HOLDING, Compound
+from smpvm.host.carrier import HOLDING, READ, WRITE, Compound
 from smpvm.host.serialthread import AWAIT, Op, SerialThread
 from smpvm.host.trail import Trail, same_field
 
 _TOKENS: Final = 0
 """Stands for all tokens: no object has this ``id``."""
+_ACCESSES: Final = frozenset((READ, WRITE))
+"""They change no lock."""
 _tid = attrgetter("tid")
 
 
@@ -74,8 +76,8 @@ class Runnable:
 
     def gate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
         """A runnable thread has come to an acquire that it may have to wait for."""
-        if not self._gates:  # steps before now concern nobody
-            self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
+        if not self.slow:
+            self._from_here()
         gate = self._gates.get(ready)
         if gate is None:
             gate = self._gates[ready] = _Gate(thread, ready)
@@ -104,12 +106,16 @@ class Runnable:
         self._fresh = {}
         for key in self._changed():
             asked.update(dict.fromkeys(self._by_key.get(key, ())))
-        self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
+        self._from_here()
         told = len(self._told)
         for gate in asked:
             if (gate.open or any(s.runnable for s in gate.threads)) and not gate.ready():
                 self._shut(gate)
         self._told[told:] = sorted(self._told[told:], key=_tid)
+
+    def _from_here(self) -> None:
+        """The steps before now concern no gate that is open."""
+        self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
 
     def ask_all(self) -> None:
         """Somebody has done things that are no steps."""
@@ -120,6 +126,8 @@ class Runnable:
         log, touches = self._trail.log, self._trail.touches
         for at in range(self._asked, len(log)):
             _, kind, obj, _ = log[at]
+            if kind in _ACCESSES:
+                continue
             if kind == AWAIT:
                 yield from (id(one) for one, _ in obj)
             elif type(obj) is Compound:
@@ -150,6 +158,8 @@ class Runnable:
         """Their lock has been written: they may try, if it is still possible then."""
         gate.open = True
         self._fresh[gate] = None
+        if not self.slow:
+            self._from_here()
         for thread in gate.threads:
             if not thread.runnable:
                 thread.runnable = True
@@ -178,6 +188,8 @@ class Runnable:
                 for gate in self._by_key.get(key, ()):
                     if not gate.open:
                         self._open(gate)
+        if id(obj) not in self.watching:
+            return
         op = self._trail.log[at] if at >= 0 else None
         for thread in tuple(self.watching.get(id(obj), ())):
             if _looks_at(thread, op, obj):

@@ -211,11 +211,23 @@ class SerialCarrier(Trail):
     def _wait_ready(self, me: SerialThread, ready: Callable[[], bool]) -> None:
         """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
         me.ready = ready
-        self._able.gate(me, ready)
+        able, nxt = self._able, None
+        if not able.slow and ready():  # the usual case: nobody else waits for anything
+            several = self._every or len(able.threads) > 1
+            nxt = self._choose(able.threads, me) if several else me
+            if nxt is me:
+                me.ready = None
+                self.gates.append(len(self.log))
+                return
+            if nxt is None:
+                self.stuck = Ending.CUT
+                nxt = self.boot
+        able.gate(me, ready)
         while True:
-            nxt = self._pick(me)
+            nxt = nxt or self._pick(me)
             if nxt is not me:
                 self._switch(nxt)
+            nxt = None
             if not me.tell:
                 break
             me.tell = False
