@@ -94,13 +94,6 @@ def test_every_strategy_has_its_section():
     assert set(names) <= anchors(ROOT / "docs" / "strategies.md")
 
 
-def test_every_repair_is_in_the_table_of_defects_once_with_its_place():
-    rows = re.findall(r"^\| ([a-z-]+) \| (.*)$", text_of("defects.md"), re.M)
-    assert sorted(name for name, _ in rows) == sorted(REPAIRS)
-    for name, row in rows:
-        assert re.search(r"\w+\.c:\d+", row), name
-
-
 def test_every_page_is_in_the_index():
     index = text_of("index.md")
     for page in Path(ROOT / "docs").glob("*.md"):
@@ -122,3 +115,35 @@ def test_every_page_is_in_the_index():
 )
 def test_how_output_is_compared(printed, output, alike):
     assert examples.same(printed, output) is alike
+
+
+DEFECTS = [
+    row
+    for row in re.findall(r"^\| ([a-z-]+) \| ([^|]+) \|.* \| ([^|]*) \|$", text_of("defects.md"), re.M)
+    if row[0] != "repair"
+]
+EXPLORED = [(name, see.strip("`")) for name, _, see in DEFECTS if "smpvm explore" in see]
+
+
+def test_every_repair_is_in_the_table_of_defects_with_its_place():
+    assert sorted(name for name, _, _ in DEFECTS) == sorted(REPAIRS)
+    for name, where, _ in DEFECTS:
+        assert re.match(r"\w+\.c:\d+", where), name
+
+
+@pytest.mark.parametrize(("name", "command"), EXPLORED, ids=[name for name, _ in EXPLORED])
+def test_a_defect_shows_and_is_gone_with_its_repair(name, command, tmp_path):
+    session = examples.Session(tmp_path)
+    shows = session.command(f"{command} --no-shrink")
+    assert shows.code == 1
+    needed = re.search(r"([\d,]+) execution", shows.output[0])[1].replace(",", "")
+    repaired = session.command(f"{command} --no-shrink --repair {name} --schedules {needed}")
+    assert repaired.code != 1, "\n".join(repaired.output)
+
+
+def test_every_defect_can_be_seen():
+    for name, _, see in DEFECTS:
+        path, _, test = see.strip("`").partition("::")
+        if path.startswith("tests/"):
+            assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), name
+    assert [name for name, _, see in DEFECTS if see == "not shown"] == ["move-recheck"]
