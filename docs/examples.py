@@ -9,10 +9,9 @@ A fenced block of code follows a comment that says what is done with it::
     <!-- ci: NAME -->            not run here, but by .ci/run
     <!-- imports -->             which part of smpvm imports which (ARCHITECTURE.md)
 
-Options of ``run``: ``exit=1`` (the code of every command, or one for each, with commas), and what of
-the output is shown: ``first=N`` and ``last=N`` lines, ``from=TEXT`` and ``to=TEXT`` (the first line
-that has it).  What is left out shows as a line of three dots, and a block whose output is not to be
-shown at all says ``quiet``.
+Options of ``run``: ``exit=1`` (the code of every command, or one for each, with commas), and what
+of the output is shown: ``first=N`` and ``last=N`` lines, ``from=TEXT`` and ``to=TEXT`` (the first
+line that has it), or ``quiet``: nothing.  What is left out shows as a line of three dots.
 
 ``python docs/examples.py [FILE ...]`` runs the examples of these files (default: all) and rewrites
 the output in place; with ``--check`` it only says what differs.  Differences in numbers, checksums
@@ -296,9 +295,8 @@ def rewrite(path: Path) -> str:
         for block in blocks(text):
             ran = session.do(block)
             if block.kind == "run":
-                body = [
-                    line for r in ran for line in (f"$ {r.command}", *shown(r.output, block.options))
-                ]
+                parts = [(f"$ {r.command}", *shown(r.output, block.options)) for r in ran]
+                body = [line for part in parts for line in part]
             elif block.kind == "imports":
                 body = picture(block.lines)
             else:

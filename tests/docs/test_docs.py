@@ -117,11 +117,9 @@ def test_how_output_is_compared(printed, output, alike):
     assert examples.same(printed, output) is alike
 
 
-DEFECTS = [
-    row
-    for row in re.findall(r"^\| ([a-z-]+) \| ([^|]+) \|.* \| ([^|]*) \|$", text_of("defects.md"), re.M)
-    if row[0] != "repair"
-]
+ROW = re.compile(r"^\| ([a-z-]+) \| ([^|]+) \|.* \| ([^|]*) \|$", re.M)
+DEFECTS = [row for row in ROW.findall(text_of("defects.md")) if row[0] != "repair"]
+"""(repair, place in the C, how to see it)"""
 EXPLORED = [(name, see.strip("`")) for name, _, see in DEFECTS if "smpvm explore" in see]
 
 
