@@ -37,8 +37,22 @@ def test_the_examples_of_a_page(page, tmp_path, monkeypatch):
         for (_, printed), ran in zip(block.commands(), session.do(block), strict=True):
             got = examples.shown(ran.output, block.options)
             assert examples.same(printed, got), (
-                f"line {block.start}: $ {ran.command}\n" + "\n".join(got)
+                f"line {block.start}: $ {ran.command}: other output (if it is right, "
+                f"`python docs/examples.py {page.name}` writes it anew)\n" + "\n".join(got)
             )
+
+
+def test_the_picture_of_the_imports_shows_all_and_points_down():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    (shown,) = (b.lines for b in examples.blocks(text) if b.kind == "imports")
+    order = [line.split()[0] for line in shown]
+    beside = re.search(r"^((?:`\w+`[, and]*)+) stand beside", text, re.M)[1]
+    beside = set(re.findall(r"`(\w+)`", beside))
+    real = examples.imports()
+    assert set(order) | beside == set(real)
+    for at, part in enumerate(order):
+        assert real[part] <= {*order[at + 1 :], *beside}, part
+    assert all(real[part] <= beside for part in beside)
 
 
 def commands_in(text):
@@ -115,6 +129,16 @@ def test_every_page_is_in_the_index():
 )
 def test_how_output_is_compared(printed, output, alike):
     assert examples.same(printed, output) is alike
+
+
+PROVEN = re.findall(r"^\| ([a-z-]+) \| ([\d,]+) \|$", text_of("proven.md"), re.M)
+
+
+@pytest.mark.parametrize(("name", "executions"), [p for p in PROVEN if len(p[1]) <= 3][:4])
+def test_a_proof_takes_as_many_executions_as_the_table_says(name, executions, tmp_path):
+    ran = examples.Session(tmp_path).command(f"smpvm explore {name} --strategy dpor --repair all")
+    assert ran.code == 0
+    assert f" {executions} executions, " in ran.output[0]
 
 
 ROW = re.compile(r"^\| ([a-z-]+) \| ([^|]+) \|.* \| ([^|]*) \|$", re.M)

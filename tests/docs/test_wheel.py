@@ -1,5 +1,6 @@
 """The wheel alone is enough: in an environment of its own, smpvm explores, and has its traces."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,9 @@ WANTED = 77
 
 
 def run(*argv, cwd, code=0):
-    done = subprocess.run([str(word) for word in argv], cwd=cwd, capture_output=True, text=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    words = [str(word) for word in argv]
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
