@@ -1,16 +1,18 @@
 """Shapes of JSON documents: written down as a table, checked before anything of a document is used.
 
 A shape is a function that takes a value and raises ``Misfit`` when the value does not have it.
-``record({"pid": whole(0, 99999), "name": text()})`` makes one from others.  The line of a Misfit
+``record({"pid": integer(0, 99999), "name": text()})`` makes one from others.  The line of a Misfit
 says where in the document, what is there, and what is allowed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from smpvm.text import number, short
+from smpvm.text import brief, quoted
+from smpvm.text import whole as number
 
 Shape = Callable[[Any], None]
 
@@ -36,21 +38,16 @@ class Misfit(ValueError):
         return f"{where}: {self.args[0]}" if where else str(self.args[0])
 
 
-def said(value: object) -> str:
-    """*value* as an error line repeats it."""
-    return short(repr(value))
-
-
-def whole(low: int, high: int) -> Shape:
+def integer(low: int, high: int) -> Shape:
     """A whole number from *low* to *high*."""
 
     def check(value: Any) -> None:
         if type(value) is not int:
-            raise Misfit(f"{said(value)} is not a number, allowed {low} to {high}")
+            raise Misfit(f"{quoted(value)} is not a number, allowed {low} to {high}")
         if value < 0 <= low:
-            raise Misfit(f"negative ({said(value)}), allowed {low} to {high}")
+            raise Misfit(f"negative ({quoted(value)}), allowed {low} to {high}")
         if not low <= value <= high:
-            raise Misfit(f"{said(value)} is out of range, allowed {low} to {high}")
+            raise Misfit(f"{quoted(value)} is out of range, allowed {low} to {high}")
 
     return check
 
@@ -58,7 +55,7 @@ def whole(low: int, high: int) -> Shape:
 def flag(value: Any) -> None:
     """true or false."""
     if type(value) is not bool:
-        raise Misfit(f"{said(value)} is neither true nor false")
+        raise Misfit(f"{quoted(value)} is neither true nor false")
 
 
 def text(most: int = 100_000) -> Shape:
@@ -66,7 +63,7 @@ def text(most: int = 100_000) -> Shape:
 
     def check(value: Any) -> None:
         if type(value) is not str:
-            raise Misfit(f"{said(value)} is not a text")
+            raise Misfit(f"{quoted(value)} is not a text")
         if len(value) > most:
             raise Misfit(f"a text of {len(value):,} characters, allowed are {most:,}")
 
@@ -79,8 +76,8 @@ def one_of(names: Collection[Any]) -> Shape:
     def check(value: Any) -> None:
         # 1 == True: the type counts too.
         if type(value) not in (str, int) or value not in names:
-            known = short(", ".join(map(str, names)))
-            raise Misfit(f"unknown {said(value)}; known are {known}")
+            known = brief(", ".join(map(str, names)))
+            raise Misfit(f"unknown {quoted(value)}; known are {known}")
 
     return check
 
@@ -100,7 +97,7 @@ def list_of(shape: Shape, name: str = "", *, least: int = 0, most: int = 1 << 26
 
     def check(value: Any) -> None:
         if type(value) is not list:
-            raise Misfit(f"{said(value)} is not a list")
+            raise Misfit(f"{quoted(value)} is not a list")
         if not least <= len(value) <= most:
             raise Misfit(f"a list of {len(value):,}, allowed are {least:,} to {most:,}")
         for n, each in enumerate(value):
@@ -117,7 +114,7 @@ def row(*shapes: Shape) -> Shape:
 
     def check(value: Any) -> None:
         if type(value) is not list or len(value) != len(shapes):
-            raise Misfit(f"{said(value)} is not a list of {len(shapes)}")
+            raise Misfit(f"{quoted(value)} is not a list of {len(shapes)}")
         for n, (shape, each) in enumerate(zip(shapes, value, strict=True)):
             try:
                 shape(each)
@@ -132,11 +129,11 @@ def set_of(names: Collection[str], what: str) -> Shape:
 
     def check(value: Any) -> None:
         if type(value) is not list:
-            raise Misfit(f"{said(value)} is not a list of {what}s")
+            raise Misfit(f"{quoted(value)} is not a list of {what}s")
         for name in value:
             if type(name) is not str or name not in names:
-                known = short(", ".join(names))
-                raise Misfit(f"unknown {what} {said(name)}; known are {known}")
+                known = brief(", ".join(names))
+                raise Misfit(f"unknown {what} {quoted(name)}; known are {known}")
         if len(set(value)) != len(value):
             raise Misfit(f"a {what} is named twice")
 
@@ -148,7 +145,7 @@ def table(key: Shape, shape: Shape, name: str = "", *, most: int = 1 << 26) -> S
 
     def check(value: Any) -> None:
         if type(value) is not dict:
-            raise Misfit(f"{said(value)} is not an object")
+            raise Misfit(f"{quoted(value)} is not an object")
         if len(value) > most:
             raise Misfit(f"an object of {len(value):,}, allowed are {most:,}")
         for k, each in value.items():
@@ -156,14 +153,14 @@ def table(key: Shape, shape: Shape, name: str = "", *, most: int = 1 << 26) -> S
                 key(k)
                 shape(each)
             except Misfit as why:
-                raise why.within(f"{name} {short(k)}".lstrip(), named=bool(name)) from None
+                raise why.within(f"{name} {brief(k)}".lstrip(), named=bool(name)) from None
 
     return check
 
 
 def digits(low: int, high: int) -> Shape:
     """A text that is a number from *low* to *high*: a key that stands for one."""
-    in_range = whole(low, high)
+    in_range = integer(low, high)
 
     def check(value: Any) -> None:
         try:
@@ -183,12 +180,12 @@ def record(required: Mapping[str, Shape], optional: Mapping[str, Shape] | None =
 
     def check(value: Any) -> None:
         if type(value) is not dict:
-            raise Misfit(f"{said(value)} is not an object")
+            raise Misfit(f"{quoted(value)} is not an object")
         for key, each in value.items():
             shape = shapes.get(key)
             if shape is None:
-                known = short(", ".join(shapes))
-                raise Misfit(f"unknown key {said(key)}; known are {known}")
+                known = brief(", ".join(shapes))
+                raise Misfit(f"unknown key {quoted(key)}; known are {known}")
             try:
                 shape(each)
             except Misfit as why:
@@ -210,5 +207,16 @@ def plain(depth: int = 8) -> Shape:
             raise Misfit(f"more than {depth} lists and objects inside each other")
         for each in inside:
             check(each, left - 1)
+
+    return check
+
+
+def matching(pattern: str, what: str) -> Shape:
+    """A text that *pattern* matches from end to end; *what* says that in words."""
+    match = re.compile(pattern, re.ASCII).fullmatch
+
+    def check(value: Any) -> None:
+        if type(value) is not str or match(value) is None:
+            raise Misfit(f"{quoted(value)} is not {what}")
 
     return check

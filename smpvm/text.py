@@ -1,13 +1,14 @@
-"""Numbers and foreign text in sentences."""
+"""Text that people read and write: numbers in sentences, numbers on the command line, quotes."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-ECHOED: Final = 60
-"""Characters of a user's own value that an error line repeats."""
-_NUMBER: Final = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})", re.ASCII)
+_WHOLE: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]{1,32}|[0-9]{1,40})")
+_REAL: Final = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+QUOTED: Final = 60
+"""Characters of a value that an error message repeats."""
 
 
 def plural(n: int, word: str) -> str:
@@ -15,9 +16,36 @@ def plural(n: int, word: str) -> str:
     return f"{n:,} {word}" + "s" * (n != 1)
 
 
-def short(text: str) -> str:
-    """*text* as an error line repeats it: cut to about 60 characters."""
-    return text if len(text) <= ECHOED else text[: ECHOED - 3] + "..."
+def whole(text: str) -> int:
+    """The integer that *text* spells: ASCII digits, or ``0x`` and hex digits, with or without sign.
+
+    ``int`` would also take ``1_000`` and digits of other scripts.  Raises ValueError.
+    """
+    word = text.strip()
+    if not _WHOLE.fullmatch(word):
+        raise ValueError(f"{quoted(text)} is not a whole number")
+    return int(word, 16 if "x" in word.lower() else 10)
+
+
+def real(text: str) -> float:
+    """The finite decimal number that *text* spells in ASCII.  Raises ValueError."""
+    word = text.strip()
+    if not _REAL.fullmatch(word) or abs(value := float(word)) == float("inf"):
+        raise ValueError(f"{quoted(text)} is not a number")
+    return value
+
+
+def quoted(value: object) -> str:
+    """``repr`` of a value that somebody else made, cut where it is long."""
+    return brief(repr(value[: 2 * QUOTED] if isinstance(value, str | bytes) else value))
+
+
+def brief(text: str, most: int = QUOTED) -> str:
+    """*text*, its middle left out where it is longer than *most* characters."""
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 3]}...{text[-tail:]}"
 
 
 def printable(text: str) -> str:
@@ -28,17 +56,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def number(text: str) -> int:
-    """The whole number that *text* says, decimal or 0x.  Raises ValueError.
-
-    ``int`` would also take 1_000 and the digits of every other script.
-    """
-    text = text.strip(" ")
-    if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f"{short(repr(text))} is not a whole number")
-    return int(text, 16) if "x" in text.lower() else int(text)
 
 
 def nameless(text: str) -> str:

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from smpvm.files import MIB, lines, naming, opened, parse_json
 from smpvm.files import read as read_bytes
-from smpvm.shape import Misfit, flag, list_of, one_of, record, row, said, text, whole
-from smpvm.text import short
+from smpvm.shape import Misfit, flag, integer, list_of, one_of, record, row, text
+from smpvm.text import brief, quoted
 
 FORMAT: Final = "smpvm-trace"
 VERSION: Final = 1
@@ -135,20 +135,20 @@ def _varints(data: bytes) -> Iterator[int]:
         raise TraceError("damaged: it ends inside a number")
 
 
-_RUN: Final = row(whole(0, MAX_PAGE), whole(1, MAX_REFS))
+_RUN: Final = row(integer(0, MAX_PAGE), integer(1, MAX_REFS))
 _HEADER: Final = record(
     {
         "format": one_of([FORMAT]),
         "version": one_of([VERSION]),
-        "pages": whole(1, MAX_REFS),
-        "refs": whole(1, MAX_REFS),
+        "pages": integer(1, MAX_REFS),
+        "refs": integer(1, MAX_REFS),
         "runs": list_of(_RUN, "run", least=1),
     },
     {
         "name": text(200),
         "command": list_of(text()),
-        "seen": whole(0, 1 << 62),
-        "window": whole(0, 1 << 20),
+        "seen": integer(0, 1 << 62),
+        "window": integer(0, 1 << 20),
         "whole": flag,
     },
 )
@@ -164,7 +164,7 @@ def _header(line: bytes) -> dict[str, Any]:
         raise TraceError("not a trace of smpvm")
     if header.get("version") != VERSION:
         raise TraceError(
-            f"format version {said(header.get('version'))}; this smpvm reads version {VERSION}"
+            f"format version {quoted(header.get('version'))}; this smpvm reads version {VERSION}"
         )
     try:
         _HEADER(header)
@@ -296,7 +296,7 @@ class Reducer:
     def _other(self, line: bytes) -> None:
         """A line that is no reference.  Raises TraceError if it was to be one."""
         if line.startswith((b"I  ", b" L ", b" S ", b" M ")):
-            echo = short(ascii(line.rstrip(b"\n"))[1:])
+            echo = brief(ascii(line.rstrip(b"\n"))[1:])
             raise TraceError(
                 f"line {self._lines}: {echo} is not one of lackey's: a hexadecimal address, "
                 "a comma, and a size from 1 to 9999 are allowed"
