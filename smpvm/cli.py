@@ -96,7 +96,8 @@ def profiles() -> int:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def snapshot(files: tuple[Path, ...]) -> int:
     """Check snapshots, and say what is in them (`smpvm stress --snapshot FILE` takes one)."""
-    from smpvm.state.snapshot import describe, read
+    from smpvm.state.snapshot import describe
+    from smpvm.workload.resume import read
 
     for file in files:
         click.echo(f"{file}: {describe(read(file))}")

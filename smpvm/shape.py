@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from math import isfinite
 from typing import Any
 
 from smpvm.text import brief, quoted
@@ -50,6 +51,16 @@ def integer(low: int, high: int) -> Shape:
             raise Misfit(f"{quoted(value)} is out of range, allowed {low} to {high}")
 
     return check
+
+
+def real(value: Any) -> None:
+    """A finite number."""
+    if type(value) is not int and not (type(value) is float and isfinite(value)):
+        raise Misfit(f"{quoted(value)} is not a number")
+
+
+def anything(value: Any) -> None:
+    """What is not looked at here."""
 
 
 def flag(value: Any) -> None:

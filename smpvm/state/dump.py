@@ -12,7 +12,7 @@ from smpvm.kern.vnode import VOBJDIRTY, Vnode
 from smpvm.state import names
 from smpvm.state.load import LOOSE_PMAP_BITS
 from smpvm.state.roster import Roster
-from smpvm.state.rules import GLOBAL_NAMES
+from smpvm.state.shapes import GLOBAL_NAMES
 from smpvm.vm.map.entry import MAPTYPE_NAMES, OBJECT_MAPTYPES, VmMap
 from smpvm.vm.object.struct import VmObject
 from smpvm.vm.page.struct import PG_FICTITIOUS, PG_MARKER, Page

@@ -11,7 +11,8 @@ from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.kern.vnode import VOBJDIRTY, Vnode
 from smpvm.state import names
 from smpvm.state.roster import Roster
-from smpvm.state.rules import GLOBAL_NAMES, State, check
+from smpvm.state.rules import State, check
+from smpvm.state.shapes import GLOBAL_NAMES
 from smpvm.vm.map.entry import VmMap, VmMapEntry
 from smpvm.vm.map.vmspace import VMSPACE_EXIT1, VmSpace
 from smpvm.vm.object.struct import VmObject

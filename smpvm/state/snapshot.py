@@ -21,21 +21,24 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 import smpvm
 from smpvm.config import Config, ConfigError, DiskConfig, Sysctl
+from smpvm.files import MIB, document, naming
 from smpvm.kern.proc import SZOMB, Proc
 from smpvm.kern.token import Token
+from smpvm.shape import Misfit, Shape, anything, integer, real, record, text
 from smpvm.state.dump import dump
 from smpvm.state.load import load
+from smpvm.state.more import ENTRY, at_rest, check_snapshot
 from smpvm.state.roster import Roster
-from smpvm.state.rules import StateError, check
+from smpvm.state.rules import State, StateError, check
+from smpvm.text import quoted
 from smpvm.vm.page.struct import PG_SWAPPED
 from smpvm.vm.pager.vnode_io import File
 from smpvm.vm.param import OBJT_VNODE
@@ -45,7 +48,15 @@ from smpvm.vm.vm import Vm
 FORMAT: Final = "smpvm-state"
 VERSION: Final = 1
 
-ENTRY: Final = ("offset", "protection", "max_protection", "eflags", "inheritance")
+MOST: Final = 128 * MIB
+"""Of a snapshot, unpacked."""
+
+PARTS: Final[Mapping[str, Any]] = {
+    "swap_disk": DiskConfig,
+    "file_disk": DiskConfig,
+    "sysctl": Sysctl,
+}
+"""The parts of a Config that are dataclasses of their own."""
 
 Words = Mapping[str, int]
 
@@ -55,7 +66,7 @@ class Snapshot:
     """A machine's configuration and its memory."""
 
     config: Config
-    state: dict[str, Any]
+    state: State
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +87,8 @@ class Snapshot:
 def write(path: Path, snapshot: Snapshot) -> int:
     """Write a snapshot; returns the bytes written.  Raises StateError."""
     data = json.dumps(snapshot.to_json(), separators=(",", ":")).encode() + b"\n"
+    if len(data) > MOST:
+        raise StateError(f"{path}: {len(data) // MIB} MiB; a snapshot may have {MOST // MIB}")
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
     try:
@@ -87,59 +100,47 @@ def write(path: Path, snapshot: Snapshot) -> int:
 
 def read(path: Path) -> Snapshot:
     """Read a snapshot and check it.  Raises StateError, one line that names the file."""
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        document = json.loads(data)
-    except OSError as why:
-        raise StateError(f"{path}: {why.strerror or why}") from None
-    except (EOFError, zlib.error):
-        raise StateError(f"{path}: damaged or truncated gzip data") from None
-    except ValueError:
-        raise StateError(f"{path}: not a JSON document") from None
-    try:
-        return parse(document)
-    except StateError as why:
-        raise StateError(f"{path}: {why}") from None
+    with naming(path, StateError):
+        return parse(document(path, MOST, StateError))
 
 
 def parse(document: object) -> Snapshot:
-    """A snapshot from its document.  Raises StateError."""
+    """A snapshot from its document, checked.  Raises StateError."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StateError(f"not a snapshot (format is not {FORMAT!r})")
     if document.get("version") != VERSION:
-        raise StateError(f"version {document.get('version')!r}; this smpvm reads {VERSION}")
+        raise StateError(f"version {quoted(document.get('version'))}; this smpvm reads {VERSION}")
     try:
-        config: Config = _config(Config, document.get("config"), "config")
+        _DOCUMENT(document)
+    except Misfit as why:
+        raise StateError(str(why)) from None
+    try:
+        config = _config(document["config"])
     except ConfigError as why:
         raise StateError(f"config: {why}") from None
-    state = document.get("state")
-    check(state, config.pq_l2_size)
-    more = document.get("more", {})
-    if not isinstance(more, dict):
-        raise StateError("more: not an object")
-    assert isinstance(state, dict)
+    state, more = check(document.get("state"), config.pq_l2_size), document.get("more", {})
+    check_snapshot(config, state, more)
     return Snapshot(config, state, more)
 
 
-def _config(cls: Any, values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise StateError(f"{where}: missing or not an object")
-    parts = {"swap_disk": DiskConfig, "file_disk": DiskConfig, "sysctl": Sysctl}
-    known = {f.name: f for f in fields(cls)}
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise StateError(f"{where}: unknown field {name!r}")
-        if name in parts:
-            value = _config(parts[name], value, f"{where} {name}")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise StateError(f"{where} {name}: {value!r} is not a number")
-        given[name] = value
-    made = cls(**given)
-    assert is_dataclass(made)
-    return made
+def _shape_of(cls: type) -> Shape:
+    """The shape of a dataclass of numbers, and of dataclasses of numbers."""
+    kinds = {"int": integer(-(1 << 63), 1 << 63), "float": real}
+    return record(
+        {}, {f.name: kinds.get(str(f.type)) or _shape_of(PARTS[f.name]) for f in fields(cls)}
+    )
+
+
+_DOCUMENT: Final = record(
+    {"format": text(), "version": integer(1, VERSION), "config": _shape_of(Config)},
+    # The state and what is more have rules of their own.
+    {"smpvm": text(), "state": anything, "more": anything},
+)
+
+
+def _config(values: Mapping[str, Any]) -> Config:
+    """Raises ConfigError."""
+    return Config(**{k: PARTS[k](**v) if k in PARTS else v for k, v in values.items()})
 
 
 def describe(snapshot: Snapshot) -> str:
@@ -164,26 +165,6 @@ def take(vm: Vm) -> Snapshot:
     at_rest(state)
     with vm.k.quietly():
         return Snapshot(vm.config, state, _more(roster))
-
-
-def at_rest(state: Mapping[str, Any]) -> None:
-    """Raises StateError for the first thing that is still going on in *state*."""
-    for page in state["pages"]:
-        busy = {"BUSY", "SBUSY", "WANTED", "SWAPINPROG", "MARKER"} & set(page.get("flags", []))
-        if busy:
-            raise StateError(f"page {page['id']}: {min(busy)}: the machine is not at rest")
-        if page.get("hold_count"):
-            raise StateError(f"page {page['id']}: held: the machine is not at rest")
-    for obj in state["objects"]:
-        if obj["paging_in_progress"] or obj["hold_count"] or obj.get("token_held_by_other"):
-            raise StateError(f"object {obj['id']}: in use: the machine is not at rest")
-    for part in ("vnodes", "maps"):
-        for each in state[part]:
-            if each["locked_by_other"]:
-                raise StateError(f"{part[:-1]} {each['id']}: locked: the machine is not at rest")
-    for name, count in state["phantom"].items():
-        if count:
-            raise StateError(f"phantom {name}: {count} pages are counted that are not there")
 
 
 def _more(roster: Roster) -> dict[str, Any]:
@@ -232,20 +213,12 @@ def restore(vm: Vm, snapshot: Snapshot) -> Roster:
     Its processes are there, with their address spaces, but nothing runs in them yet.  Raises
     StateError for a snapshot that a running machine cannot go on from.
     """
-    at_rest(snapshot.state)
-    if "entries" not in snapshot.more and snapshot.state["procs"]:
-        raise StateError("the snapshot has processes, but not what they need to go on ('more')")
-    pages = sum("MARKER" not in p.get("flags", []) for p in snapshot.state["pages"])
-    if pages != vm.config.pages:
-        raise StateError(f"the snapshot has {pages} pages, the machine {vm.config.pages}")
+    check_snapshot(vm.config, snapshot.state, snapshot.more)
     swap_size = vm.glob.vm_swap_size
     roster = load(vm, snapshot.state)
     vm.glob.vm_swap_size = swap_size
-    try:
-        with vm.k.quietly():
-            _restore(roster, snapshot.more)
-    except (LookupError, TypeError, ValueError, AttributeError) as why:
-        raise StateError(f"more: not of the known form ({why!r})") from None
+    with vm.k.quietly():
+        _restore(roster, snapshot.more)
     return roster
 
 

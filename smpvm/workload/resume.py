@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smpvm.check.audit import breaches
+from smpvm.conform.carrier import ScriptCarrier
+from smpvm.files import naming
+from smpvm.kern.kernel import Kernel
 from smpvm.kern.proc import Proc
-from smpvm.kern.thread import TDF_SYSTHREAD
+from smpvm.kern.thread import TDF_SYSTHREAD, Panic
 from smpvm.kern.tsleep import PCATCH, Ident
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, restore, take
+from smpvm.state.snapshot import read as read_snapshot
+from smpvm.vm.build import build_vm
 from smpvm.vm.pageout.daemon import Pageout
 
 if TYPE_CHECKING:
@@ -22,6 +29,33 @@ class ResumedPageout(Pageout):
         """Only what belongs to the thread itself."""
         self.k.curthread().flags |= TDF_SYSTHREAD
         self.vm.swap.swap_init()
+
+
+def read(path: Path) -> Snapshot:
+    """The snapshot in a file, tried: a machine can go on from it.  Raises StateError."""
+    snapshot = read_snapshot(path)
+    with naming(path, StateError):
+        _try(snapshot)
+    return snapshot
+
+
+def _try(snapshot: Snapshot) -> None:
+    """Put the memory into a machine that does not run, and see that it adds up.
+
+    The rules of a snapshot look at its parts; the audit looks at the machine that they make.
+    Raises StateError.
+    """
+    config = snapshot.config
+    k = Kernel(ScriptCarrier(), hz=config.hz, ncpus=config.ncpus, spin_pool=config.spin_pool)
+    vm = build_vm(k, config)
+    try:
+        restore(vm, snapshot)
+    except Panic as why:
+        raise StateError(f"no machine could go on from it: {why}") from None
+    with k.quietly():
+        broken = next(iter(breaches(vm, processes=True)), None)
+    if broken is not None:
+        raise StateError(f"its machine does not add up: {broken}")
 
 
 def resume(machine: Machine, snapshot: Snapshot) -> list[Proc]:
