@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from smpvm.conform.carrier import Stuck
 from smpvm.state import names
 from smpvm.vm.page.struct import PG_BUSY, Page
 from smpvm.vm.param import VM_PROT_NONE, u32
@@ -120,10 +121,14 @@ def _object_ref_count(env: Env, op: Op) -> None:
 
 
 def _object_backing(env: Env, op: Op) -> None:
-    backing = op["backing"]
-    env.roster.objects[op["object"]].backing_object = (
-        None if backing is None else env.roster.objects[backing]
-    )
+    obj = env.roster.objects[op["object"]]
+    backing = None if op["backing"] is None else env.roster.objects[op["backing"]]
+    behind = backing
+    while behind is not None:
+        if behind is obj:
+            raise Stuck(f"{obj} would be behind itself: the code would follow that for ever")
+        behind = behind.backing_object
+    obj.backing_object = backing
 
 
 def _global(env: Env, op: Op) -> None:

@@ -17,17 +17,19 @@ from typing import Any
 
 import smpvm
 from smpvm.host.serialthread import AWAIT, CLOCK, Op
+from smpvm.text import quoted
 
 PLAIN, FOLDED = "s1", "s2"
 """The versions: with each run, and with repetitions folded."""
-MOST_STEPS = 10_000_000
-"""No execution is longer, by far."""
+MOST_STEPS = 1_000_000
+"""No execution is longer: it ends as a livelock after 40,000 steps."""
+MOST_CHARACTERS = 4 << 20
 LONGEST = 64
 """Runs that are looked at as one repetition."""
 WORTH = 8
 """Runs that a repetition must save: short schedules are easier to read and to change unfolded."""
-_RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
-_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
+_RUN = re.compile(r"([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
+_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9][0-9]{0,6}))(?:\.(?!$)|$)")
 """A run, or some in parentheses and how often."""
 
 _RENAMED = {
@@ -65,10 +67,12 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Raises ScheduleError."""
+        """The schedule that *text* says.  Raises ScheduleError."""
+        if len(text) > MOST_CHARACTERS:
+            raise ScheduleError(f"schedule: longer than {MOST_CHARACTERS:,} characters")
         parts = text.strip().split("/", 5)
         if parts[0] not in (PLAIN, FOLDED):
-            raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {text[:20]!r}")
+            raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {quoted(parts[0])}")
         if len(parts) != 6 or parts[1] not in ("access", "sync") or not parts[5]:
             raise ScheduleError("schedule: damaged: expected six parts between slashes")
         runs = _unfold(parts[4]) if parts[0] == FOLDED else _runs(parts[4])
@@ -90,7 +94,7 @@ def _runs(text: str) -> list[Run]:
     for run in text.split(".") if text else ():
         match = _RUN.fullmatch(run)
         if match is None:
-            raise ScheduleError(f"schedule: damaged: {run!r} is not a run of steps")
+            raise ScheduleError(f"schedule: damaged: {quoted(run)} is not a run of steps")
         runs.append((int(match[1]), int(match[2]), match[3]))
     _few(sum(n for _, n, _ in runs))
     return runs
@@ -103,7 +107,7 @@ def _unfold(text: str) -> list[Run]:
     while at < len(text):
         match = _PART.match(text, at)
         if match is None:
-            raise ScheduleError(f"schedule: damaged: {text[at : at + 20]!r} is not a run of steps")
+            raise ScheduleError(f"schedule: damaged: {quoted(text[at:])} is not a run of steps")
         part, times = _runs(match[1] or match[2]), int(match[3] or 1)
         steps += sum(n for _, n, _ in part) * times
         _few(steps)
