@@ -254,6 +254,11 @@ def explore(**options: Any) -> int:
 @cli.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--schedule", help="A schedule's text, instead of a finding.")
+@click.option(
+    "--scenario",
+    metavar="FILE.py[:NAME]",
+    help="Run this scenario file, wherever it is and whatever it has become since.",
+)
 @click.option("--lanes", is_flag=True, help="Show the interleaving, one column a thread.")
 @click.option(
     "--break",
