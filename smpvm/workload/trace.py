@@ -238,13 +238,14 @@ class Reducer:
     runs.  A first write to a page that was only read is kept.  At most *limit* references are.
     """
 
-    def __init__(self, window: int = 8, limit: int = 200_000) -> None:
+    def __init__(self, window: int = 8, limit: int = 200_000, *, strict: bool = True) -> None:
         self.window = window
         self.limit = limit
         self.seen = 0
         self.skipped = 0
         """Lines that are not lackey's: the program's own output."""
         self.full = False
+        self._strict = strict
         self._lines = 0
         self._recent: dict[int, int] = {}
         self._pages: dict[int, int] = {}
@@ -255,7 +256,8 @@ class Reducer:
     def feed(self, lines: Iterable[bytes]) -> None:
         """Take lines of a lackey log, from where it was left; stops early once ``full``.
 
-        Raises TraceError for a line that begins like one of lackey's and goes on otherwise.
+        Raises TraceError, if *strict*, for a line that begins like one of lackey's and goes on
+        otherwise; two processes that write the same log may make such lines.
         """
         match = _REFERENCE.fullmatch
         last, wrote = self._last, self._wrote
@@ -295,7 +297,7 @@ class Reducer:
 
     def _other(self, line: bytes) -> None:
         """A line that is no reference.  Raises TraceError if it was to be one."""
-        if line.startswith((b"I  ", b" L ", b" S ", b" M ")):
+        if self._strict and line.startswith((b"I  ", b" L ", b" S ", b" M ")):
             echo = brief(ascii(line.rstrip(b"\n"))[1:])
             raise TraceError(
                 f"line {self._lines}: {echo} is not one of lackey's: a hexadecimal address, "

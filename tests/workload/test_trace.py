@@ -214,8 +214,9 @@ def test_recording_without_valgrind_says_what_to_install(monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_a_real_program_can_be_recorded() -> None:
-    trace, status = record(["true"], limit=5000)
-    assert status == 0
+    recording = record(["true"], limit=5000)
+    (trace,) = recording.traces
+    assert recording.status in (0, -15)  # it may be ended at the limit
     assert trace.pages > 20
     reads, writes, fetches = trace.counts()
     assert reads
