@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from smpvm.text import printable
+from smpvm.text import brief, printable
 
 MIB: Final = 1 << 20
 
@@ -30,7 +30,12 @@ def naming(path: Path, error: type[ValueError]) -> Iterator[None]:
     try:
         yield
     except error as why:
-        raise error(f"{printable(str(path))}: {why}") from None
+        raise error(f"{shown(path)}: {why}") from None
+
+
+def shown(path: Path) -> str:
+    """The name of a file in an error line."""
+    return brief(printable(str(path)), 250)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ and what is below), or if the user names it.  See docs/security.md.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from smpvm.explore.registry import ScenarioError, file_of, source_hash
@@ -46,7 +47,7 @@ def _in_own_tree(named: Path, finding: Path) -> Path:
     here = Path.cwd().resolve()
     for place in (Path(), *finding.resolve().parents):
         path = place / named
-        if not path.is_file():
+        if not os.path.isfile(path):
             continue
         if path.resolve().is_relative_to(here):
             return path

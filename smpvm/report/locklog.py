@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class LockLog:
 
 def log_path(run: Path) -> Path:
     """The log of *run*: a run directory, or the file itself."""
-    return run / LOG_NAME if run.is_dir() else run
+    return run / LOG_NAME if os.path.isdir(run) else run
 
 
 _CLASSES: Final = table(text(200), integer(0, 1 << 62), most=MOST_CLASSES)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smpvm.files import MIB, lines, naming, opened, parse_json
+from smpvm.files import MIB, lines, naming, opened, parse_json, shown
 from smpvm.files import read as read_bytes
 from smpvm.shape import Misfit, flag, integer, list_of, one_of, record, row, text
 from smpvm.text import brief, quoted
@@ -116,7 +117,7 @@ def save(trace: Trace, path: Path) -> int:
     try:
         path.write_bytes(data)
     except OSError as why:
-        raise TraceError(f"{path}: {why.strerror or why}") from None
+        raise TraceError(f"{shown(path)}: {why.strerror or why}") from None
     return len(data)
 
 
@@ -354,11 +355,11 @@ def read(path: Path, *, window: int = 8, limit: int = 200_000) -> Trace:
 
 def check_writable(path: Path) -> None:
     """Raises TraceError now if *path* could not be written later."""
-    there = path.exists()
+    there = os.path.lexists(path)
     try:
-        with open(path, "ab"):
-            pass
+        # Without O_NONBLOCK, opening a pipe that nobody reads would wait for ever.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666))
         if not there:
             path.unlink()
     except OSError as why:
-        raise TraceError(f"{path}: {why.strerror or why}") from None
+        raise TraceError(f"{shown(path)}: {why.strerror or why}") from None
