@@ -65,12 +65,15 @@ class Tally:
     cases: int = 0
     codes: Counter[int] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    peak: int = 0
+    """MiB that a worker has had at once."""
 
     def add(self, other: Tally) -> None:
         """Another worker's."""
         self.cases += other.cases
         self.codes += other.codes
         self.failures += other.failures
+        self.peak = max(self.peak, other.peak)
 
 
 # -- inputs, one generator for each format
@@ -339,6 +342,7 @@ def fuzz(
                         save(keep / f"{target}-{seed}-{n}", argv, data, fault)
         finally:
             os.chdir(here)
+    tally.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return tally
 
 
@@ -352,8 +356,12 @@ def save(folder: Path, argv: list[str], data: bytes, fault: str = "") -> None:
 
 
 def load(folder: Path) -> Input:
-    """A case that was kept."""
-    return json.loads((folder / "argv.json").read_text()), (folder / "input").read_bytes()
+    """A case that was kept; the larger ones of the corpus are packed."""
+    argv = json.loads((folder / "argv.json").read_text())
+    packed, plain = folder / "input.gz", folder / "input"
+    if packed.exists():
+        return argv, gzip.decompress(packed.read_bytes())
+    return argv, plain.read_bytes() if plain.exists() else b""
 
 
 # -- many
@@ -413,9 +421,10 @@ def main() -> int:
     args = arguments()
     begun = time.monotonic()
     total = supervise(args)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     codes = ", ".join(f"{n:,} with {code}" for code, n in sorted(total.codes.items()))
-    print(f"{total.cases:,} cases in {time.monotonic() - begun:.0f} s: {codes}; {peak} MiB at most")
+    print(
+        f"{total.cases:,} cases in {time.monotonic() - begun:.0f} s: {codes}; {total.peak} MiB at most"
+    )
     hangs = sum(n for what, n in total.failures.items() if "hang" in what or "worker" in what)
     internal = sum(n for what, n in total.failures.items() if "internal" in what)
     other = total.failures.total() - hangs - internal

@@ -100,8 +100,9 @@ def _check_globals(state: State) -> None:
 
 
 def _check_objects(state: State) -> None:
-    """Objects are memory or files, and no more is counted as in use than refers to them."""
-    references: Counter[int | None] = Counter(obj["backing_object"] for obj in state["objects"])
+    """Objects are memory or files, and count who refers to them."""
+    shadows: Counter[int | None] = Counter(obj["backing_object"] for obj in state["objects"])
+    references = shadows.copy()
     for map_ in state["maps"]:
         references.update(entry["object"] for entry in map_["entries"])
     if not any(obj.get("kernel") for obj in state["objects"]):
@@ -112,9 +113,13 @@ def _check_objects(state: State) -> None:
             raise StateError(f"object {n}: type {obj['type']}; known are DEFAULT, SWAP, VNODE")
         if (obj["type"] == "VNODE") != (obj["handle"] is not None):
             raise StateError(f"object {n}: type {obj['type']}, handle {obj['handle']}")
-        if obj["ref_count"] < references[n]:
+        if obj["ref_count"] != references[n] and not obj.get("kernel"):
             raise StateError(
                 f"object {n}: ref_count {obj['ref_count']}, but {references[n]} references"
+            )
+        if obj["type"] != "VNODE" and obj["shadow_count"] != shadows[n]:
+            raise StateError(
+                f"object {n}: shadow_count {obj['shadow_count']}, but {shadows[n]} shadows"
             )
         handles[obj["handle"]] += 1
         if obj["handle"] is not None and handles[obj["handle"]] > 1:
@@ -131,9 +136,12 @@ def _check_procs(state: State) -> None:
         if p["map"] is None or p["map"] in owner:
             raise StateError(f"{at}: has no map of its own")
         owner[p["map"]] = p["pid"]
-        refcnt = state["maps"][p["map"]]["refcnt"]
-        if (p["stat"] == "SZOMB") != (refcnt == -1):
-            raise StateError(f"{at}: {p['stat']}, its map's refcnt {refcnt}")
+        map_, refcnt = state["maps"][p["map"]], -1 if p["stat"] == "SZOMB" else 1
+        if (map_["refcnt"], map_["holdcnt"]) != (refcnt, 1):
+            raise StateError(
+                f"{at}: {p['stat']}, its map's refcnt {map_['refcnt']} and holdcnt "
+                f"{map_['holdcnt']}; allowed are {refcnt} and 1"
+            )
     for n in range(len(state["maps"])):
         if n not in owner:
             raise StateError(f"map {n}: belongs to no process")
