@@ -422,9 +422,8 @@ def main() -> int:
     begun = time.monotonic()
     total = supervise(args)
     codes = ", ".join(f"{n:,} with {code}" for code, n in sorted(total.codes.items()))
-    print(
-        f"{total.cases:,} cases in {time.monotonic() - begun:.0f} s: {codes}; {total.peak} MiB at most"
-    )
+    seconds = time.monotonic() - begun
+    print(f"{total.cases:,} cases in {seconds:.0f} s: {codes}; {total.peak} MiB at most")
     hangs = sum(n for what, n in total.failures.items() if "hang" in what or "worker" in what)
     internal = sum(n for what, n in total.failures.items() if "internal" in what)
     other = total.failures.total() - hangs - internal

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from smpvm.text import brief
+
 PAGE_DEFAULTS: dict[str, Any] = {
     "object": None,
     "pindex": 0,
@@ -27,12 +29,7 @@ class Difference(NamedTuple):
     ours: Any
 
     def __str__(self) -> str:
-        return f"{self.field}: kernel {_short(self.kernel)}, ours {_short(self.ours)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+        return f"{self.field}: kernel {brief(repr(self.kernel), 120)}, ours {brief(repr(self.ours), 120)}"
 
 
 def compare_state(kernel: dict[str, Any], ours: dict[str, Any]) -> Iterator[Difference]:

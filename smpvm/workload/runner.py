@@ -158,8 +158,10 @@ class Runner:
                 sizes["common"] = max(sizes.get("common", 1), int(pages * task.args["share"]))
             elif task.kind == "trace":
                 trace = task.args["trace"]
+                # Programs of one name share a file: as large as the largest needs it.
                 if text := len(text_pages(trace)):
-                    sizes[f"text of {trace.name}"] = text
+                    name = f"text of {trace.name}"
+                    sizes[name] = max(sizes.get(name, 0), text)
         for name, size in sizes.items():
             self.files[name] = self._make_file(name, size)
 
