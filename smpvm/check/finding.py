@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,7 +139,8 @@ class Finding:
             raise FindingError("not a finding of smpvm")
         if doc.get("version") not in (1, VERSION):
             raise FindingError(
-                f"format version {quoted(doc.get('version'))}; this smpvm reads versions 1 and {VERSION}"
+                f"format version {quoted(doc.get('version'))}; "
+                f"this smpvm reads versions 1 and {VERSION}"
             )
         given = {k: v for k, v in doc.items() if k not in ("format", "version")}
         try:
@@ -173,8 +174,12 @@ class Finding:
         return [printable(line) for line in out]
 
 
+_FRAME_FIELDS: Final = {
+    f.name: integer(0, 1 << 31) if f.type == "int" else text() for f in fields(Frame)
+}
 _FRAME: Final = record(
-    {f.name: integer(0, 1 << 31) if f.type == "int" else text() for f in fields(Frame)}
+    {f.name: _FRAME_FIELDS[f.name] for f in fields(Frame) if f.default is MISSING},
+    {f.name: _FRAME_FIELDS[f.name] for f in fields(Frame) if f.default is not MISSING},
 )
 _SITE: Final = record({"thread": text(), "role": text(), "what": text(), "stack": list_of(_FRAME)})
 _FINDING: Final = record(

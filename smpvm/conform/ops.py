@@ -1,4 +1,4 @@
-"""What others do while the code blocks: the mutations of FORMAT.md section 7."""
+"""Mutations: what other threads do while the code blocks (FORMAT.md section 7)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Op = dict[str, Any]
 
 
 def apply(env: Env, op: Op) -> None:
-    """Do what one mutation says."""
+    """Apply one mutation."""
     _OPS[op["op"]](env, op)
 
 
 def busy(env: Env, m: Page) -> None:
-    """Busy it: set the flag, whoever has it."""
+    """Set PG_BUSY, whoever may own the page."""
     m.flags |= PG_BUSY
     m.busy_owner = env.k.curthread()
 

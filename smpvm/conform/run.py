@@ -1,4 +1,4 @@
-"""Running vectors, and the summary of a run."""
+"""Run vectors and summarise the results."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ GROUPS = {"vm_page_counts": "vm_page2.h:62-144"}
 
 
 def source_of(function: str) -> str:
-    """Where the C of *function* is, for a report."""
+    """File and lines of a C function."""
     return GROUPS.get(function) or MARKS.where(function) or function
 
 
 @dataclass
 class VectorResult:
-    """One vector's outcome."""
+    """The result of one vector."""
 
     name: str
     function: str
@@ -47,11 +47,11 @@ class VectorResult:
 
     @property
     def agrees(self) -> bool:
-        """Nothing differs."""
+        """Do the C and the model agree?"""
         return not self.differences
 
     def lines(self, limit: int = 12) -> list[str]:
-        """The short diff."""
+        """The differences as text, at most *limit*."""
         shown = [f"  {d}" for d in self.differences[:limit]]
         if len(self.differences) > limit:
             shown.append(f"  ... and {len(self.differences) - limit} more")
@@ -60,7 +60,7 @@ class VectorResult:
 
 @dataclass
 class ConformReport:
-    """A whole run."""
+    """The results of a run."""
 
     results: list[VectorResult] = field(default_factory=list)
 
@@ -122,10 +122,10 @@ def conform(
     functions: Sequence[str] = (),
     stop_after: int = 0,
 ) -> ConformReport:
-    """Run every vector of *files*; *changes* (repairs, mutations) are mixed into the model.
+    """Run every vector of *files* on the model with *changes* applied.
 
-    With *functions* only their vectors are run; with *stop_after* the run ends when that many
-    vectors disagree.  Raises VectorError for a file that cannot be used.
+    *functions* restricts the run to vectors of these C functions.  *stop_after* ends the run when
+    that many vectors disagree (0: never).  Raises VectorError for a file that cannot be used.
     """
     report = ConformReport()
     for path in files:
@@ -140,7 +140,7 @@ def conform(
 
 
 def build(env: Env, changes: Iterable[type] = ()) -> Vm:
-    """A machine for one vector: the model's own, but for what FORMAT.md calls the environment."""
+    """A machine for one vector; FORMAT.md's environment replaces parts of the model."""
     c = env.config
     config = Config(
         pages=64,
@@ -166,7 +166,7 @@ def build(env: Env, changes: Iterable[type] = ()) -> Vm:
 
 
 def run_vector(vector: Vector, changes: Iterable[type] = ()) -> VectorResult:
-    """Load the state of a vector (as ``read_vectors`` gives them), make the call, compare all."""
+    """Load a vector's state, make the call, and compare.  ``read_vectors`` has validated it."""
     env = Env(vector)
     vm = build(env, changes)
     env.roster = load(vm, vector["before"], settled=None)
@@ -189,7 +189,7 @@ def run_vector(vector: Vector, changes: Iterable[type] = ()) -> VectorResult:
 
 
 def _log_lock(env: Env, map_: Any) -> None:
-    """Put a lock whose calls are events in the place of the map's, in the same state."""
+    """Replace the map's lock by one that logs its calls, in the same state."""
     old = map_.lock
     new = LoggedLock(env.k, old.cls, old.name, old.timo)
     new.env, new.map_id = env, map_.id

@@ -1,4 +1,4 @@
-"""The shape of a vector (FORMAT.md sections 1, 2, 7 and 8): what of it is used, with its range."""
+"""The shape of a vector (FORMAT.md sections 1, 2, 7, 8): its keys, their types and ranges."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _op(value: Any) -> None:
 
 
 def _event(value: Any) -> None:
-    """Events are only compared; what they say is the kernel's."""
+    """Events are only compared, so any plain values will do."""
     if type(value) is not dict or type(value.get("ev")) is not str:
         raise Misfit(f"{quoted(value)} is not an event")
     _PLAIN(value)
@@ -203,7 +203,7 @@ _VECTOR: Final = record(
 
 
 def check_vector(vector: Any) -> None:
-    """Raises Misfit unless *vector* is of the form that FORMAT.md gives, each part by itself."""
+    """Raises Misfit unless each part of *vector* has the shape that FORMAT.md gives it."""
     _VECTOR(vector)
     try:
         _ARGS[vector["function"]](vector["args"])

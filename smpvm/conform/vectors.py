@@ -23,11 +23,11 @@ TABLES: Final[Mapping[str, str]] = {
     "map": "maps",
     "vnode": "vnodes",
 }
-"""What an argument of a call or a mutation is the position of → where."""
+"""An argument of a call or a mutation that is a position → the list it is a position in."""
 
 
 class VectorError(ValueError):
-    """A file that holds no vectors, or damaged ones; the text is one line that names it."""
+    """A file without vectors, or with damaged ones: one line that names it."""
 
 
 def read_vectors(path: str | Path) -> Iterator[Vector]:
@@ -73,7 +73,7 @@ def _check_before(vector: Vector) -> None:
 
 
 def _check_references(vector: Vector) -> None:
-    """Raises Misfit where arguments or mutations name what ``before`` does not have."""
+    """Raises Misfit for arguments and mutations that name something not in ``before``."""
     before, args, l2 = vector["before"], vector["args"], vector["config"]["pq_l2_size"]
     _check_positions("args", args, before)
     for n in args.get("pages", ()):

@@ -1,4 +1,4 @@
-"""Reading a machine's state, at rest or at the point where it panicked."""
+"""Dump the state of a machine, at rest or where it panicked, as a JSON document."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ PAGE_NUMBERS = ("act_count", "busy", "hold_count", "wire_count", "valid", "dirty
 
 
 def dump(roster: Roster) -> dict[str, Any]:
-    """The state of the roster's machine.  Takes no locks: nobody else may be running."""
+    """The state of the roster's machine.
+
+    Takes no locks: no thread of the machine may be running.
+    """
     vm = roster.vm
     with vm.k.quietly():
         return {

@@ -1,7 +1,7 @@
-"""What a running machine needs beside a state: the part "more" of a snapshot, and its rules.
+"""The rules of a snapshot, and of its part "more".
 
-A state may be any instant of a machine, or a part of one.  A snapshot is all of a machine at rest:
-``check_snapshot`` says what must hold so that processes can go on in it.
+A state may describe any moment of a machine, or only some of its pages.  A snapshot describes a
+whole machine at rest: ``check_snapshot`` checks that a machine can resume from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from smpvm.state.rules import State, StateError
 from smpvm.state.shapes import COUNT, U32, U64
 
 ENTRY: Final = ("offset", "protection", "max_protection", "eflags", "inheritance")
-"""The fields of a map entry that a state does not have."""
+"""The fields of a map entry that are not in a state."""
 
 _POSITION: Final = digits(0, 0xFFFF_FFFF)
 _WORDS: Final = table(digits(0, PAGE_SIZE // 8 - 1), integer(0, (1 << 128) - 1))
@@ -44,7 +44,7 @@ _MORE: Final = record(
 
 
 def check_snapshot(config: Config, state: State, more: Mapping[str, Any]) -> None:
-    """Raises StateError unless a machine of *config* can go on from *state* and *more*.
+    """Raises StateError unless a machine of *config* can resume from *state* and *more*.
 
     *state* has passed ``rules.check``.
     """
@@ -62,7 +62,7 @@ def check_snapshot(config: Config, state: State, more: Mapping[str, Any]) -> Non
 
 
 def at_rest(state: State) -> None:
-    """Raises StateError for the first thing that is still going on in *state*."""
+    """Raises StateError if anything in *state* is busy, held, locked or in I/O."""
     for page in state["pages"]:
         busy = {"BUSY", "SBUSY", "WANTED", "SWAPINPROG", "MARKER"} & set(page.get("flags", []))
         if busy:
@@ -85,7 +85,7 @@ def _check_size(config: Config, state: State) -> None:
     pages = len(state["pages"])
     if pages != config.pages:
         raise StateError(f"the snapshot has {pages} pages, its machine {config.pages}")
-    # The limits of a small machine are more than its pages, but not by more than this.
+    # On a small machine the paging limits exceed its pages, but never by this much.
     for name, value in state["vmstats"].items():
         if value > pages + 1024:
             raise StateError(f"vmstats: {name} is {value}, the machine has {pages} pages")
@@ -100,7 +100,7 @@ def _check_globals(state: State) -> None:
 
 
 def _check_objects(state: State) -> None:
-    """Objects are memory or files, and count who refers to them."""
+    """Objects are memory or files, and their counts are those of their references."""
     shadows: Counter[int | None] = Counter(obj["backing_object"] for obj in state["objects"])
     references = shadows.copy()
     for map_ in state["maps"]:
@@ -127,7 +127,7 @@ def _check_objects(state: State) -> None:
 
 
 def _check_procs(state: State) -> None:
-    """Each process has a map of its own, and each map a process."""
+    """Each process has its own map, and each map belongs to a process."""
     owner: dict[int, int] = {}
     for p in state["procs"]:
         at = f"proc {p['pid']}"
@@ -148,7 +148,7 @@ def _check_procs(state: State) -> None:
 
 
 def _check_mappings(state: State) -> None:
-    """Pages are mapped only where a process could have mapped them."""
+    """A page is mapped only where the map has an entry of its object."""
     mapped: Counter[int] = Counter()
     objects = state["objects"]
     starts = [[entry["start"] for entry in map_["entries"]] for map_ in state["maps"]]
@@ -173,7 +173,7 @@ def _check_mappings(state: State) -> None:
 
 
 def _check_more(config: Config, state: State, more: Mapping[str, Any]) -> None:
-    """Every vnode and map has its part, and nothing has that is not there."""
+    """Every vnode and map has its part in *more*; no part is for something unknown."""
     for part, table_, every in (
         ("contents", "pages", False),
         ("offsets", "objects", False),

@@ -1,4 +1,4 @@
-"""When a state is well formed.  The first broken rule ends the check with one line."""
+"""The rules of a well-formed state.  The first one broken ends the check, with one line."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ State = Mapping[str, Any]
 
 
 class StateError(ValueError):
-    """A state that no machine can be in; the text is one line that says where and why."""
+    """A state that no machine can be in: one line that says where and why."""
 
 
 def check(state: object, pq_l2_size: int, *, settled: bool = True) -> State:
-    """*state*, if it is well formed.  Raises StateError for the first rule that it breaks.
+    """Returns *state* if it is well formed.  Raises StateError for the first rule it breaks.
 
-    Without *settled* the rules are left out that hold only between calls (a page that is about
-    to trip an assertion breaks them on purpose).
+    *settled* adds the rules that hold only between calls.  (A test vector may break them on
+    purpose, to trip an assertion.)
     """
     try:
         STATE(state)
@@ -42,7 +42,7 @@ def check(state: object, pq_l2_size: int, *, settled: bool = True) -> State:
 
 
 def _reference(where: str, number: int | None, table: list[Any]) -> None:
-    """Raises StateError for a number that is no position in *table*."""
+    """Raises StateError if *number* is not a position in *table*."""
     if number is not None and number >= len(table):
         raise StateError(f"{where}: there is no number {number}")
 
@@ -167,7 +167,7 @@ def _check_objects(state: State) -> None:
 
 
 def _check_chains(state: State) -> None:
-    """Backing objects end somewhere: the code follows them without a count."""
+    """No chain of backing objects is a circle: the kernel follows them to the end."""
     objects = state["objects"]
     ends: set[int | None] = {None}
     for n in range(len(objects)):

@@ -1,7 +1,6 @@
-"""The shape of a state's document (docs: FORMAT.md section 3): keys, types and ranges.
+"""The shape of a state (FORMAT.md section 3): its keys, their types and ranges.
 
-What must hold between the parts is in ``rules``, which may then use every value without a look at
-its type.
+``rules`` checks what must hold between the parts; it runs after this, and can rely on the types.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ _GLOBALS: Final = record(
 
 
 def state_of(page_on_queue: Shape) -> Shape:
-    """The shape of a state whose queues list such pages."""
+    """The shape of a state; *page_on_queue* is that of the members of its queues."""
     colours = table(digits(0, 0xFFFF), list_of(page_on_queue))
     return record(
         {

@@ -1,4 +1,4 @@
-"""Snapshots: the memory of a machine in a file, from which another one can go on.
+"""Snapshots: the memory of a machine in a file, from which another machine can resume.
 
 The document is JSON (gzip when the file's name ends in .gz)::
 
@@ -6,15 +6,14 @@ The document is JSON (gzip when the file's name ends in .gz)::
      "config": {...},   the machine: the fields of smpvm.config.Config
      "state": {...},    pages, queues, objects, vnodes, procs, maps, counts, variables:
                         FORMAT.md section 3, in full
-     "more": {...}}     what FORMAT.md leaves out, and a running machine needs; may be missing:
+     "more": {...}}     what a running machine needs beyond FORMAT.md:
         "contents": {page: {word: value}}        words of resident pages
         "swap": [[object, index, {word: value}]] pages on swap
         "files": {vnode: {"name", "size", "references", "blocks": {index: {word: value}}}}
         "offsets": {object: bytes}               where in its backing object an object begins
         "entries": {map: [[offset, protection, max_protection, eflags, inheritance], ...]}
 
-A state without "more" (a test vector's ``before``, say) can be loaded and looked at, but processes
-cannot go on in it.  A snapshot is taken, and restored, at rest: no page busy, no I/O, no lock held.
+A snapshot is taken, and restored, at rest: no page is busy, no I/O in progress, no lock held.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class Snapshot:
 
 
 def write(path: Path, snapshot: Snapshot) -> int:
-    """Write a snapshot; returns the bytes written.  Raises StateError."""
+    """Write a snapshot; returns the size of the file in bytes.  Raises StateError."""
     data = json.dumps(snapshot.to_json(), separators=(",", ":")).encode() + b"\n"
     if len(data) > MOST:
         raise StateError(f"{path}: {len(data) // MIB} MiB; a snapshot may have {MOST // MIB}")
@@ -99,13 +98,13 @@ def write(path: Path, snapshot: Snapshot) -> int:
 
 
 def read(path: Path) -> Snapshot:
-    """Read a snapshot and check it.  Raises StateError, one line that names the file."""
+    """Read and check a snapshot.  Raises StateError, one line that names the file."""
     with naming(path, StateError):
         return parse(document(path, MOST, StateError))
 
 
 def parse(document: object) -> Snapshot:
-    """A snapshot from its document, checked.  Raises StateError."""
+    """Check a document and return its snapshot.  Raises StateError."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StateError(f"not a snapshot (format is not {FORMAT!r})")
     if document.get("version") != VERSION:
@@ -124,7 +123,7 @@ def parse(document: object) -> Snapshot:
 
 
 def _shape_of(cls: type) -> Shape:
-    """The shape of a dataclass of numbers, and of dataclasses of numbers."""
+    """The shape of a dataclass whose fields are numbers, or such dataclasses."""
     kinds = {"int": integer(-(1 << 63), 1 << 63), "float": real}
     return record(
         {}, {f.name: kinds.get(str(f.type)) or _shape_of(PARTS[f.name]) for f in fields(cls)}
@@ -133,7 +132,7 @@ def _shape_of(cls: type) -> Shape:
 
 _DOCUMENT: Final = record(
     {"format": text(), "version": integer(1, VERSION), "config": _shape_of(Config)},
-    # The state and what is more have rules of their own.
+    # "state" and "more" have rules of their own.
     {"smpvm": text(), "state": anything, "more": anything},
 )
 
@@ -144,7 +143,7 @@ def _config(values: Mapping[str, Any]) -> Config:
 
 
 def describe(snapshot: Snapshot) -> str:
-    """One line on what is in a snapshot."""
+    """One line that describes a snapshot."""
     state = snapshot.state
     queues = Counter(page["queue"] for page in state["pages"])
     on = ", ".join(f"{n} {queue}" for queue, n in sorted(queues.items()))
@@ -159,7 +158,7 @@ def describe(snapshot: Snapshot) -> str:
 
 
 def take(vm: Vm) -> Snapshot:
-    """The snapshot of a machine at rest.  Raises StateError when it is not."""
+    """Take the snapshot of a machine at rest.  Raises StateError if it is not at rest."""
     roster = Roster.of(vm)
     state = dump(roster)
     at_rest(state)
@@ -204,14 +203,14 @@ def _file(vp: Any) -> dict[str, Any]:
     }
 
 
-# -- going on from one
+# -- restoring one
 
 
 def restore(vm: Vm, snapshot: Snapshot) -> Roster:
-    """Give *vm*, fresh and of the snapshot's configuration, the snapshot's memory.
+    """Restore *snapshot* into *vm*, which is fresh and has the snapshot's configuration.
 
-    Its processes are there, with their address spaces, but nothing runs in them yet.  Raises
-    StateError for a snapshot that a running machine cannot go on from.
+    Afterwards its processes exist, with their address spaces, but have no threads.  Raises
+    StateError for a snapshot that a machine cannot resume from.
     """
     check_snapshot(vm.config, snapshot.state, snapshot.more)
     swap_size = vm.glob.vm_swap_size
@@ -254,7 +253,7 @@ def _restore(roster: Roster, more: Mapping[str, Any]) -> None:
 
 
 def _reap(vm: Vm, p: Proc) -> None:
-    """Nobody is left who would wait for this one."""
+    """Reap a zombie: its parent is not in the snapshot."""
     p.p_token.get()
     vm.k.proc.remove_zombie(p)
     vm.vmspace.exitfree(p)
