@@ -124,7 +124,7 @@ def _record(number: int, line: bytes) -> dict[str, Any] | None:
     try:
         got = parse_json(line)
     except ValueError:
-        if line.endswith(b"\n"):
+        if line.endswith(b"\n") or line[:5] != b'{"v":'[: len(line)]:
             raise LogError(f"line {number}: damaged: not JSON") from None
         return None
     if not isinstance(got, dict) or "ev" not in got:
