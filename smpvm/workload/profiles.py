@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smpvm.config import Config, ConfigError, DiskConfig, Sysctl
+from smpvm.text import brief
 
 
 @dataclass(frozen=True)
@@ -169,5 +170,5 @@ PROFILES: dict[str, Profile] = {
 def find(name: str) -> Profile:
     """The profile called *name*.  Raises ConfigError, with the known names, for any other."""
     if name not in PROFILES:
-        raise ConfigError(f"profile {name}: unknown; known are {', '.join(PROFILES)}")
+        raise ConfigError(f"profile {brief(name)}: unknown; known are {', '.join(PROFILES)}")
     return PROFILES[name]
