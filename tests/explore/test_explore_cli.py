@@ -94,7 +94,17 @@ def children(pid):
 
 def interrupted(tmp_path, jobs, begun, how=signal.SIGINT):
     """Interrupt a run once ``begun(pid)``; its exit code and report."""
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", jobs, "--json"]
+    argv = [
+        "explore",
+        f"{TOYS}:Counter",
+        "--strategy",
+        "random",
+        "--seconds",
+        "60",
+        "--jobs",
+        jobs,
+        "--json",
+    ]
     run = subprocess.Popen(
         [sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -129,7 +139,7 @@ def test_interrupted_workers_hand_over_what_they_have(tmp_path, how):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
 def test_workers_do_not_outlive_who_gave_them_work(tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", "2"]
+    argv = ["explore", f"{TOYS}:Counter", "--strategy", "random", "--seconds", "60", "--jobs", "2"]
     run = subprocess.Popen([sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)])
     while not list(tmp_path.glob("findings/*.json")):
         time.sleep(0.05)
