@@ -175,7 +175,7 @@ class Machine:
         return [td for td in self.k.live_threads() if td.proc is not None]
 
     def _drain(self, end: float) -> None:
-        """Write dirty files back and wait until no I/O is left and every daemon sleeps.
+        """Write dirty files back, and wait until no I/O is left and every daemon sleeps.
 
         The disks' error rate is set to 0 first: what an error has left dirty must be written now.
         A daemon that runs rounds and finds nothing counts as at rest too: small machines never
@@ -236,6 +236,6 @@ class Machine:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > self.stall_after:
                 seconds = time.monotonic() - moved
-                self._stalled(f"no fault, no I/O, no scan for {seconds:.0f} s")
+                self._stalled(f"no fault, no I/O and no scan for {seconds:.0f} s")
                 self.carrier.stop()
                 return

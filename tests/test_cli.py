@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from smpvm.cli import main
@@ -190,3 +191,51 @@ def test_an_error_of_smpvm_itself_is_exit_code_4(
     err = capsys.readouterr().err
     assert "internal error: RuntimeError: boom" in err
     assert err.count("\n") == 1
+
+
+def test_bare_smpvm_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr()
+    assert main(["--help"]) == 0
+    assert capsys.readouterr() == bare
+    assert bare.out.startswith("Usage: smpvm")
+
+
+def test_every_option_has_help_and_a_shared_one_has_the_same() -> None:
+    from smpvm.cli import cli
+
+    seen: dict[str, set[str]] = {}
+    for name, command in cli.commands.items():
+        assert command.help, name
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, f"{name} {param.name}"
+                seen.setdefault(param.opts[-1], set()).add(param.help)
+    # What differs says what the command's own run is limited to, or repairs.
+    assert {flag for flag, texts in seen.items() if len(texts) > 1} == {"--seconds", "--repair"}
+
+
+@pytest.mark.parametrize("number", ["٣", "1_000", "1e3", "0x", "", "9" * 5000])
+def test_numbers_are_read_in_one_way(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    for argv in (["--pages", number], ["--set", f"max_launder={number}"], ["--seed", number]):
+        line = refused(capsys, "stress", *argv)
+        assert "whole number" in line
+        assert len(line) < 200
+
+
+def test_a_long_value_is_not_echoed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (
+        ["stress", "--profile", "p" * 2000],
+        ["stress", "--set", "s" * 2000],
+        ["stress", "--set", "s" * 2000 + "=1"],
+        ["stress", "--repair", "r" * 2000],
+        ["stress", "--check", "c" * 2000],
+        ["stress", "--seconds", "s" * 2000],
+        ["explore", "e" * 2000],
+        ["explore", "two-scanners", "--strategy", "s" * 2000],
+        ["explore", "two-scanners?" + "q" * 2000],
+        ["explore", "two-scanners", "--carrier", "c" * 2000],
+        ["--" + "o" * 2000],
+        ["c" * 2000],
+    ):
+        assert len(refused(capsys, *argv)) < 1200  # known names may be listed

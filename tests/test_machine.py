@@ -113,7 +113,7 @@ def test_a_machine_without_progress_says_who_waits_for_what() -> None:
     machine.halt()
     assert td.exited
     text = "\n".join(machine.stall)
-    assert "no fault, no I/O, no scan" in text
+    assert "no fault, no I/O and no scan" in text
     assert "held by boot" in text
 
 
@@ -126,5 +126,5 @@ def test_a_last_sync_that_nobody_wakes_is_a_stall_too(monkeypatch):
     monkeypatch.setattr(machine.vm.syncer, "sync_all", sync)
     machine.stop(patience=5.0)
     assert machine.failed
-    assert "no fault, no I/O, no scan" in machine.stall[0]
+    assert "no fault, no I/O and no scan" in machine.stall[0]
     assert any("vpcwai" in line for line in machine.stall)

@@ -6,6 +6,7 @@ import importlib
 import json
 import pdb
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -36,11 +37,15 @@ PACKAGE: Final = "smpvm.scenarios"
 
 
 def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
-    """Run the campaigns; returns the exit code."""
+    """Search every scenario that was asked for; returns the exit code."""
     package = importlib.import_module(PACKAGE)
     specs = list(builtin(package)) if options["scenario"] == "all" else [options["scenario"]]
     if options["carrier"] == "auto" and not have_greenlet():
-        print("smpvm: greenlet is not installed: real threads, which are slower", file=sys.stderr)
+        print(
+            "smpvm: greenlet is not installed; using host threads, which are slower "
+            "(python -m pip install greenlet)",
+            file=sys.stderr,
+        )
     where: Path | None = options["run_dir"]
     if where is not None:
         make_dir(where)
@@ -49,14 +54,16 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         write_atomic(where / "run.json", json.dumps(doc, indent=1) + "\n")
     log = FindingLog(where)
     reports = []
+    budget = Budget(options["seconds"])
     with interrupts() as asked:
-        for spec in specs:
-            report = _campaign(find(spec, package), spec, options, log, asked.is_set)
+        for i, spec in enumerate(specs):
+            share = budget.share(len(specs) - i)
+            report = _campaign(find(spec, package), spec, share, options, log, asked.is_set)
             reports.append(report)
             for finding in report.findings:
                 log.replace(finding)
             if not options["as_json"]:
-                _tell(report, checks_of(options["checks"]), echo)
+                _print(report, checks_of(options["checks"]), echo)
             if asked.is_set() or (report.findings and options["stop_on_first"]):
                 break
     log.finish()
@@ -70,7 +77,20 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
 
 
-def _tell(report: SearchReport, checks: frozenset[str], echo: Callable[[str], None]) -> None:
+class Budget:
+    """``--seconds``, shared out evenly among the scenarios that are still to be searched."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def share(self, left: int) -> float | None:
+        """Host seconds for the next of *left* scenarios; None: no limit."""
+        if self._end is None:
+            return None
+        return max(self._end - time.monotonic(), 0.01) / left
+
+
+def _print(report: SearchReport, checks: frozenset[str], echo: Callable[[str], None]) -> None:
     for line in report.lines():
         echo(line)
     for finding in report.findings:
@@ -82,6 +102,7 @@ def _tell(report: SearchReport, checks: frozenset[str], echo: Callable[[str], No
 def _campaign(
     scenario: ScenarioClass,
     spec: str,
+    seconds: float | None,
     options: Mapping[str, Any],
     log: FindingLog,
     stop: Callable[[], bool],
@@ -92,12 +113,12 @@ def _campaign(
         repairs = scenario.repairs
     strategy = options["strategy"]
     schedules = options["schedules"]
-    if schedules is None and options["seconds"] is None and strategy not in EXHAUSTIVE:
+    if schedules is None and seconds is None and strategy not in EXHAUSTIVE:
         schedules = 1000
     plan = SearchPlan(
         strategy=strategy,
         schedules=schedules,
-        seconds=options["seconds"],
+        seconds=seconds,
         seed=options["seed"],
         depth=options["depth"],
         bound=options["bound"],
@@ -113,7 +134,7 @@ def _campaign(
     jobs = options["jobs"]
     if jobs > 1 and strategy in EXHAUSTIVE:
         print(
-            f"smpvm: {strategy} takes one process: each execution follows from the one before",
+            f"smpvm: {strategy} runs in one process: each execution depends on the one before",
             file=sys.stderr,
         )
 
@@ -128,7 +149,7 @@ def _campaign(
 
 
 def _show(finding: Finding, checks: frozenset[str], echo: Callable[[str], None]) -> None:
-    """The last conflicting steps in lanes, then the finding."""
+    """The steps that explain the finding, in lanes; then the finding."""
     if finding.schedule is not None:
         shown = run_schedule(Schedule.parse(finding.schedule), checks=checks)
         for line in shown.lanes(about=finding):
@@ -139,7 +160,7 @@ def _show(finding: Finding, checks: frozenset[str], echo: Callable[[str], None])
 
 
 class Shown:
-    """A replayed execution and what was seen in it."""
+    """A replayed execution and what was recorded in it."""
 
     def __init__(self, replay: Replay, outcome: Outcome, recorder: Recorder) -> None:
         self.replay = replay
@@ -167,9 +188,10 @@ def run_schedule(
     checks: frozenset[str] = Settings.checks,
     limit: int = Settings.limit,
 ) -> Shown:
-    """Run a schedule again; *scenario*, but for its sizes, where it need not be looked for.
+    """Run a schedule again.
 
-    Raises ScenarioError if its scenario is not there, ConfigError for unknown repairs.
+    *scenario*: the class, where the caller has it; only its sizes are taken from the schedule.
+    Raises ScenarioError if the scenario cannot be found, ConfigError for unknown repairs.
     """
     choose(schedule.repairs)
     if scenario is None:
@@ -190,9 +212,9 @@ def run_schedule(
 
 
 class Debugger(pdb.Pdb):
-    """pdb in a thread of the model, which must not be ended from outside: q goes on to the end.
+    """pdb in a thread of the model: q runs on to the end, because the thread must not be ended.
 
-    While it asks, what is looked at is no step of the thread.
+    While pdb waits for a command, accesses to shared fields are not steps of the thread.
     """
 
     def __init__(self, carrier: SerialCarrier) -> None:
@@ -202,7 +224,7 @@ class Debugger(pdb.Pdb):
         self._carrier = carrier
 
     def interaction(self, frame: Any, traceback: Any) -> None:
-        """Ask."""
+        """Prompt, with schedule points switched off."""
         inert, self._carrier.inert = self._carrier.inert, True
         try:
             super().interaction(frame, traceback)
@@ -210,13 +232,13 @@ class Debugger(pdb.Pdb):
             self._carrier.inert = inert
 
     def do_quit(self, arg: str) -> bool | None:
-        """Stop asking, and let the replay end."""
+        """Leave pdb and let the replay run on to its end."""
         return self.do_continue(arg)
 
     do_q = do_exit = do_EOF = do_quit
 
     def stop_in(self, frame: FrameType) -> None:
-        """Ask at once, in *frame*: ``set_trace`` would wait for the next event, further in."""
+        """Prompt at once, in *frame*: ``set_trace`` would wait for the next line event."""
         self.reset()
         at: FrameType | None = frame
         while at is not None:
@@ -224,12 +246,12 @@ class Debugger(pdb.Pdb):
             self.botframe = at
             at = at.f_back
         self.interaction(frame, None)
-        if self.stoplineno != -1 or self.breaks:  # it is to go on step by step, or to stop again
+        if self.stoplineno != -1 or self.breaks:  # the user stepped on, or set a breakpoint
             sys.settrace(self.trace_dispatch)
 
 
 def breaking(step: int) -> type[SerialCarrier]:
-    """A carrier that drops into pdb, inside the model's thread, at that step."""
+    """A carrier that enters pdb at that step, in the thread of the model that takes it."""
 
     class Breaking(SerialCarrier):
         def point(
@@ -239,7 +261,7 @@ def breaking(step: int) -> type[SerialCarrier]:
             self._maybe_break()
 
         def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
-            self._slow += 1  # each of them by way of ``point``
+            self._slow += 1  # so that every access goes through ``point``
             return super().access_points_of(kind, seen)
 
         def _step(self, me: SerialThread) -> None:
@@ -258,7 +280,7 @@ def breaking(step: int) -> type[SerialCarrier]:
 
 
 def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
-    """Run one schedule again; 1 if the finding is there again, 3 if it is not."""
+    """Run one schedule again; returns 1 if the finding is reproduced, 3 if it is not."""
     expected: Finding | None = None
     if options["file"] is not None:
         expected = load(Path(options["file"]))
@@ -302,24 +324,24 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         if step is not None and step >= shown.outcome.steps:
             echo(f"step {step} was not reached")
         elif step is not None and shown.outcome.carrier.log[step][0] == CLOCK:
-            echo(f"step {step} is no thread's: time moves on")
+            echo(f"step {step} belongs to no thread: the clock advances")
         for finding in found:
             echo("")
             for line in finding.lines():
                 echo(line)
         if not again:
             echo("")
-            echo("the finding does not show again" + ("" if diverged else _SILENT))
+            echo("not reproduced" + ("" if diverged else _SILENT))
     return FOUND if again else INCONCLUSIVE
 
 
 _SILENT: Final = (
-    ": every step is as recorded, but values are not; the scenario or the code has changed since"
+    ": every step is as recorded, but values differ; the scenario or the code has changed since"
 )
 
 
 def _beside(spec: str, finding: Path) -> str:
-    """*spec*, with its file looked for from the folders of the finding if it is not here."""
+    """*spec*; a file that is not found here is looked for in the folders above the finding."""
     path, colon, name = spec.partition(":")
     if ".py" in path and not Path(path).is_file():
         for parent in finding.resolve().parents:
@@ -329,7 +351,7 @@ def _beside(spec: str, finding: Path) -> str:
 
 
 def _why_diverged(schedule: Schedule, where: str) -> str:
-    """Where the execution left the record, and the likely reason."""
+    """Where the execution left the recorded schedule, and the likely reason."""
     if not where:
         return ""
     if schedule.version != smpvm.__version__:

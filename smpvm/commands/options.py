@@ -1,4 +1,4 @@
-"""Options that several commands share, read and checked."""
+"""Values of options that several commands share, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``smpvm stress``: from the command line's options to a run, its display and its summary."""
+"""``smpvm stress``: from options to a run, its display and its summary."""
 
 from __future__ import annotations
 
@@ -66,10 +66,11 @@ def _config(options: Mapping[str, Any], profile: Profile) -> Config:
 
 
 def _resumed(options: Mapping[str, Any], snapshot: Snapshot) -> Config:
-    """The snapshot's own configuration, but for what does not touch its memory."""
+    """The snapshot's configuration; options may change only what its memory does not depend on."""
     for name in ("pages", "swap_pages", "pq_l2_size"):
         if options[name] is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} is the snapshot's with --from")
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} cannot be combined with --from: the snapshot sets it")
     changed = {name: options[name] for name in ("spin_pool",) if options[name] is not None}
     if options["cpus"] is not None:
         changed["ncpus"] = options["cpus"]
@@ -82,7 +83,7 @@ def _traces(texts: Sequence[str]) -> list[Trace]:
 
 
 def command(options: Mapping[str, Any]) -> int:
-    """Run it, show it, and return the exit code."""
+    """Run, show, and return the exit code.  Raises ConfigError, TraceError or StateError."""
     plan = plan_of(options)
     quiet = options["as_json"]
     with interrupts() as asked:
@@ -106,7 +107,7 @@ def command(options: Mapping[str, Any]) -> int:
 
 
 def exit_code(result: StressResult) -> int:
-    """0 clean, 1 findings, 4 smpvm itself failed."""
+    """The exit code that *result* stands for."""
     if result.errors:
         return BROKEN
     return FOUND if result.findings else CLEAN

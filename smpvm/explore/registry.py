@@ -15,6 +15,7 @@ from typing import Any
 from smpvm.config import ConfigError
 from smpvm.explore.scenario import Scenario, ScenarioClass, rules
 from smpvm.repairs.catalogue import choose
+from smpvm.text import brief, quoted, whole
 
 
 class ScenarioError(ValueError):
@@ -94,9 +95,13 @@ def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes or not value.isdecimal():
-            raise ScenarioError(f"scenario {spec!r}: {part!r} is not a size of it")
-        sizes[name] = int(value)
+        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes:
+            known = ", ".join(cls.sizes if isinstance(cls.sizes, Mapping) else ()) or "none"
+            raise ScenarioError(f"scenario {quoted(spec)}: no size {quoted(name)}; sizes: {known}")
+        try:
+            sizes[name] = whole(value)
+        except ValueError as why:
+            raise ScenarioError(f"scenario {quoted(spec)}: {brief(name)}: {why}") from None
     return sizes
 
 

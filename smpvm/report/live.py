@@ -1,4 +1,4 @@
-"""What a person sees while a machine runs: a progress line and the table, one row a second."""
+"""The display of a running machine: a progress bar, and the vmstat table, one row a second."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADING_EVERY = 20
 
 
 class Watch:
-    """Base: takes samples; shows nothing."""
+    """Takes samples and shows nothing; the base of the others."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,10 +28,10 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, why: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Nothing to put back."""
+        """Nothing to undo."""
 
     def sample(self, now: Sample, total: float) -> None:
-        """One row; the run lasts *total* host seconds."""
+        """Show one sample; the run lasts *total* host seconds."""
 
     def note(self, text: str) -> None:
         """A line between the rows."""
@@ -106,7 +106,7 @@ class RichWatch(Watch):
 
 
 def watch(title: str, *, quiet: bool = False) -> Watch:
-    """The right one for standard output."""
+    """The display that suits standard output: none, plain lines, or a table in place."""
     if quiet:
         return Watch()
     console = Console()

@@ -1,4 +1,4 @@
-"""The text at the end of a run."""
+"""The summary at the end of a run, as text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
 
 
 def counter_lines(counters: Mapping[str, int], extra: Mapping[str, int]) -> list[str]:
-    """What happened, in two columns of names and numbers."""
+    """The event counters, in two columns of names and numbers."""
     items = [(label, total(counters, names)) for label, names in COUNTERS]
     items += list(extra.items())
     half = (len(items) + 1) // 2
@@ -63,7 +63,7 @@ def counter_lines(counters: Mapping[str, int], extra: Mapping[str, int]) -> list
 
 
 def lock_lines(locks: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Acquires and contention by lock class, most used first."""
+    """Acquisitions and contention by lock class, most acquired first."""
     rows = [("lock class", "acquired", "contended", "%")]
     for cls, (acquired, contended) in sorted(locks.items(), key=lambda kv: (-kv[1][0], kv[0])):
         share = 100 * contended / acquired if acquired else 0.0
@@ -77,7 +77,7 @@ def queue_lines(queues: Mapping[str, int]) -> list[str]:
 
 
 def coverage_lines(rows: Sequence[tuple[str, str, int]], *, branches: bool = True) -> list[str]:
-    """The seed's functions (and branches): name, where in the C, how often."""
+    """The C functions and branches: name, lines in the source, how often they ran."""
     out = [("C function", "lines", "times")]
     for name, where, times in rows:
         if ":" in name:
@@ -89,7 +89,7 @@ def coverage_lines(rows: Sequence[tuple[str, str, int]], *, branches: bool = Tru
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Every finding, whole."""
+    """Every finding in full."""
     out: list[str] = []
     for finding in findings:
         out += ["", *finding.lines()]
@@ -111,7 +111,10 @@ def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
     if coverage:
         out += ["coverage of vm_pageout.c", *coverage_lines(result.coverage)]
     if result.stall:
-        out += ["no progress: who waits for what", *(f"  {line}" for line in result.stall)]
+        out += [
+            "no progress; each thread and what it waits for:",
+            *(f"  {line}" for line in result.stall),
+        ]
     if result.findings:
         out += finding_lines(result.findings)
         out.append("")

@@ -1,4 +1,4 @@
-"""The live table, in the shape and with the column names of vmstat(8)."""
+"""The live table, in the layout and with the column names of vmstat(8)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def header() -> tuple[str, str]:
 
 
 def values(before: Sample, now: Sample, host_cpus: int = 1) -> list[int]:
-    """One row's numbers, in the order of the columns: rates between two samples, and states."""
+    """One row, in column order: current states, and rates between two samples."""
     span = max(now.seconds - before.seconds, 1e-6)
 
     def rate(column: str) -> int:

@@ -1,4 +1,4 @@
-"""A stress run: build a machine, let a profile's processes loose on it, stop it, and judge."""
+"""A stress run: build a machine, run a profile's processes on it, stop it, check the result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class StressPlan:
     """Replayed instead of the profile's own."""
     repairs: Sequence[Repair] = ()
     changes: Sequence[type] = ()
-    """More changes for the VM, inside of the repairs (tests that break something)."""
+    """Further changes for the VM, applied before the repairs (tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
     history: bool = False
@@ -60,18 +60,18 @@ class StressPlan:
     log_file: Path | None = None
     """Gets every lock event."""
     start: Snapshot | None = None
-    """The memory to begin with (its configuration is the plan's)."""
+    """The memory to start from; its configuration must be the plan's."""
     snapshot: Path | None = None
-    """Gets the machine's memory as it was when the time was up."""
+    """Gets the machine's memory as it was when time ran out."""
     command: str = ""
-    """The command line that shows a finding again."""
+    """The command line of this run, for findings."""
     stall_after: float = 10.0
     patience: float = 120.0
 
 
 @dataclass
 class StressResult:
-    """What came of it; all plain data."""
+    """The result of a run; plain data only."""
 
     profile: str
     seed: int
@@ -92,7 +92,7 @@ class StressResult:
     audit_line: str = ""
     stall: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    """Defects of smpvm itself."""
+    """Exceptions of smpvm itself, not of the modelled kernel."""
     repairs: list[str] = field(default_factory=list)
     snapshot: str = ""
     checkers: dict[str, Any] = field(default_factory=dict)
@@ -126,12 +126,12 @@ def tasks_of(plan: StressPlan) -> list[Task]:
 
 
 def check_plan(plan: StressPlan) -> None:
-    """Raises ConfigError for a mix that the machine cannot hold."""
+    """Raises ConfigError if the processes would wire more memory than the machine can spare."""
     pages = plan.config.pages
     wired = sum(task.args["share"] * pages for task in tasks_of(plan) if task.kind == "locker")
     if wired > pages * 0.3:
         raise ConfigError(
-            f"the processes would wire {wired:.0f} pages of {pages}; allowed are three in ten"
+            f"the processes would wire {wired:.0f} of {pages} pages; at most 30 per cent may be"
         )
 
 
@@ -141,7 +141,7 @@ def run(
     interrupt: StopRequest | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> StressResult:
-    """Run *plan* to its end.  *interrupt* ends it early, in order."""
+    """Run *plan*; *interrupt* ends it early, with the same checks.  Raises ConfigError."""
     check_plan(plan)
     with quick_switches():
         return _run(plan, on_sample, interrupt or StopRequest(), on_finding)
@@ -149,7 +149,7 @@ def run(
 
 @contextmanager
 def quick_switches() -> Iterator[None]:
-    """Under the GIL, hand it on ten times as often: kernel threads wait for each other a lot."""
+    """Switch threads ten times as often under the GIL: kernel threads often wait for each other."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(before / 10)
     try:
@@ -201,11 +201,11 @@ def _run(
 
 
 def _snapshot(plan: StressPlan, machine: Machine) -> str:
-    """Write the snapshot that was asked for; returns what to say about it."""
+    """Write the snapshot if one was asked for; returns a line about it, or ""."""
     if plan.snapshot is None:
         return ""
     if machine.failed:
-        return "snapshot: not taken, the machine has come to a bad end"
+        return "snapshot: not taken, because the machine failed"
     try:
         size = write(plan.snapshot, freeze_and_take(machine))
     except StateError as why:
@@ -258,7 +258,7 @@ def _judge(
             )
         )
     if machine.failed:
-        said = "audit: not done, the machine did not come to rest"
+        said = "audit: not done, because the machine did not come to rest"
     else:
         broken = audit(machine.vm)
         for finding in broken:
@@ -294,7 +294,7 @@ def _judge(
 
 
 def _traces(plan: StressPlan) -> list[LockTrace]:
-    """The log of all lock events, and the run directory's log of the order alone."""
+    """The log of all lock events, and the run directory's log of the lock order only."""
     traces = []
     if plan.log_file is not None:
         traces.append(LockTrace(plan.log_file))

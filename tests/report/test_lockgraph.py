@@ -72,7 +72,7 @@ class TestReading:
         ("line", "says"),
         [
             ("nonsense", ":1: damaged: not JSON"),
-            ("[]", ":1: not a line of a lock log"),
+            ("[]", ":1: not a line of a smpvm lock log"),
             ('{"ev": "edge", "v": 7}', ":1: format version 7"),
             ('{"ev": "edge", "v": 1}', ":1: damaged"),
         ],

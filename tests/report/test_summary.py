@@ -45,7 +45,7 @@ def test_lock_classes_come_with_contention() -> None:
 def test_findings_and_a_stall_are_told_whole() -> None:
     finding = Finding("audit", "page 3: no page is lost", evidence=["evidence here"])
     text = "\n".join(run_lines(result(findings=[finding], stall=["cpu0: sleeps on page 3"])))
-    assert "no progress: who waits for what\n  cpu0: sleeps on page 3" in text
+    assert "no progress; each thread and what it waits for:\n  cpu0: sleeps on page 3" in text
     assert "audit: page 3: no page is lost" in text
     assert "evidence here" in text
     assert text.endswith("findings: 1")
