@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,16 @@ from smpvm.commands.flags import (
     Whole,
     carrier_option,
     check_option,
+    hang_option,
     json_option,
+    missing,
     repair_option,
     run_dir_option,
     seed_option,
 )
 from smpvm.config import ConfigError
 from smpvm.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
-from smpvm.text import brief
+from smpvm.report.output import complain, printing
 
 
 @click.group(
@@ -141,14 +142,16 @@ def record(output: Path, window: int, limit: int, command: tuple[str, ...]) -> i
 
     The file is for `smpvm stress --trace`.
     """
+    from smpvm.interrupt import raising
     from smpvm.workload.record import record as run
     from smpvm.workload.trace import check_writable, save
 
     check_writable(output)
-    trace, status = run(command, window=window, limit=limit)
+    with raising():
+        trace, status = run(command, window=window, limit=limit)
     size = save(trace, output)
     cut = "" if trace.whole else " (stopped at the limit)"
-    click.echo(
+    print(
         f"{output}: {len(trace.refs):,} references to {trace.pages:,} pages{cut}, "
         f"of {trace.seen:,} seen; {size:,} bytes; the command's exit status was {status}"
     )
@@ -161,7 +164,7 @@ def repairs() -> int:
     from smpvm.repairs.catalogue import REPAIRS
 
     for repair in REPAIRS.values():
-        click.echo(f"{repair.name:<24} {repair.where:<44} {repair.title}")
+        print(f"{repair.name:<24} {repair.where:<44} {repair.title}")
     return CLEAN
 
 
@@ -171,7 +174,7 @@ def profiles() -> int:
     from smpvm.workload.profiles import PROFILES
 
     for profile in PROFILES.values():
-        click.echo(f"{profile.name:<12} {profile.title}")
+        print(f"{profile.name:<12} {profile.title}")
     return CLEAN
 
 
@@ -182,7 +185,7 @@ def snapshot(files: tuple[Path, ...]) -> int:
     from smpvm.state.snapshot import describe, read
 
     for file in files:
-        click.echo(f"{file}: {describe(read(file))}")
+        print(f"{file}: {describe(read(file))}")
     return CLEAN
 
 
@@ -200,7 +203,7 @@ def conform(files: tuple[Path, ...], functions: tuple[str, ...], as_json: bool) 
     """Compare the model with vectors recorded from the kernel's own C, call by call."""
     from smpvm.commands.conform import command
 
-    return command(files, functions=functions, as_json=as_json, echo=click.echo)
+    return command(files, functions=functions, as_json=as_json, echo=print)
 
 
 @cli.command("c", short_help="Find the model's method for a C function, or the reverse.")
@@ -223,7 +226,7 @@ def show(path: Path, as_json: bool) -> int:
     """Show the finding in FILE, or every finding of the run directory RUN."""
     from smpvm.report.findings import show_command
 
-    click.echo(show_command(path, as_json))
+    print(show_command(path, as_json))
     return CLEAN
 
 
@@ -250,9 +253,9 @@ def locks(
         if path is not None:
             write(path, draw(log.edges))
     if as_json:
-        click.echo(json.dumps(lockgraph.lock_json(log), indent=1))
+        print(json.dumps(lockgraph.lock_json(log), indent=1))
     else:
-        click.echo(lockgraph.lock_report(log, stacks=stacks))
+        print(lockgraph.lock_report(log, stacks=stacks))
     return CLEAN
 
 
@@ -314,6 +317,7 @@ def write(path: Path, text: str) -> None:
     show_default=True,
     help="Worker processes; the digest differs from that of --jobs 1.",
 )
+@hang_option
 @click.option("--stop-on-first", is_flag=True, help="Stop at the first finding.")
 @click.option(
     "--shrink/--no-shrink",
@@ -338,7 +342,7 @@ def explore(**options: Any) -> int:
         make_strategy(options["strategy"], depth=options["depth"], bound=options["bound"])
     except ValueError as why:
         raise click.UsageError(str(why)) from None
-    return run(options, click.echo)
+    return run(options, print)
 
 
 @cli.command(short_help="Run the schedule of a finding again, step by step.")
@@ -355,6 +359,7 @@ def explore(**options: Any) -> int:
     help="Enter pdb at this step, in the thread that takes it; q runs on to the end.",
 )
 @carrier_option
+@hang_option
 @check_option("all")
 @json_option
 def replay(**options: Any) -> int:
@@ -362,36 +367,37 @@ def replay(**options: Any) -> int:
 
     The exit code is 1 if the finding is reproduced, and 3 if it is not.
     """
-    from smpvm.commands.explore import replay as run
+    from smpvm.commands.replay import replay as run
 
     if (options["file"] is None) == (options["schedule"] is None):
         raise click.UsageError("replay: give either the FILE of a finding or --schedule")
     if options["break_at"] is not None and options["as_json"]:
         raise click.UsageError("replay: --break is interactive; it cannot be combined with --json")
-    return run(options, click.echo)
-
-
-def complain(text: str) -> None:
-    """One line on standard error; what is longer than any sensible path or list is cut."""
-    words = [brief(word) if len(word) > 160 else word for word in text.split()]
-    print(f"smpvm: {brief(' '.join(words), 1000)}", file=sys.stderr)
+    return run(options, print)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code.  Standard output and error cannot make it fail."""
+    with printing():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         code = cli.main(args=argv, prog_name="smpvm", standalone_mode=False)
-        sys.stdout.flush()
     except (click.ClickException, ConfigError) as why:
         complain(why.format_message() if isinstance(why, click.ClickException) else str(why))
         return USAGE
     except (click.Abort, KeyboardInterrupt):
+        complain("interrupted")
         return INCONCLUSIVE
-    except BrokenPipeError:
-        sys.stderr.close()
-        return CLEAN
+    except ModuleNotFoundError as why:
+        if why.name is None or why.name.partition(".")[0] == "smpvm":
+            return _broken(why)
+        complain(missing(why.name))
+        return USAGE
     except ValueError as why:
-        # TraceError, FindingError and their like: a file or an option that cannot be.
+        # TraceError, FindingError and their like: a file or an option that cannot be used.
         if type(why) is ValueError:
             return _broken(why)
         complain(str(why))
@@ -407,7 +413,3 @@ def _broken(why: BaseException) -> int:
     where = traceback.extract_tb(why.__traceback__)[-1]
     complain(f"internal error: {type(why).__name__}: {why} ({where.filename}:{where.lineno})")
     return BROKEN
-
-
-if __name__ == "__main__":
-    sys.exit(main())

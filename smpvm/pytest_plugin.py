@@ -24,7 +24,7 @@ import pytest
 
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text, parse_checks
-from smpvm.commands.explore import PACKAGE, Shown, run_schedule
+from smpvm.commands.replay import PACKAGE, Shown, run_schedule
 from smpvm.config import ConfigError
 from smpvm.explore.engine import Settings
 from smpvm.explore.registry import ScenarioError, check_class, find

@@ -49,3 +49,13 @@ def brief(text: str, most: int = QUOTED) -> str:
         return text
     tail = most // 4
     return f"{text[: most - tail - 3]}...{text[-tail:]}"
+
+
+def printable(text: str) -> str:
+    """*text* with control characters and broken Unicode as escapes.
+
+    A file from a stranger must not be able to move the cursor or to break the output's encoding.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from smpvm.check import finding_v1
 from smpvm.check.stacks import Frame, RawStack, frames_from_json, place, resolve
+from smpvm.unwritten import Unwritten
 
 FORMAT: Final = "smpvm-finding"
 VERSION: Final = 2
@@ -240,6 +241,7 @@ class FindingLog:
         *,
         command: str = "",
         on_new: Callable[[Finding], None] | None = None,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self._mutex = threading.Lock()
         self._found: dict[str, Finding] = {}
@@ -247,8 +249,10 @@ class FindingLog:
         self._dir = None if run is None else run / "findings"
         self._command = command
         self._on_new = on_new
+        self._unwritten = Unwritten() if unwritten is None else unwritten
         if self._dir is not None:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            with self._unwritten.writing(self._dir):
+                self._dir.mkdir(parents=True, exist_ok=True)
 
     def add(self, finding: Finding) -> Finding:
         """Take a finding; returns the one that is kept: the first with its fingerprint."""
@@ -285,7 +289,9 @@ class FindingLog:
 
     def _write(self, finding: Finding) -> None:
         if self._dir is not None:
-            save(finding, self._dir / f"{finding.kind}-{finding.fingerprint}.json")
+            path = self._dir / f"{finding.kind}-{finding.fingerprint}.json"
+            with self._unwritten.writing(path):
+                save(finding, path)
             self._written[finding.fingerprint] = finding.count
 
     @property

@@ -61,6 +61,12 @@ def _check(kind: Whole | Seconds, number: float, param: Any, ctx: Any) -> None:
 
 FILE = click.Path(path_type=Path)
 
+
+def missing(module: str) -> str:
+    """What to do about a Python module that is not installed."""
+    return f"the Python module {module} is not installed: python -m pip install {module}"
+
+
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
@@ -81,6 +87,16 @@ carrier_option: Decorator = click.option(
     show_default=True,
     help="What kernel threads run on: greenlets, or host threads (slower).  auto: greenlets "
     "where they are installed.",
+)
+
+hang_option: Decorator = click.option(
+    "--hang",
+    type=Seconds(0.1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up an execution whose thread, set-up or check uses this much CPU time without a "
+    "step, or waits outside the model for as long.",
 )
 
 

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smpvm.commands.options import checks_of, make_dir
+from smpvm.commands.options import checks_of
+from smpvm.commands.rundir import claimed
 from smpvm.config import Config, ConfigError, parse_sysctl
 from smpvm.exits import BROKEN, CLEAN, FOUND
 from smpvm.interrupt import interrupts
 from smpvm.repairs.catalogue import choose
 from smpvm.report.live import watch
+from smpvm.report.output import complain, reader_gone
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
 from smpvm.state.snapshot import read as read_snapshot
@@ -45,8 +47,6 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
     )
     check_plan(plan)
-    if plan.run_dir is not None:
-        make_dir(plan.run_dir)
     for file in (plan.log_file, plan.snapshot):
         if file is not None:
             check_writable(file)
@@ -85,8 +85,13 @@ def _traces(texts: Sequence[str]) -> list[Trace]:
 def command(options: Mapping[str, Any]) -> int:
     """Run, show, and return the exit code.  Raises ConfigError, TraceError or StateError."""
     plan = plan_of(options)
+    with claimed(plan.run_dir) as where:
+        return _run(replace(plan, run_dir=where), options)
+
+
+def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
     quiet = options["as_json"]
-    with interrupts() as asked:
+    with interrupts(reader_gone) as asked:
         shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
         with shown:
             result = run(
@@ -101,8 +106,10 @@ def command(options: Mapping[str, Any]) -> int:
         print("\n".join(run_lines(result, coverage=options["coverage"])))
         if result.snapshot:
             print(result.snapshot)
+    for line in result.unwritten:
+        complain(line)
     for error in result.errors:
-        print(f"smpvm: internal error: {error}", file=sys.stderr)
+        complain(f"internal error: {error}")
     return exit_code(result)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import smpvm
 from smpvm.config import ConfigError
 from smpvm.explore.scenario import Scenario, ScenarioClass, rules
 from smpvm.repairs.catalogue import choose
@@ -122,7 +123,8 @@ def _from_file(where: str) -> Any:
     try:
         loaded.loader.exec_module(module)
     except (Exception, SystemExit) as why:
-        raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}") from None
+        hint = _hint(why)
+        raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}{hint}") from None
     return _chosen(list(classes_of(module)), where, path, name)
 
 
@@ -142,3 +144,12 @@ def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
     else:
         why = f"the file defines several scenarios; use {path}:Class with one of {names}"
     raise ScenarioError(f"scenario {where!r}: {why}")
+
+
+def _hint(why: BaseException) -> str:
+    """What to do about an import that failed, if anything."""
+    if isinstance(why, ModuleNotFoundError):
+        return f"; install it: python -m pip install {(why.name or '').partition('.')[0]}"
+    if isinstance(why, ImportError) and why.name == "smpvm":
+        return f"; this is smpvm {smpvm.__version__}, which does not have it"
+    return ""

@@ -64,6 +64,8 @@ class SearchReport:
     """Executions that reached the step limit."""
     checks: str = "all"
     """The checkers that watched, as ``--check`` names them."""
+    hung: str = ""
+    """Who did not come back, and where; the search ended there."""
     interrupted: bool = False
     """It was asked to stop before it was done."""
 
@@ -91,6 +93,7 @@ class SearchReport:
             "notes": self.notes,
             "given_up": self.limited,
             "interrupted": self.interrupted,
+            "hung": self.hung,
             "benign_races": dict(sorted(self.benign.items())),
             "findings": [f.to_json() for f in self.findings],
         }
@@ -116,6 +119,8 @@ class SearchReport:
         out += [f"  {note}" for note in self.notes]
         if self.limited:
             out.append(f"  abandoned at the step limit: {plural(self.limited, 'execution')}")
+        if self.hung:
+            out.append(f"  given up: {self.hung}")
         if self.interrupted:
             out.append("  interrupted")
         if self.findings:
@@ -163,18 +168,25 @@ class Search:
         self.enough = enough
         self.on_first = on_first
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
+        self._as_found: dict[str, Finding] = {}
+        """By fingerprint, with the schedule that it was found by."""
+        self._report = SearchReport(spec_of(scenario), plan.strategy, plan.settings.granularity)
+
+    def so_far(self) -> SearchReport:
+        """What an unfinished search has to report: what it found, each as it was found."""
+        found = [
+            replace(finding, count=self._by_mark[mark][0].count)
+            for mark, finding in self._as_found.items()
+        ]
+        return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
         """Search, then shrink what was found.  Raises ScenarioError."""
         plan, (mine, of) = self.plan, self.part
         strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         settings = plan.settings
-        report = SearchReport(
-            spec_of(self.scenario),
-            plan.strategy,
-            settings.granularity,
-            checks=checks_text(settings.checks),
-        )
+        report = self._report
+        report.checks = checks_text(settings.checks)
         hasher = blake2b(digest_size=16)
         began = reported = time.perf_counter()
         n = plan.first + mine
@@ -197,8 +209,7 @@ class Search:
                 report.seconds = now - began
                 if self.progress is not None and now - reported > 1.0:
                     reported = now
-                    report.findings = [f for f, _ in self._by_mark.values()]
-                    self.progress(report)
+                    self.progress(self.so_far())
                 if self.stop():
                     report.interrupted = True
                     break
@@ -281,9 +292,11 @@ class Search:
         return kept
 
     def _report_first(self, finding: Finding, outcome: Outcome) -> None:
+        schedule = schedule_of(self.scenario, self.plan.settings, outcome)
+        first = _scheduled(replace(finding), schedule, self.plan.settings)
+        self._as_found[finding.fingerprint] = first
         if self.on_first is not None:
-            schedule = schedule_of(self.scenario, self.plan.settings, outcome)
-            self.on_first(_scheduled(replace(finding), schedule, self.plan.settings))
+            self.on_first(first)
 
     def _finish(self, finding: Finding, outcome: Outcome, stop: Callable[[], bool]) -> Finding:
         """The finding with its schedule, shrunk if asked, and the command that replays it."""

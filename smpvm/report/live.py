@@ -112,4 +112,4 @@ def watch(title: str, *, quiet: bool = False) -> Watch:
     console = Console()
     if console.is_terminal:
         return RichWatch(console, title)
-    return PlainWatch(lambda text: print(text, flush=True))
+    return PlainWatch(print)

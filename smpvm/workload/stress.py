@@ -29,6 +29,7 @@ from smpvm.machine import Machine
 from smpvm.repairs.base import Repair
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, write
+from smpvm.unwritten import Unwritten
 from smpvm.vm.pageout.coverage import report as coverage_report
 from smpvm.workload.profiles import Profile, Task
 from smpvm.workload.resume import ResumedPageout, freeze_and_take, resume, start
@@ -95,6 +96,8 @@ class StressResult:
     """Exceptions of smpvm itself, not of the modelled kernel."""
     repairs: list[str] = field(default_factory=list)
     snapshot: str = ""
+    unwritten: list[str] = field(default_factory=list)
+    """Files of the run directory, and logs, that are missing or not whole: one line for each."""
     checkers: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -164,10 +167,13 @@ def _run(
     interrupt: StopRequest,
     on_finding: Callable[[Finding], None] | None,
 ) -> StressResult:
-    findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
+    unwritten = Unwritten()
+    findings = FindingLog(
+        plan.run_dir, command=plan.command, on_new=on_finding, unwritten=unwritten
+    )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    suite = CheckSuite(plan.checks, findings, traces=_traces(plan))
+    suite = CheckSuite(plan.checks, findings, traces=_traces(plan, unwritten))
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     changes = [*(r.change for r in plan.repairs), *plan.changes]
     if plan.start is not None:
@@ -180,15 +186,17 @@ def _run(
         on_stall=suite.stalled,
     )
     if plan.run_dir is not None:
-        _write_run(plan, plan.run_dir)
+        with unwritten.writing(plan.run_dir / "run.json"):
+            _write_run(plan, plan.run_dir)
     runner = Runner(machine, contents, tasks_of(plan))
     restored = [] if plan.start is None else resume(machine, plan.start)
-    machine.boot()
-    start(machine, restored)
-    runner.start()
-    interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt)
-    said = _snapshot(plan, machine)
-    machine.stop(patience=plan.patience, at_rest=suite.at_rest)
+    with machine.halted_on_error():
+        machine.boot()
+        start(machine, restored)
+        runner.start()
+        interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt)
+        said = _snapshot(plan, machine)
+        machine.stop(patience=plan.patience, at_rest=suite.at_rest)
     if not machine.failed:
         runner.check_files()
     suite.finish()
@@ -196,7 +204,10 @@ def _run(
     result.checkers = suite.summary()
     result.snapshot = said
     if plan.run_dir is not None:
-        write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
+        document = json.dumps(result.to_json(), indent=1) + "\n"
+        with unwritten.writing(plan.run_dir / "result.json"):
+            write_atomic(plan.run_dir / "result.json", document)
+    result.unwritten = unwritten.lines()
     return result
 
 
@@ -210,6 +221,8 @@ def _snapshot(plan: StressPlan, machine: Machine) -> str:
         size = write(plan.snapshot, freeze_and_take(machine))
     except StateError as why:
         return f"snapshot: not taken: {why}"
+    except OSError as why:
+        return f"snapshot: not written: {why.strerror or why}"
     return f"snapshot: {plan.snapshot}, {size:,} bytes"
 
 
@@ -293,13 +306,13 @@ def _judge(
     return result
 
 
-def _traces(plan: StressPlan) -> list[LockTrace]:
+def _traces(plan: StressPlan, unwritten: Unwritten) -> list[LockTrace]:
     """The log of all lock events, and the run directory's log of the lock order only."""
     traces = []
     if plan.log_file is not None:
-        traces.append(LockTrace(plan.log_file))
+        traces.append(LockTrace(plan.log_file, unwritten=unwritten))
     if plan.run_dir is not None:
-        traces.append(LockTrace(plan.run_dir / LOG_NAME, events=False))
+        traces.append(LockTrace(plan.run_dir / LOG_NAME, events=False, unwritten=unwritten))
     return traces
 
 

@@ -94,7 +94,7 @@ def test_what_is_proven_is_said(explored, toys):
 
 
 def test_an_endless_program_is_a_livelock_for_fair_strategies_only(toys):
-    from smpvm.commands.explore import run_schedule
+    from smpvm.commands.replay import run_schedule
     from smpvm.explore.search import Search, SearchPlan
     from smpvm.explore.trace.schedule import Schedule
 
