@@ -17,7 +17,7 @@ from smpvm.exits import BROKEN, CLEAN, FOUND
 from smpvm.interrupt import interrupts
 from smpvm.repairs.catalogue import choose
 from smpvm.report.live import watch
-from smpvm.report.output import complain, reader_gone
+from smpvm.report.output import complain, reader_gone, width
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
 from smpvm.state.snapshot import read as read_snapshot
@@ -103,7 +103,7 @@ def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
     if quiet:
         print(json.dumps(result.to_json(), indent=1))
     else:
-        print("\n".join(run_lines(result, coverage=options["coverage"])))
+        print("\n".join(run_lines(result, coverage=options["coverage"], room=width())))
         if result.snapshot:
             print(result.snapshot)
     for line in result.unwritten:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from smpvm.report.vmstat import GROUPS, LEGEND, header, row, values
+from smpvm.report.vmstat import LEGEND, header, row, table, values
 from smpvm.workload.sample import Sample
 
 ROWS = 18
@@ -78,7 +80,7 @@ class RichWatch(Watch):
     ) -> None:
         self._live.__exit__(kind, why, tb)
         if self._rows:
-            self._console.print(self._table())
+            self._console.print(self._table(), highlight=False)
 
     def sample(self, now: Sample, total: float) -> None:
         self._rows = [*self._rows[1 - ROWS :], values(self._last, now, self._cpus)]
@@ -95,14 +97,9 @@ class RichWatch(Watch):
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, caption=LEGEND, caption_justify="left")
-        for group, columns in GROUPS:
-            for i, column in enumerate(columns):
-                table.add_column(f"{group if i == 0 else ''}\n{column}", justify="right")
-        for numbers in self._rows:
-            table.add_row(*(str(n) for n in numbers))
-        return table
+    def _table(self) -> Text:
+        lines = table(self._rows, self._console.width)
+        return Text("\n".join([*lines, "", *textwrap.wrap(LEGEND, self._console.width)]))
 
 
 def watch(title: str, *, quiet: bool = False) -> Watch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -90,6 +91,11 @@ class Output(io.TextIOBase):
 def reader_gone() -> bool:
     """Has whoever read standard output gone?  Then a run may end early."""
     return bool(getattr(sys.stdout, "reader_gone", False))
+
+
+def width() -> int:
+    """Characters of a line on standard output: the terminal's, or 100."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
 
 
 @contextmanager

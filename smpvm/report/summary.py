@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from smpvm.check.finding import Finding
+
+WIDE: Final = 100
+"""Characters of a line that goes to a file or a pipe."""
 
 COUNTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("faults", ("v_vm_faults",)),
@@ -42,24 +46,21 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     return out
 
 
-def counter_lines(counters: Mapping[str, int], extra: Mapping[str, int]) -> list[str]:
-    """The event counters, in two columns of names and numbers."""
-    items = [(label, total(counters, names)) for label, names in COUNTERS]
-    items += list(extra.items())
+def counter_lines(
+    counters: Mapping[str, int], extra: Mapping[str, int], room: int = WIDE
+) -> list[str]:
+    """The event counters: names and numbers, two of each in a line if *room* allows."""
+    items = [(label, f"{total(counters, names):,}") for label, names in COUNTERS]
+    items += [(label, f"{number:,}") for label, number in extra.items()]
     half = (len(items) + 1) // 2
-    rows = []
-    for i in range(half):
-        left = items[i]
-        right = items[i + half] if i + half < len(items) else None
-        rows.append(
-            (
-                left[0],
-                f"{left[1]:,}",
-                "   " + (right[0] if right else "").ljust(24),
-                f"{right[1]:,}" if right else "",
-            )
-        )
-    return columns(rows)
+    right = [*items[half:], ("", "")][:half]
+    wide = max(len(label) for label, _ in right)
+    rows = [
+        (*left, "   " + label.ljust(wide), number)
+        for left, (label, number) in zip(items[:half], right, strict=True)
+    ]
+    two = columns(rows)
+    return two if max(map(len, two)) <= room else columns(items)
 
 
 def lock_lines(locks: Mapping[str, tuple[int, int]]) -> list[str]:
@@ -72,8 +73,8 @@ def lock_lines(locks: Mapping[str, tuple[int, int]]) -> list[str]:
 
 
 def queue_lines(queues: Mapping[str, int]) -> list[str]:
-    """Queue lengths, in one line."""
-    return ["  " + "  ".join(f"{name} {n:,}" for name, n in queues.items())]
+    """Queue lengths."""
+    return columns([(name, f"{n:,}") for name, n in queues.items()])
 
 
 def coverage_lines(rows: Sequence[tuple[str, str, int]], *, branches: bool = True) -> list[str]:
@@ -96,13 +97,19 @@ def finding_lines(findings: Sequence[Finding]) -> list[str]:
     return out
 
 
-def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
-    """The whole summary of a ``workload.stress.StressResult``."""
-    out = [
+def run_lines(result: Any, *, coverage: bool = True, room: int = WIDE) -> list[str]:
+    """The whole summary of a ``workload.stress.StressResult``, for a line of *room* characters.
+
+    Findings and the report on a stall are not broken: their lines are copied and searched for.
+    """
+    title = (
         f"{result.profile}: {result.pages:,} pages, {result.swap_pages:,} swap pages, "
         f"{result.ncpus} CPUs, {result.processes:,} processes, {result.seconds:.1f} s"
-        + (", interrupted" if result.interrupted else ""),
-        *counter_lines(result.counters, result.extra),
+        + (", interrupted" if result.interrupted else "")
+    )
+    out = [
+        *textwrap.wrap(title, room, subsequent_indent="  "),
+        *counter_lines(result.counters, result.extra, room),
         "locks",
         *lock_lines(result.locks),
         "pages at the end",
@@ -119,7 +126,7 @@ def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
         out += finding_lines(result.findings)
         out.append("")
     if result.repairs:
-        out.append(f"repairs: {', '.join(result.repairs)}")
+        out += textwrap.wrap(f"repairs: {', '.join(result.repairs)}", room, subsequent_indent="  ")
     out += [result.contents_line, result.audit_line]
     out.append(f"findings: {len(result.findings)}" if result.findings else "findings: none")
     return out
