@@ -66,7 +66,7 @@ class Sleeps(Lost):
 """
 SCHEDULE = "s1/access/0.1.0/-/1x2~84.2x4~00.1x2~83/"
 STRESS = ["stress", "--seconds", "0.5", "--pages", "256", "--profile", "tiny-pool", "--no-coverage"]
-STRESS += ["--check", "none"]
+STRESS += ["--check", "none", "--repair", "all"]
 
 COMMANDS = {
     "stress": (STRESS, {0}),

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import click
 import pytest
 
+import smpvm
 from smpvm.cli import main
 from smpvm.workload.profiles import PROFILES
 
@@ -239,3 +241,56 @@ def test_a_long_value_is_not_echoed_whole(capsys: pytest.CaptureFixture[str]) ->
         ["c" * 2000],
     ):
         assert len(refused(capsys, *argv)) < 1200  # known names may be listed
+
+
+def test_a_module_that_is_missing_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(options: object) -> int:
+        raise ModuleNotFoundError("No module named 'rich'", name="rich")
+
+    monkeypatch.setattr("smpvm.commands.stress.command", command)
+    assert "python -m pip install rich" in refused(capsys, "stress")
+    monkeypatch.setattr("smpvm.commands.options.have_greenlet", lambda: False)
+    line = refused(capsys, "explore", "two-scanners", "--carrier", "greenlet")
+    assert "python -m pip install greenlet" in line
+
+
+def test_an_old_python_and_a_missing_module_are_one_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ast
+
+    import smpvm.__main__ as entry
+
+    # Python 3.8 can compile what it must read before it can say that it is too old.
+    for file in (entry.__file__, smpvm.__file__):
+        ast.parse(Path(file).read_text(), feature_version=(3, 8))
+    monkeypatch.setattr(entry, "TOO_OLD", True)
+    assert entry.main() == 2
+    assert "too old: install smpvm with 3.11 or newer" in capsys.readouterr().err
+
+
+def test_a_scenario_that_imports_what_there_is_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from smpvm import Nonesuch")
+    assert f"this is smpvm {smpvm.__version__}" in refused(capsys, "explore", str(own))
+    own.write_text("import nonesuch.module")
+    assert "python -m pip install nonesuch" in refused(capsys, "explore", str(own))
+
+
+def test_an_error_of_the_display_stops_the_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smpvm.report.live import PlainWatch
+
+    def sample(self: object, now: object, total: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PlainWatch, "sample", sample)
+    assert main([*QUICK, "--seconds", "600", "--profile", "tiny-pool"]) == 4
+    assert "internal error: ZeroDivisionError" in capsys.readouterr().err
+    running = {t.name for t in threading.enumerate() if not t.daemon}
+    assert not running & {"pagedaemon", "vmdaemon", "syncer", "swapper"}

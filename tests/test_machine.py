@@ -128,3 +128,28 @@ def test_a_last_sync_that_nobody_wakes_is_a_stall_too(monkeypatch):
     assert machine.failed
     assert "no fault, no I/O and no scan" in machine.stall[0]
     assert any("vpcwai" in line for line in machine.stall)
+
+
+def test_a_thread_that_spins_without_a_wait_is_stopped_and_the_machine_says_so() -> None:
+    machine = Machine(Config(pages=256))
+    machine.boot()
+    spinning = threading.Event()
+
+    def body(p: object) -> None:
+        spinning.set()
+        while True:
+            pass
+
+    td = machine.vm.process.start(machine.vm.process.create(), body)
+    assert spinning.wait(30.0)
+    machine.halt(timeout=0.2)
+    machine.carrier.join(30.0)
+    assert td.exited
+
+
+def test_whatever_is_raised_above_a_machine_its_threads_end() -> None:
+    machine = Machine(Config(pages=256))
+    machine.boot()
+    with pytest.raises(ZeroDivisionError), machine.halted_on_error():
+        raise ZeroDivisionError
+    assert machine.carrier.join(30.0) == []

@@ -29,6 +29,7 @@ from typing import Any, Final, Generic, TypeVar
 from smpvm.check.stacks import HOME
 from smpvm.explore.registry import ScenarioError
 from smpvm.explore.watchdog import HANG, Watchdog
+from smpvm.text import quoted
 
 T = TypeVar("T")
 
@@ -259,13 +260,13 @@ def _settle(dump: str) -> None:
 
 
 def _pickled(kind: str, value: Any, rest: Any) -> bytes:
-    for message in ((kind, value, rest), (kind, WorkerError(repr(value)), None)):
-        with contextlib.suppress(Exception):
-            data = pickle.dumps(message)
-            if kind == "failed":
-                pickle.loads(data)  # an exception may be sent and not be made again
-            return data
-    return pickle.dumps((kind, WorkerError("an answer that cannot be sent"), None))
+    try:
+        data = pickle.dumps((kind, value, rest))
+        if kind == "failed":
+            pickle.loads(data)  # an exception may be sent and not be made again
+        return data
+    except Exception:
+        return pickle.dumps(("failed", WorkerError(f"cannot be sent: {quoted(value)}"), None))
 
 
 def _foreign(why: BaseException) -> WorkerError:

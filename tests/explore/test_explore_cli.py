@@ -255,12 +255,19 @@ def test_the_first_finding_ends_all(capsys):
     assert not any(each["findings"] for each in scenarios[:-1])
 
 
-def test_a_run_directory_is_for_one_run_s_findings(capsys, tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(tmp_path)]
+def test_a_second_run_in_a_directory_is_kept_beside_it(capsys, tmp_path):
+    first = tmp_path / "run"
+    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(first)]
     assert run(capsys, *argv)[0] == 1
-    code, out, err = run(capsys, *argv)
-    assert (code, out) == (2, "")
-    assert "has findings of an earlier run" in err
+    before = {path: path.read_bytes() for path in first.rglob("*.json")}
+    code, _, err = run(capsys, *argv)
+    assert code == 1
+    assert "this one is kept in" in err
+    second = tmp_path / "run-2"
+    assert {p.relative_to(second) for p in second.rglob("*.json")} == {
+        p.relative_to(first) for p in before
+    }
+    assert {path: path.read_bytes() for path in first.rglob("*.json")} == before
 
 
 def test_a_scenario_may_import_its_neighbour(capsys, tmp_path, monkeypatch):

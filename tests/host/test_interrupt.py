@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from smpvm.interrupt import interrupts
+from smpvm.interrupt import interrupts, raising
 
 
 def test_ctrl_c_makes_the_wish_and_the_old_handler_comes_back():
@@ -50,7 +50,7 @@ def test_it_may_come_at_any_line_of_the_wait():
 def test_a_second_one_ends_the_program():
     program = (
         "import signal\n"
-        "from smpvm.interrupt import interrupts\n"
+        "from smpvm.interrupt import interrupts, raising\n"
         "with interrupts():\n"
         "    print('out', flush=True)\n"
         "    signal.raise_signal(signal.SIGINT)\n"
@@ -61,3 +61,29 @@ def test_a_second_one_ends_the_program():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "")
+
+
+def test_another_reason_stops_it_too():
+    gone = []
+    with interrupts(lambda: bool(gone)) as asked:
+        assert not asked.is_set()
+        gone.append("reader")
+        assert asked.wait(60.0)
+
+
+def test_raising_is_for_the_first_one():
+    with pytest.raises(KeyboardInterrupt), raising():
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_threads_that_do_not_end_are_named_and_the_code_is_kept():
+    program = (
+        "import threading, time\n"
+        "from smpvm.interrupt import leave\n"
+        "threading.Thread(target=time.sleep, args=(1000,), name='cpu3').start()\n"
+        "leave(1, patience=0.1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "smpvm: threads that do not end: cpu3\n")

@@ -81,3 +81,24 @@ def test_a_table_on_a_terminal() -> None:
     assert "finding: x" in text
     assert "123" in text
     assert "flt" in text
+
+
+def test_a_table_on_a_narrow_terminal_has_no_ellipses() -> None:
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    with RichWatch(Console(file=out, force_terminal=True, width=80), "smpvm stress") as watch:
+        watch.sample(Sample(seconds=1.0, free=1234567, counters={"v_vm_faults": 7654321}), 10.0)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out.getvalue()
+    assert "1234567" in out.getvalue()
+    assert "7654321" in out.getvalue()
+
+
+def test_the_summary_fits_a_narrow_terminal() -> None:
+    many = {"page-ins and page-outs": 10**9}
+    given = result(seconds=123.4, processes=12345, repairs=["fault-once", "free-wait"] * 5)
+    given.extra = many
+    assert max(map(len, run_lines(given, room=60))) <= 60
+    assert len(run_lines(given)) < len(run_lines(given, room=60))  # two columns of counters
