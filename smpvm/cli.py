@@ -402,6 +402,9 @@ def _main(argv: Sequence[str] | None) -> int:
             return _broken(why)
         complain(str(why))
         return USAGE
+    except OSError as why:  # no room for temporary files, no more processes, ...
+        complain(f"{why.filename}: {why.strerror}" if why.filename else str(why))
+        return BROKEN
     except Exception as why:
         return _broken(why)
     return code if isinstance(code, int) else CLEAN

@@ -100,7 +100,7 @@ class _Run:
             replace(self._plan, seconds=seconds),
             self._jobs,
             stop=stop,
-            progress=self._progress,
+            progress=None if self._options["as_json"] or not sys.stderr.isatty() else _progress,
             where=self._where,
             hang=self._options["hang"],
         )
@@ -116,14 +116,15 @@ class _Run:
                 self._echo("")
         return report
 
-    def _progress(self, report: SearchReport) -> None:
-        if not self._options["as_json"] and sys.stderr.isatty():
-            print(report.progress(), file=sys.stderr)
-
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         if self._where is not None:
             with self._unwritten.writing(self._where / name):
                 write_atomic(self._where / name, json.dumps(document, indent=1) + "\n")
+
+
+def _progress(report: SearchReport) -> None:
+    """A line for people at a terminal."""
+    complain(report.progress())
 
 
 class Budget:

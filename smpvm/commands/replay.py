@@ -123,7 +123,11 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
                 schedule, checks, options
             )  # pdb has the terminal, for as long as it takes
     except Hung as why:
-        echo(f"{schedule.scenario}: given up: {why}")
+        if options["as_json"]:
+            doc = {"schedule": text, "again": False, "hung": str(why), "findings": []}
+            echo(json.dumps(doc, indent=1))
+        else:
+            echo(f"{schedule.scenario}: given up: {why}")
         return INCONCLUSIVE
     diverged = _why_diverged(schedule, got.diverged)
     mark = None if expected is None else expected.fingerprint
@@ -136,6 +140,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             "diverged": diverged,
             "digest": got.digest,
             "again": again,
+            "hung": "",
             "findings": [f.to_json() for f in found],
         }
         echo(json.dumps(doc, indent=1))

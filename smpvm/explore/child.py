@@ -39,7 +39,7 @@ _DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 
 class Hung(Exception):
-    """The child did not come back: one line, and what it had to hand over (or None)."""
+    """The child did not come back: one line, and its unfinished result (or None)."""
 
     def __init__(self, why: str, partial: Any = None) -> None:
         super().__init__(why)
@@ -53,8 +53,8 @@ class WorkerError(RuntimeError):
 class Worker(Watchdog):
     """What the function in the child is called with: its watchdog."""
 
-    last_words: Callable[[], Any] = staticmethod(lambda: None)
-    """What to hand over if it does not come back."""
+    unfinished: Callable[[], Any] = staticmethod(lambda: None)
+    """Called if the function does not come back: what the parent gets instead of a result."""
 
 
 class Child(Generic[T]):
@@ -70,8 +70,8 @@ class Child(Generic[T]):
         until: float | None = None,
         slack: float = 0.0,
     ) -> None:
-        """*hang*: see ``Watchdog``.  From *until* (``time.monotonic``) on its watchdog has less
-        patience, and *slack* host seconds later the child must have ended."""
+        """*hang*: the watchdog's patience, in seconds.  After *until* (``time.monotonic``) it has
+        less, and *slack* host seconds later the child is ended."""
         self._hang = hang
         self._last = None if until is None else until + slack + GRACE
         self._message: tuple[str, Any, Any] | None = None
@@ -88,12 +88,12 @@ class Child(Generic[T]):
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         its.close()
-        self._beaten = time.monotonic()
+        self._last_beat = time.monotonic()
         self._cpu = 0.0
 
     @property
     def done(self) -> bool:
-        """Has it come back, in one way or another?"""
+        """Has it returned, failed, or been ended?"""
         return self._message is not None
 
     def poll(self) -> None:
@@ -109,7 +109,7 @@ class Child(Generic[T]):
             except Exception as why:  # what the child has sent cannot be loaded here
                 message = ("failed", WorkerError(f"{type(why).__name__}: {why}"), None)
             if message[0] == "beat":
-                self._beaten, self._cpu = time.monotonic(), self._cpu_time()
+                self._last_beat, self._cpu = time.monotonic(), self._cpu_time()
             else:
                 self._message = message
         now = time.monotonic()
@@ -117,7 +117,7 @@ class Child(Generic[T]):
             return
         if self._last is not None and now > self._last:
             self.kill("the time is up")
-        elif now - self._beaten > self._hang and self._cpu_time() - self._cpu > self._hang:
+        elif now - self._last_beat > self._hang and self._cpu_time() - self._cpu > self._hang:
             self.kill(f"the interpreter is kept busy for {self._hang:.0f} s")
 
     def _cpu_time(self) -> float:
@@ -228,7 +228,7 @@ def _run(
     def hung(why: str) -> None:
         rest = None
         with contextlib.suppress(Exception):
-            rest = worker.last_words()
+            rest = worker.unfinished()
         send("hung", why, rest)
         os._exit(1)
 

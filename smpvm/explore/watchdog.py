@@ -1,10 +1,10 @@
 """Notices code of a scenario that does not come back, and names the thread and its line.
 
-A step is too cheap to tell anybody; so a host thread looks at the length of the log a few times a
-second.  It decides no switch and writes no log: an execution that comes back is as it was.
+Reporting every step would cost too much, so a host thread looks at the length of the log a few
+times a second.  It decides no switch and writes no log: no digest depends on it.
 
-What counts is CPU time without a step, and, only while no thread of the process runs or waits for a
-CPU, time on the clock.  So a loaded or suspended host does not set it off.
+CPU time without a step counts.  Time on the clock counts only while no thread of the process runs
+or waits for a CPU, so a loaded or suspended host does not trigger the watchdog.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ IDLE: Final = 0.1
 
 
 class Watch(Protocol):
-    """Told what the scenario's code does from now on: "import", "set-up", "thread", "check", or ""
-    for none of it."""
+    """Called with what the scenario's code does from now on: "import", "set-up", "thread", "check",
+    or "" if none of it runs."""
 
     def __call__(self, phase: str, carrier: Any = None) -> None:
         """*carrier* has the log of the execution."""
 
 
 def unwatched(phase: str, carrier: Any = None) -> None:
-    """Nobody watches."""
+    """The default: nobody watches."""
 
 
 class Watchdog:
@@ -99,7 +99,7 @@ class Watchdog:
             if cpu - used < IDLE * (clock - then) and asleep(me):
                 idle += min(clock - then, 2 * EVERY)
             if max(busy, idle) > (min(self.patience, HURRY) if self.hurry() else self.patience):
-                self._on_hang(told(phase, carrier, busy, idle, me))
+                self._on_hang(describe(phase, carrier, busy, idle, me))
                 return
 
 
@@ -118,8 +118,8 @@ def asleep(me: int) -> bool:
     return True
 
 
-def told(phase: str, carrier: Any, busy: float, idle: float, me: int) -> str:
-    """One line: who does not come back, and where it is."""
+def describe(phase: str, carrier: Any, busy: float, idle: float, me: int) -> str:
+    """One line: which thread or part does not come back, and the line where it is."""
     who, step = phase, ""
     if phase == "thread":
         step = " without a step"
@@ -139,7 +139,7 @@ def _place(me: int) -> str:
     # With host threads as carriers all but one wait in the switcher for their turn.
     running = [f for f in frames if f.f_code.co_filename != switcher.__file__]
     candidates = [_own(frame) for frame in running or frames]
-    frame = min(candidates, key=_strange, default=None)
+    frame = min(candidates, key=_rank, default=None)
     if frame is None:
         return "?"
     return f"{frame.f_code.co_name}, {frame.f_code.co_filename}:{frame.f_lineno}"
@@ -155,11 +155,11 @@ def _own(innermost: FrameType) -> FrameType:
     while frame is not None:
         stack.append(frame)
         frame = frame.f_back
-    return min(stack, key=_strange)
+    return min(stack, key=_rank)
 
 
-def _strange(frame: FrameType) -> int:
-    """0 for a file of the user's, more for smpvm's own and the library's."""
+def _rank(frame: FrameType) -> int:
+    """0 for the user's files, 1 for those of smpvm, 2 for libraries."""
     name = frame.f_code.co_filename
     if name.startswith(HOME):
         return 1

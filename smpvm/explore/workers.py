@@ -65,12 +65,14 @@ def run_part(
     part: tuple[int, int] = (0, 1),
     shared: WorkerDir | None = None,
     where: Path | None = None,
+    tell: bool = True,
     worker: Worker | None = None,
 ) -> SearchReport:
     """The share of one worker; *package* is the module that has the built-in scenarios.
 
     Findings go to the run directory *where* at once; the first one ends the search of the others if
-    no more is wanted.  *worker*: the process that this runs in, if it is one of ``run_jobs``.
+    no more is wanted.  *tell*: publish how far the search is.  *worker*: the process that this runs
+    in, if it is one of ``run_jobs``.
     Raises ScenarioError.
     """
     watch: Watch = unwatched if worker is None else worker
@@ -92,17 +94,21 @@ def run_part(
     def signalled(what: str) -> Callable[[], bool]:
         return never if shared is None else lambda: shared.signalled(what)
 
+    def publish(report: SearchReport) -> None:
+        if shared is not None:
+            shared.report(part[0], report)
+
     search = Search(
         scenario,
         plan,
         part=part,
         stop=signalled("stop"),
         enough=signalled("found"),
-        progress=None if shared is None else lambda report: shared.report(part[0], report),
+        progress=publish if tell else None,
         on_first=on_first,
     )
     if worker is not None:
-        worker.last_words = search.so_far
+        worker.unfinished = search.so_far
         late = worker.hurry
         worker.hurry = lambda: late() or search.stop()
     return search.run()
@@ -124,13 +130,16 @@ def run_jobs(
 
     *stop* is called now and then and passed on to workers on this machine, which also report
     *progress*, and write what they find to the run directory *where* at once.  A local worker
-    whose scenario does not come back (*hang*: see ``watchdog``) hands over what it has.
+    whose scenario does not come back (*hang*: see ``watchdog``) is ended, and its report is what
+    it had by then.
     """
     began = reported = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
         shared = WorkerDir(Path(place))
+        tell = progress is not None
         shares = [
-            partial(run_part, spec, package, plan, (i, jobs), shared, where) for i in range(jobs)
+            partial(run_part, spec, package, plan, (i, jobs), shared, where, tell)
+            for i in range(jobs)
         ]
         workers: _Futures | _Children
         if executor is None:
@@ -162,7 +171,7 @@ class _Futures:
         return not wait(self._futures, timeout=seconds).not_done
 
     def stopped(self) -> None:
-        """They have been told."""
+        """Nothing more can be done: a future that runs cannot be ended."""
 
     def results(self) -> list[SearchReport]:
         """Their reports.  Raises what one of them raised."""
@@ -183,10 +192,10 @@ class _Children:
         nothing: Callable[[], SearchReport],
     ) -> None:
         """*seconds*: of the search; shrinking may take as long again.  *nothing*: the report of one
-        that has handed over none."""
+        that has sent none."""
         until = None if seconds is None else time.monotonic() + seconds
         self._nothing = nothing
-        self._asked: float | None = None
+        self._stop_sent: float | None = None
         self._children = [
             Child(partial(_share, share), hang, until, seconds or 0.0) for share in shares
         ]
@@ -196,18 +205,18 @@ class _Children:
         wait_any(self._children, seconds)
         for child in self._children:
             child.poll()
-            overdue = self._asked is not None and time.monotonic() > self._asked + PATIENCE
+            overdue = self._stop_sent is not None and time.monotonic() > self._stop_sent + PATIENCE
             if overdue and not child.done:
                 child.kill("interrupted")
         return all(child.done for child in self._children)
 
     def stopped(self) -> None:
-        """They have been told to stop: those who do not are ended after some time."""
-        if self._asked is None:
-            self._asked = time.monotonic()
+        """A stop has been signalled: workers that do not follow are ended after PATIENCE."""
+        if self._stop_sent is None:
+            self._stop_sent = time.monotonic()
 
     def results(self) -> list[SearchReport]:
-        """As ``_Futures``; of one that did not come back, what it has handed over."""
+        """As ``_Futures``; for a worker that did not come back, its unfinished report."""
         return [self._result(child) for child in self._children]
 
     def _result(self, child: Child[SearchReport]) -> SearchReport:
