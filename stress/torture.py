@@ -129,6 +129,8 @@ class Torture:
         run_dir = self._run_dir(case)
         if run_dir is not None:
             argv += ["--run-dir", str(run_dir)]
+        if case.trouble == "disk" and case.command == "stress" and self.disk is not None:
+            argv += ["--log", str(self.disk / "log")]
         if case.trouble == "same-dir":
             self._pair(case, argv, run_dir)
         else:
@@ -331,9 +333,9 @@ def main() -> int:
             count[case.trouble] += 1
             if case.wrong:
                 bad.append(case)
-                print(f"case {number}: {case}")
+                print(f"case {number}: {case}", flush=True)
                 for line in case.wrong:
-                    print(f"    {line}")
+                    print(f"    {line}", flush=True)
     for trouble, times in sorted(count.items()):
         print(f"{trouble:<12} {times:5} cases, {sum(c.trouble == trouble for c in bad)} wrong")
     print(f"{options.cases} cases, {len(bad)} wrong")

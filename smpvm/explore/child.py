@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -246,6 +247,9 @@ def _run(
         except BaseException as why:
             answer = ("failed", _foreign(why))
     send(*answer)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)  # at once: a thread that the scenario has started must not keep the process
 
 
 def _settle(dump: str) -> None:

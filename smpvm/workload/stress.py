@@ -52,7 +52,7 @@ class StressPlan:
     """Replayed instead of the profile's own."""
     repairs: Sequence[Repair] = ()
     changes: Sequence[type] = ()
-    """Further changes for the VM, applied before the repairs (tests that break something)."""
+    """Further changes for the VM; repairs override them (for tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
     history: bool = False

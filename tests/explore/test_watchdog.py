@@ -2,12 +2,13 @@
 
 import json
 import re
+import threading
 import time
 
 import pytest
 
 from smpvm.cli import main
-from smpvm.explore import watchdog
+from smpvm.explore import child, watchdog
 from smpvm.explore.child import Hung, WorkerError, alone
 from smpvm.explore.watchdog import Watchdog
 
@@ -251,3 +252,13 @@ def test_what_a_child_raises_or_returns():
         alone(lambda worker: lambda: None)  # cannot be sent
     with pytest.raises(Hung, match="signal 9"):
         alone(lambda worker: __import__("os").kill(__import__("os").getpid(), 9))
+
+
+def test_a_thread_that_a_scenario_leaves_behind_does_not_keep_the_child():
+    def call(worker):
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+        return "done"
+
+    begun = time.monotonic()
+    assert alone(call) == "done"
+    assert time.monotonic() - begun < child.GRACE

@@ -87,3 +87,23 @@ def test_threads_that_do_not_end_are_named_and_the_code_is_kept():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (1, "smpvm: threads that do not end: cpu3\n")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("module", ["smpvm.cli", "click", "smpvm.commands.explore"])
+def test_a_signal_during_the_imports_is_one_word_and_exit_code_3(number, module):
+    program = (
+        "import signal, sys\n"
+        "import smpvm.__main__ as entry\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        f"            signal.raise_signal(signal.{number})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['smpvm', 'explore', 'two-scanners', '--schedules', '1']\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "smpvm: interrupted\n")
