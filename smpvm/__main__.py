@@ -3,8 +3,9 @@
 Old versions of Python must be able to compile this file, so that they get a line and no traceback.
 """
 
+# signal would import enum: milliseconds in which an interrupt would still print a traceback.
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 
 TOO_OLD = sys.version_info < (3, 11)
@@ -16,8 +17,8 @@ def main() -> int:
         found = ".".join(map(str, sys.version_info[:2]))
         sys.stderr.write(f"smpvm: Python {found} is too old: install smpvm with 3.11 or newer\n")
         return 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupted)
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, interrupted)
     open_standard_streams()
     try:
         from smpvm.cli import main as run

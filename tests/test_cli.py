@@ -294,3 +294,16 @@ def test_an_error_of_the_display_stops_the_machine(
     assert "internal error: ZeroDivisionError" in capsys.readouterr().err
     running = {t.name for t in threading.enumerate() if not t.daemon}
     assert not running & {"pagedaemon", "vmdaemon", "syncer", "swapper"}
+
+
+def test_nothing_is_imported_before_the_signal_handlers_are_set() -> None:
+    """Each import is time in which an interrupt would print a traceback."""
+    program = (
+        "import os, sys; before = set(sys.modules)\n"
+        "import smpvm.__main__\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['smpvm', 'smpvm.__main__']\n"
