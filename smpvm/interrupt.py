@@ -121,4 +121,7 @@ def leave(code: int, patience: float = PATIENCE) -> int:
         with suppress(OSError, ValueError):
             print(f"smpvm: threads that do not end: {', '.join(names)}", file=sys.stderr)
         os._exit(code)
+    for number in SIGNALS:
+        # The interpreter's own end would put the default back for a handler, and lose the code.
+        signal.signal(number, signal.SIG_IGN)
     return code

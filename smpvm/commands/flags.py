@@ -95,7 +95,7 @@ hang_option: Decorator = click.option(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give up an execution whose thread, set-up or check uses this much CPU time without a "
+    help="Abandon an execution whose thread, set-up or check uses this much CPU time without a "
     "step, or waits outside the model for as long.",
 )
 

@@ -127,7 +127,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             doc = {"schedule": text, "again": False, "hung": str(why), "findings": []}
             echo(json.dumps(doc, indent=1))
         else:
-            echo(f"{schedule.scenario}: given up: {why}")
+            echo(f"{schedule.scenario}: abandoned: {why}")
         return INCONCLUSIVE
     diverged = _why_diverged(schedule, got.diverged)
     mark = None if expected is None else expected.fingerprint

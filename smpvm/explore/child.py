@@ -119,7 +119,7 @@ class Child(Generic[T]):
         if self._last is not None and now > self._last:
             self.kill("the time is up")
         elif now - self._last_beat > self._hang and self._cpu_time() - self._cpu > self._hang:
-            self.kill(f"the interpreter is kept busy for {self._hang:.0f} s")
+            self.kill(f"the interpreter was kept busy for {self._hang:.0f} s")
 
     def _cpu_time(self) -> float:
         """CPU seconds of the child; time on the clock where that cannot be read."""

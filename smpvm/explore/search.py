@@ -120,7 +120,7 @@ class SearchReport:
         if self.limited:
             out.append(f"  abandoned at the step limit: {plural(self.limited, 'execution')}")
         if self.hung:
-            out.append(f"  given up: {self.hung}")
+            out.append(f"  abandoned: {self.hung}")
         if self.interrupted:
             out.append("  interrupted")
         if self.findings:

@@ -126,9 +126,9 @@ def describe(phase: str, carrier: Any, busy: float, idle: float, me: int) -> str
         with suppress(AttributeError):
             who = f"thread {carrier.current().name}"
     what = (
-        f"uses {busy:.0f} s of CPU time{step}"
+        f"used {busy:.0f} s of CPU time{step}"
         if busy >= idle
-        else f"waits for {idle:.0f} s outside the model"
+        else f"waited {idle:.0f} s outside the model"
     )
     return f"{who} {what} ({_place(me)})"
 

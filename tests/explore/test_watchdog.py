@@ -103,19 +103,19 @@ def line_of(name):
 @pytest.mark.parametrize(
     ("name", "who"),
     [
-        ("Spins", "thread [ab] uses"),
-        ("Sleeps", "thread [ab] waits"),
-        ("HostLock", "thread [ab] waits"),
-        ("Swallows", "thread [ab] uses"),
-        ("SetUp", "set-up uses"),
-        ("Check", "check waits"),
-        ("InC", "the interpreter is kept busy"),
+        ("Spins", "thread [ab] used"),
+        ("Sleeps", "thread [ab] waited"),
+        ("HostLock", "thread [ab] waited"),
+        ("Swallows", "thread [ab] used"),
+        ("SetUp", "set-up used"),
+        ("Check", "check waited"),
+        ("InC", "the interpreter was kept busy"),
     ],
 )
 def test_who_does_not_come_back_is_named_with_the_line(capsys, own, name, who):
     code, out, err = explore(capsys, f"{own}:{name}", "--schedules", "50")
     assert (code, err) == (3, "")
-    (line,) = [line for line in out.splitlines() if "given up" in line]
+    (line,) = [line for line in out.splitlines() if "abandoned" in line]
     assert re.search(who, line)
     place = re.search(rf"{own}:(\d+)", line)
     assert abs(int(place[1]) - line_of(name)) <= 3  # a loop may be met at any line of its own
@@ -132,7 +132,7 @@ def test_a_file_that_does_not_come_to_its_end(capsys, tmp_path):
     path.write_text("while True:\n    pass\n")
     code, out, _ = explore(capsys, path)
     assert code == 3
-    assert "import uses" in out
+    assert "import used" in out
 
 
 def test_what_was_found_before_is_reported_and_kept(capsys, own, tmp_path):
@@ -150,7 +150,7 @@ def test_what_was_found_before_is_reported_and_kept(capsys, own, tmp_path):
 def test_a_replay_is_given_up_too(capsys, own):
     schedule = f"s1/access/0.1.0/-/1x1~00/{own}:Spins"
     assert main(["replay", "--schedule", schedule, "--hang", "0.3"]) == 3
-    assert "given up: thread" in capsys.readouterr().out
+    assert "abandoned: thread" in capsys.readouterr().out
 
 
 def test_seconds_hold_whatever_happens(capsys, own):
@@ -158,7 +158,7 @@ def test_seconds_hold_whatever_happens(capsys, own):
     code = main(["explore", f"{own}:Sleeps", "--seconds", "0.5"])  # with the patience of 10 s
     assert code == 3
     assert time.monotonic() - begun < 9.0
-    assert "waits for 1 s outside the model" in capsys.readouterr().out
+    assert "waited 1 s outside the model" in capsys.readouterr().out
 
 
 def test_a_scenario_that_ends_the_process_or_interrupts_it(capsys, own):

@@ -107,3 +107,16 @@ def test_a_signal_during_the_imports_is_one_word_and_exit_code_3(number, module)
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (3, "", "smpvm: interrupted\n")
+
+
+def test_a_signal_at_the_very_end_does_not_change_the_exit_code():
+    program = (
+        "import signal, sys\n"
+        "from smpvm.interrupt import leave\n"
+        "class Last:\n"
+        "    def __del__(self, kill=signal.raise_signal, number=signal.SIGTERM):\n"
+        "        kill(number)\n"
+        "sys.last_of_all = Last()\n"
+        "sys.exit(leave(1))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
