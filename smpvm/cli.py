@@ -216,7 +216,7 @@ def c_index(name: str | None, as_json: bool) -> int:
     """
     from smpvm.commands.c import command
 
-    return command(name, as_json=as_json, echo=click.echo)
+    return command(name, as_json=as_json, echo=print)
 
 
 @cli.command(short_help="Show a finding, or all findings of a run.")

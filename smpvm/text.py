@@ -19,6 +19,8 @@ def plural(n: int, word: str) -> str:
 def nameless(text: str) -> str:
     """*text* without what changes from run to run: numbers."""
     return re.sub(r"0x[0-9a-f]+|\d+", "#", text)
+
+
 def whole(text: str) -> int:
     """The integer that *text* spells: ASCII digits, or ``0x`` and hex digits, with or without sign.
 
