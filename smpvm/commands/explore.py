@@ -111,7 +111,7 @@ class _Run:
                 self._echo(line)
             for finding in report.findings:
                 about = explained(finding, self._plan.settings.checks, self._options["hang"])
-                for line in [*about, *([""] if about else []), *finding.lines()]:
+                for line in ["", *about, *([""] if about else []), *finding.lines()]:
                     self._echo("  " + line if line else "")
                 self._echo("")
         return report
