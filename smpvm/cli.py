@@ -133,29 +133,25 @@ def stress(**options: Any) -> int:
     type=Whole(1, 50_000_000),
     default=200_000,
     show_default=True,
-    help="Stop after N references.",
+    help="Stop after N references of each process.",
     metavar="N",
 )
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Record the programs that COMMAND starts, too: one file for each process.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def record(output: Path, window: int, limit: int, command: tuple[str, ...]) -> int:
+def record(output: Path, window: int, limit: int, follow: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND under valgrind's lackey and write its page references to a file.
 
-    The file is for `smpvm stress --trace`.
+    The file is for `smpvm stress --trace`.  The processes that COMMAND starts go to FILE-2,
+    FILE-3, ... (before the suffix).
     """
-    from smpvm.interrupt import raising
-    from smpvm.workload.record import record as run
-    from smpvm.workload.trace import check_writable, save
+    from smpvm.commands.record import command as run
 
-    check_writable(output)
-    with raising():
-        trace, status = run(command, window=window, limit=limit)
-    size = save(trace, output)
-    cut = "" if trace.whole else " (stopped at the limit)"
-    print(
-        f"{output}: {len(trace.refs):,} references to {trace.pages:,} pages{cut}, "
-        f"of {trace.seen:,} seen; {size:,} bytes; the command's exit status was {status}"
-    )
-    return CLEAN
+    return run(output, command, window=window, limit=limit, follow=follow, echo=print)
 
 
 @cli.command(short_help="List the repairs of kernel defects.")
@@ -182,7 +178,8 @@ def profiles() -> int:
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 def snapshot(files: tuple[Path, ...]) -> int:
     """Check snapshots and describe them (`smpvm stress --snapshot FILE` writes one)."""
-    from smpvm.state.snapshot import describe, read
+    from smpvm.state.snapshot import describe
+    from smpvm.workload.resume import read
 
     for file in files:
         print(f"{file}: {describe(read(file))}")
@@ -349,6 +346,11 @@ def explore(**options: Any) -> int:
 @click.argument("file", required=False, type=FILE)
 @click.option(
     "--schedule", metavar="TEXT", help="Run this schedule (s1/...) instead of a finding's."
+)
+@click.option(
+    "--scenario",
+    metavar="FILE.py[:NAME]",
+    help="Run this scenario file, wherever it is and even if it has changed since.",
 )
 @click.option("--lanes", is_flag=True, help="Show every step, one column for each thread.")
 @click.option(

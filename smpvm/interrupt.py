@@ -73,24 +73,6 @@ def interrupts(also: Callable[[], bool] = no) -> Iterator[StopRequest]:
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """SIGINT or SIGTERM raises KeyboardInterrupt, once; a second one ends the process at once.
-
-    For commands that wait in a system call, and clean up as the exception passes.
-    """
-    asked = StopRequest()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(INCONCLUSIVE)
-        asked.set()
-        raise KeyboardInterrupt
-
-    with handled_by(handler):
-        yield
-
-
-@contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Both signals go to *handler*; in threads other than the main one this does nothing."""
     if threading.current_thread() is not threading.main_thread():

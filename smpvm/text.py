@@ -16,11 +16,6 @@ def plural(n: int, word: str) -> str:
     return f"{n:,} {word}" + "s" * (n != 1)
 
 
-def nameless(text: str) -> str:
-    """*text* without what changes from run to run: numbers."""
-    return re.sub(r"0x[0-9a-f]+|\d+", "#", text)
-
-
 def whole(text: str) -> int:
     """The integer that *text* spells: ASCII digits, or ``0x`` and hex digits, with or without sign.
 
@@ -61,3 +56,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def nameless(text: str) -> str:
+    """*text* without what changes from run to run: numbers."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "#", text)

@@ -14,10 +14,11 @@ import smpvm
 from smpvm.check.finding import Finding, load
 from smpvm.commands.debugger import breaking
 from smpvm.commands.options import check_carrier, checks_of
+from smpvm.commands.source import scenario_of_finding, scenario_of_user
 from smpvm.exits import FOUND, INCONCLUSIVE
 from smpvm.explore.child import Hung, Worker, alone
 from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.registry import find, sized
+from smpvm.explore.registry import file_of, find, sized
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.strategy.base import SerialCarrier
 from smpvm.explore.strategy.replay import Replay
@@ -26,6 +27,8 @@ from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.serialthread import CLOCK
 from smpvm.repairs.catalogue import choose
 from smpvm.report.lanes import Recorder, excerpt, lanes
+from smpvm.report.output import complain
+from smpvm.text import printable
 
 PACKAGE: Final = "smpvm.scenarios"
 
@@ -112,8 +115,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     if text is None:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
-    if options["file"] is not None:
-        schedule.scenario = _beside(schedule.scenario, options["file"])
+    _choose_scenario(schedule, expected, options)
     checks = checks_of(options["checks"])
     try:
         if options["break_at"] is None:
@@ -208,14 +210,21 @@ _SILENT: Final = (
 )
 
 
-def _beside(spec: str, finding: Path) -> str:
-    """*spec*; a file that is not found here is looked for in the folders above the finding."""
-    path, colon, name = spec.partition(":")
-    if ".py" in path and not Path(path).is_file():
-        for parent in finding.resolve().parents:
-            if (parent / path).is_file():
-                return f"{parent / path}{colon}{name}"
-    return spec
+def _choose_scenario(
+    schedule: Schedule, finding: Finding | None, options: Mapping[str, Any]
+) -> None:
+    """Say which scenario is run, and from which file.  Raises ScenarioError.
+
+    The user names a file with --scenario, or in the text of --schedule; one that only a finding
+    names must be the user's own.
+    """
+    if options["scenario"] is not None:
+        schedule.scenario = scenario_of_user(schedule.scenario, options["scenario"])
+    elif finding is not None and options["schedule"] is None:
+        path = Path(options["file"])
+        schedule.scenario = scenario_of_finding(schedule.scenario, path, finding.source_hash)
+    if file_of(schedule.scenario) is not None:
+        complain(f"runs {printable(schedule.scenario)}")
 
 
 def _why_diverged(schedule: Schedule, where: str) -> str:

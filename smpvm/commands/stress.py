@@ -20,8 +20,8 @@ from smpvm.report.live import watch
 from smpvm.report.output import complain, reader_gone, width
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
-from smpvm.state.snapshot import read as read_snapshot
 from smpvm.workload.profiles import Profile, find
+from smpvm.workload.resume import read as read_snapshot
 from smpvm.workload.stress import StressPlan, StressResult, check_plan, run
 from smpvm.workload.trace import Trace, check_writable, read
 

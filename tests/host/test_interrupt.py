@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from smpvm.interrupt import interrupts, raising
+from smpvm.interrupt import interrupts
 
 
 def test_ctrl_c_makes_the_wish_and_the_old_handler_comes_back():
@@ -50,7 +50,7 @@ def test_it_may_come_at_any_line_of_the_wait():
 def test_a_second_one_ends_the_program():
     program = (
         "import signal\n"
-        "from smpvm.interrupt import interrupts, raising\n"
+        "from smpvm.interrupt import interrupts\n"
         "with interrupts():\n"
         "    print('out', flush=True)\n"
         "    signal.raise_signal(signal.SIGINT)\n"
@@ -69,11 +69,6 @@ def test_another_reason_stops_it_too():
         assert not asked.is_set()
         gone.append("reader")
         assert asked.wait(60.0)
-
-
-def test_raising_is_for_the_first_one():
-    with pytest.raises(KeyboardInterrupt), raising():
-        signal.raise_signal(signal.SIGTERM)
 
 
 def test_threads_that_do_not_end_are_named_and_the_code_is_kept():
