@@ -135,4 +135,4 @@ def test_the_machine_must_fit(taken):
 
 def test_sizes_belong_to_the_snapshot(taken, capsys):
     assert main(["stress", "--from", str(taken), "--pages", "300"]) == 2
-    assert "--pages is the snapshot's with --from" in capsys.readouterr().err
+    assert "--pages cannot be combined with --from" in capsys.readouterr().err
