@@ -21,6 +21,7 @@ from typing import Any
 import smpvm.kern
 import smpvm.scenarios
 import smpvm.vm
+from smpvm.check.race import Races
 from smpvm.explore.engine import Execution, Settings
 from smpvm.explore.registry import builtin
 from smpvm.explore.strategy.portfolio import make_strategy
@@ -81,7 +82,7 @@ class Watch:
         if self.execution is None or self._inside:
             return
         carrier = self.execution.carrier
-        race = self.execution.suite.race
+        race = self.execution.suite.find(Races)
         if carrier.inert or race is None or name in getattr(type(obj), "__shared__", ()):
             return
         td: Any = carrier.current()

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, Site, fingerprint, site_of
 from smpvm.check.held import (
     BUSY,
     PAGE,
     TOKEN,
     Held,
-    HeldTracker,
     Node,
     ThreadState,
     describe_held,
@@ -96,22 +96,25 @@ class OrderGraph:
         return path[::-1]
 
 
-class LockOrder:
+class LockOrder(Checker):
     """The checker: attaches itself to a tracker's hooks."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.graph = OrderGraph()
         self._mutex = threading.Lock()
         self.on_edge: list[Callable[[LockEdge], None]] = []
         """Told of each new edge: the event log."""
+        tracker = context.tracker
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
         # Who called it, and from where, is not in the chain: these are judged each time.
         tracker.special = frozenset(rule.then for rule in FORBIDDEN if rule.inside)
         tracker.on_special = self.inside
         tracker.on_misuse = self.misuse
+
+    def summary(self) -> dict[str, Any]:
+        return {"lock_order_edges": len(self.graph.edges)}
 
     # -- a chain that nobody has walked before
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
+from smpvm.check.checker import Checker, Context
 from smpvm.check.clocks import (
     ONE,
     TID_MASK,
@@ -30,22 +31,20 @@ from smpvm.check.clocks import (
     Var,
     VectorClock,
 )
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.held import HeldTracker, ThreadState, describe_held
+from smpvm.check.finding import Finding, fingerprint, site_of
+from smpvm.check.held import ThreadState, describe_held
 from smpvm.check.stacks import KEEP, PLACES, capture, functions, kind_of, shown
-from smpvm.kern.probe import Probe
 from smpvm.kern.shared import Hook, peek
 
 KEPT: Final = 64
 """Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
 
 
-class Races(Probe):
+class Races(Checker):
     """The checker.  What it knows of a field or a lock it keeps on the object itself."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.benign: dict[tuple[str, str], Benign] = {}
         """Unordered accesses to fields declared benign, by class and field."""
         self._bare: dict[Any, dict[str, Var]] = {}
@@ -348,6 +347,7 @@ class Races(Probe):
                     return named
         return None
 
-    def counts(self) -> list[tuple[str, str, int, str]]:
-        """Benign accesses seen: class, field, how often; for the end of a report."""
-        return sorted((cls, field, b.count, "benign") for (cls, field), b in self.benign.items())
+    def summary(self) -> dict[str, Any]:
+        """Benign accesses seen: field, how often."""
+        counts = sorted((cls, field, b.count) for (cls, field), b in self.benign.items())
+        return {"benign_races": {f"{cls}.{field}": n for cls, field, n in counts}}

@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
-from smpvm.check.held import BUSY, HeldTracker, ThreadState, describe_held
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, Site, fingerprint, site_of
+from smpvm.check.held import BUSY, ThreadState, describe_held
 from smpvm.check.stacks import RawStack, capture, exact, functions
-from smpvm.kern.probe import Probe
 
 
 class Wait:
@@ -44,13 +44,12 @@ class Wait:
         return f"{what}{mode}{timer}"
 
 
-class WaitFor(Probe):
+class WaitFor(Checker):
     """The waits-for graph over a tracker's threads."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog, *, confirm: float = 0.03) -> None:
-        self.tracker = tracker
-        self.log = log
-        self.confirm = confirm
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.confirm = 0.03
         """Host seconds that a cycle among free-running threads must last to be believed."""
         self.breakable = 0
         """Cycles seen that a timed wait will break."""
@@ -59,7 +58,7 @@ class WaitFor(Probe):
         self._pip: dict[Any, list[ThreadState]] = {}
         self._io: dict[Any, ThreadState] = {}
         self._in_flight: dict[int, int] = {}
-        tracker.on_block = self.blocked
+        self.tracker.on_block = self.blocked
 
     # -- edges
 
@@ -224,10 +223,24 @@ class WaitFor(Probe):
             fingerprint=fingerprint("deadlock", *parts),
         )
 
-    # -- at a stall
+    # -- when nothing moves
 
-    def analyse(self) -> int:
-        """Look at every wait once; report each cycle.  Returns how many cycles there are.
+    def idle(self) -> None:
+        self._analyse()
+
+    def stalled(self) -> list[str]:
+        """Report the deadlocks; returns who waits for what."""
+        self._analyse()
+        return self.describe()
+
+    def at_rest(self) -> None:
+        self._analyse()
+
+    def summary(self) -> dict[str, Any]:
+        return {"cycles_broken_by_a_timer": self.breakable}
+
+    def _analyse(self) -> None:
+        """Look at every wait once; report each cycle.
 
         For a machine that makes no progress, and for serial carriers, where an acquire that must
         wait is not an event: what a thread waits for is then read off the thread itself.
@@ -238,7 +251,6 @@ class WaitFor(Probe):
             if st.waiting is None and waiting is not None:
                 st.seq += 1
                 st.waiting = Wait("lock", waiting, "excl", 0, st.seq, ())
-        found = 0
         done: set[int] = set()
         for st in states:
             if st.waiting is None or st.td.tid in done:
@@ -246,9 +258,7 @@ class WaitFor(Probe):
             cycle = self._cycle(st)
             if cycle:
                 done.update(member.td.tid for member in cycle)
-                found += 1
                 self._report(cycle)
-        return found
 
     def describe(self) -> list[str]:
         """Who waits for what, one line for each waiting thread."""

@@ -125,8 +125,7 @@ class Execution:
             outcome.digest = self._digest(outcome)
         if self.log:
             outcome.runs = runs_of(carrier.log)
-        if self.suite.race is not None:
-            outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
+        outcome.benign = self.suite.summary().get("benign_races", {})
         return outcome
 
     def _made(self, k: Kernel) -> Any:

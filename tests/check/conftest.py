@@ -5,6 +5,8 @@ from waiting import until
 
 from smpvm.check.finding import FindingLog
 from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.check.waitfor import WaitFor
+from smpvm.check.wakeup import LostWakeups
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
@@ -15,11 +17,10 @@ class Watched:
 
     def __init__(self, *which, tick=0.001, hz=100, run=None, traces=()):
         self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces)
-        for checker in (self.suite.waitfor, self.suite.wakeup):
-            if checker is self.suite.waitfor and checker is not None:
-                checker.confirm = 0.01
-            elif checker is not None:
-                checker.grace = 0.02
+        if (waitfor := self.suite.find(WaitFor)) is not None:
+            waitfor.confirm = 0.01
+        if (wakeup := self.suite.find(LostWakeups)) is not None:
+            wakeup.grace = 0.02
         carrier = NativeCarrier(hz=hz, tick_scale=tick * hz)
         self.k = Kernel(carrier, self.suite.observers, hz=hz)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpvm.check.lockorder import LockEdge, OrderGraph
+from smpvm.check.lockorder import LockEdge, LockOrder, OrderGraph
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
 from smpvm.kern.spinlock import Spinlock, SpinPool
 from smpvm.kern.token import Token
@@ -157,8 +157,8 @@ class TestCycles:
 
         w.go(crossed)
         assert w.findings == []
-        assert ("alpha", "gamma") not in w.suite.order.graph.edges
-        assert ("beta", "gamma") in w.suite.order.graph.edges
+        assert ("alpha", "gamma") not in w.suite.find(LockOrder).graph.edges
+        assert ("beta", "gamma") in w.suite.find(LockOrder).graph.edges
 
 
 class TestTries:
@@ -235,7 +235,7 @@ class TestTokens:
 
         w.go(lambda: pair(a, b), lambda: pair(b, a))
         assert w.findings == []
-        assert not w.suite.order.graph.edges["alpha", "beta"].binding
+        assert not w.suite.find(LockOrder).graph.edges["alpha", "beta"].binding
 
     def test_a_token_under_a_spinlock_is_a_sleep_with_a_spinlock(self, watch):
         w = watch()
@@ -293,7 +293,7 @@ class TestTokens:
 
         w.go(good)
         assert w.findings == []
-        assert list(w.suite.order.graph.edges) == [("alpha", "beta")]
+        assert list(w.suite.find(LockOrder).graph.edges) == [("alpha", "beta")]
 
     def test_swapped_tokens_are_followed(self, watch):
         w = watch()
@@ -309,7 +309,7 @@ class TestTokens:
 
         w.go(hand_over_hand)
         assert w.findings == []
-        assert ("alpha", "gamma") not in w.suite.order.graph.edges
+        assert ("alpha", "gamma") not in w.suite.find(LockOrder).graph.edges
 
 
 class TestPool:

@@ -2,6 +2,7 @@
 
 import threading
 
+from smpvm.check.waitfor import WaitFor
 from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -200,7 +201,7 @@ class TestNone:
 
         w.together(reader)
         assert w.findings == []
-        assert w.suite.waitfor.breakable == 0
+        assert w.suite.find(WaitFor).breakable == 0
 
     def test_waiting_in_one_order_is_no_deadlock(self, watch):
         w = watch("waitfor")
@@ -273,8 +274,8 @@ class TestNone:
         w.together(times_out, waits)
         assert errors[0] != 0
         assert w.findings == []
-        assert w.suite.waitfor.breakable == 1
-        assert any("will break" in line for line in w.suite.waitfor.last_breakable.evidence)
+        assert w.suite.find(WaitFor).breakable == 1
+        assert any("will break" in line for line in w.suite.find(WaitFor).last_breakable.evidence)
 
     def test_paging_handed_to_the_device_is_lowered_by_the_device(self, watch):
         w = watch("waitfor")
@@ -330,8 +331,10 @@ class TestAnalysis:
             lock.lockmgr(LK_RELEASE)
 
         start(w, [holder, waiter])
-        w.until(lambda: w.suite.waitfor.describe())
-        assert w.suite.waitfor.describe() == ["t1 waits for lock alpha 4, had by t0; holds nothing"]
+        w.until(lambda: w.suite.find(WaitFor).describe())
+        assert w.suite.find(WaitFor).describe() == [
+            "t1 waits for lock alpha 4, had by t0; holds nothing"
+        ]
         go.set()
         w.k.carrier.join(5)
-        assert w.suite.waitfor.describe() == []
+        assert w.suite.find(WaitFor).describe() == []
