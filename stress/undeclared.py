@@ -50,7 +50,8 @@ MACHINERY = ("__", "_hook", "_seen")
 class Shadow:
     """Stands for an object in the checker, under its class's name."""
 
-    __benign__: dict[str, str] = {}  # noqa: RUF012
+    __benign__ = ()
+    __instant__: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from smpvm.check.accepted import Accepted
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
 from smpvm.kern.probe import Probe
@@ -23,6 +24,8 @@ class Context:
     """Knows the kernel and each thread's state; what threads hold only for checkers whose row in
     the table says ``tracks``."""
     log: FindingLog
+    accepted: Accepted
+    """What is declared as meant; a checker that would report something asks here first."""
 
 
 class Checker(Probe):
@@ -32,6 +35,7 @@ class Checker(Probe):
         self.context = context
         self.tracker = context.tracker
         self.log = context.log
+        self.accepted = context.accepted
 
     def idle(self) -> None:
         """No thread can run, on a serial carrier: time is about to move on."""

@@ -316,6 +316,11 @@ def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
     return tuple(names[:count])
 
 
+def c_functions(raw: RawStack) -> set[str]:
+    """The C functions that the frames stand for; the names of those that stand for none."""
+    return {_frame(code, lasti).c or code.co_name for code, lasti in raw}
+
+
 def frames_from_json(items: Iterable[Any]) -> tuple[Frame, ...]:
     """Frames as written by ``dataclasses.asdict``.  Raises TypeError for anything else."""
     return tuple(Frame(**item) for item in items)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
@@ -75,7 +76,8 @@ class CheckSuite:
     - ``at_rest()`` once everything is quiet and before the threads are stopped;
     - ``finish()`` at the very end: final counts are written.
 
-    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.
+    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.  What
+    the source declares as meant is only counted (``accepted``), unless *benign* is false.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class CheckSuite:
         log: FindingLog | None = None,
         *,
         traces: Sequence[LockTrace] = (),
+        benign: bool = True,
     ) -> None:
         self.which = frozenset(which)
         self.log = FindingLog() if log is None else log
         self.traces = tuple(traces)
         self.tracker = tracker = HeldTracker()
-        context = Context(tracker, self.log)
+        self.accepted = Accepted(heeded=benign)
+        context = Context(tracker, self.log, self.accepted)
         rows = [row for row in CHECKERS if row.name in self.which]
         self.checkers = (Panics(context), *(row.cls(context) for row in rows))
         for trace in self.traces:
@@ -130,6 +134,7 @@ class CheckSuite:
         out: dict[str, Any] = {"checks": sorted(self.which), "findings": len(self.log)}
         for checker in self.checkers:
             out |= checker.summary()
+        out["accepted"] = [d._asdict() | {"count": n} for d, n in self.accepted.counts().items()]
         if self.traces:
             out["log_events"] = sum(trace.written for trace in self.traces)
             out["log_dropped"] = sum(trace.dropped for trace in self.traces)

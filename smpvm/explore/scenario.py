@@ -133,10 +133,18 @@ class Scenario:
             mark(td)
         return td
 
-    def shared(self, benign: Mapping[str, str] | None = None, **fields: Any) -> Any:
-        """An object with these shared fields and first values; *benign*: field → why races on it
-        are accepted."""
-        cls = _cell(tuple(fields), tuple(sorted((benign or {}).items())))
+    def shared(
+        self,
+        benign: Mapping[str, str] | None = None,
+        lockless: Iterable[str] = (),
+        **fields: Any,
+    ) -> Any:
+        """An object with these shared fields and first values.
+
+        *benign*: field → why races on it are accepted; *lockless*: fields that are read without
+        lock on purpose, and written under one or atomically.
+        """
+        cls = _cell(tuple(fields), tuple(sorted((benign or {}).items())), tuple(lockless))
         return self.k.new(cls, self.k.next_id("cell"), fields)
 
     def spinlock(self, name: str, cls: str = "") -> Spinlock:
@@ -218,6 +226,9 @@ class _Cell:
 
 
 @cache
-def _cell(fields: tuple[str, ...], benign: tuple[tuple[str, str], ...]) -> type:
+def _cell(
+    fields: tuple[str, ...], benign: tuple[tuple[str, str], ...], lockless: tuple[str, ...]
+) -> type:
     cls = type("Cell", (_Cell,), {"__slots__": fields, "__module__": __name__})
-    return shared(*fields, benign=dict(benign))(cls)
+    reads = dict.fromkeys(lockless, "read without lock on purpose")
+    return shared(*fields, benign=dict(benign), lockless=reads)(cls)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
+from smpvm.check.accepted import Declared, accepted_lines
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
@@ -57,7 +58,8 @@ class SearchReport:
     digest: str = ""
     proven: str = ""
     notes: list[str] = field(default_factory=list)
-    benign: dict[str, int] = field(default_factory=dict)
+    benign: dict[Declared, int] = field(default_factory=dict)
+    """What the source declares as meant, and how often it was seen."""
     cut: int = 0
     """Executions that the strategy ended early."""
     limited: int = 0
@@ -91,7 +93,7 @@ class SearchReport:
             "notes": self.notes,
             "given_up": self.limited,
             "interrupted": self.interrupted,
-            "benign_races": dict(sorted(self.benign.items())),
+            "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -118,6 +120,7 @@ class SearchReport:
             out.append(f"  given up as too long: {plural(self.limited, 'execution')}")
         if self.interrupted:
             out.append("  interrupted")
+        out += [f"  {line}" for line in accepted_lines(self.benign)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
@@ -314,6 +317,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
     finding.command = shlex.join(
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
+        + ([] if settings.benign else ["--no-benign"])
         + ["--schedule", finding.schedule]
     )
     return finding

@@ -16,7 +16,7 @@ from smpvm.kern.lockmgr import (
     LK_TYPE_MASK,
     Lock,
 )
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def vlktimeout(hz: int) -> int:
     "v_state",
     "v_act",
     "v_object",
-    benign={"v_act": "vfs_lock.c:522 accepts the SMP race"},
+    benign=[Site("v_act", "vget", "vfs_lock.c:521", "'SMP race ok': an estimate of use", "both")],
+    atomic={
+        "v_refcnt": "vref and vrele are atomic (vfs_lock.c), and look before they compare",
+        "v_flag": "vsetflags and vclrflags are atomic; scans look first, and again with the vnode",
+    },
 )
 class Vnode:
     """struct vnode, as far as the page-out path knows it."""

@@ -94,6 +94,7 @@ class ExitKill(ExecDeactivate):
 
     name = "exit-kill"
     title = "exit against the kill scan"
+    repairs = ("kill-flag",)
 
     def set_up(self) -> None:
         """A small and a big process."""

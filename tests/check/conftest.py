@@ -15,8 +15,8 @@ from smpvm.kern.thread import Panic
 class Watched:
     """A kernel on real threads with checkers attached."""
 
-    def __init__(self, *which, tick=0.001, hz=100, run=None, traces=()):
-        self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces)
+    def __init__(self, *which, tick=0.001, hz=100, run=None, traces=(), benign=True):
+        self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces, benign=benign)
         if (waitfor := self.suite.find(WaitFor)) is not None:
             waitfor.confirm = 0.01
         if (wakeup := self.suite.find(LostWakeups)) is not None:

@@ -118,6 +118,7 @@ SHOWS = {
     "swap-buffers": "lost-wakeup",
     "msync-pageout": "assertion",
     "protect-kill": "race",
+    "exit-kill": "race",
     "wire-terminate": "assertion",
     "busy-reuse": "lost-wakeup",
 }
@@ -125,6 +126,21 @@ RARELY = {"fork-pageout"}
 """These show it in one of very many schedules (stress/portfolio.py); another does at once."""
 FOR_DPOR = {"busy-reuse"}
 """Three switches at the right places: chance needs thousands of schedules, DPOR 24."""
+
+
+@pytest.mark.parametrize(
+    ("name", "repair", "field"),
+    [
+        ("low-memory", "deficit-count", "VmGlobals.vm_pageout_deficit"),
+        ("exit-kill", "kill-flag", "Proc.p_flags"),
+    ],
+)
+def test_a_field_that_races_without_this_repair(name, repair, field):
+    cls = ALL[name]
+    others = tuple(r for r in cls.repairs if r != repair)
+    found = explore(cls, 32, repairs=others)
+    assert list(found) == ["race"]
+    assert found["race"].startswith(field)
 
 
 def test_every_scenario_with_a_repair_is_among_those_that_show_a_defect():

@@ -23,7 +23,7 @@ from smpvm.vm.page.struct import (
     VM_ALLOC_ZERO,
     Page,
 )
-from smpvm.vm.param import VM_PAGE_BITS_ALL, VM_PROT_NONE, i32
+from smpvm.vm.param import VM_PAGE_BITS_ALL, VM_PROT_NONE
 
 if TYPE_CHECKING:
     from smpvm.vm.object.objects import VmObject
@@ -187,7 +187,7 @@ class PageAlloc(PageReclaim):
                     break
                 self._alloc_raced()
             elif not (page_req & VM_ALLOC_NORMAL and self._recycle_cache(color)):
-                self.glob.vm_pageout_deficit = i32(self.glob.vm_pageout_deficit + 1)
+                self.vm.pageout.add_deficit()
                 self.vm.pageout.pagedaemon_wakeup()
                 return None
         return self._alloc_setup(m, obj, pindex, page_req)

@@ -133,8 +133,12 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 for q in range(vm.pq.L2_SIZE):
                     self.page_stats(q)
                 return False
-            glob.vm_pages_needed = 1
+            self.ask_itself()
         return True
+
+    def ask_itself(self) -> None:
+        """The daemon works as if somebody had asked for pages (vm_pageout.c:1909, 2036)."""
+        self.vm.glob.vm_pages_needed = 1
 
     def daemon_sleep(self, timo: int) -> int:
         """The daemon's tsleep (vm_pageout.c:1899), *timo* ticks at most: no interlock."""
@@ -152,14 +156,25 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         td.hit("v_pdwakeups")
         vm.pmap.collect()
         tally = Tally()
-        r.avail_shortage = i32(vm.meter.paging_target() + vm.glob.vm_pageout_deficit)
-        vm.glob.vm_pageout_deficit = 0
+        r.avail_shortage = i32(vm.meter.paging_target() + self.take_deficit())
         if r.avail_shortage > 0:
             self.round_inactive(r, tally)
         inactive_shortage = self.inactive_shortage(r.avail_shortage)
         if inactive_shortage > 0:
             self.round_active(r, inactive_shortage, tally)
         self.scan_cache(r.avail_shortage, r.pass_, tally.vnodes_skipped, tally.recycle_count)
+
+    def take_deficit(self) -> int:
+        """The pages that failed allocations have asked for (vm_pageout.c:1933-1934)."""
+        glob = self.vm.glob
+        deficit: int = glob.vm_pageout_deficit
+        glob.vm_pageout_deficit = 0
+        return deficit
+
+    def add_deficit(self) -> None:
+        """An allocation has failed (vm_page.c:1752, 1759)."""
+        glob = self.vm.glob
+        glob.vm_pageout_deficit = i32(glob.vm_pageout_deficit + 1)
 
     def round_inactive(self, r: Round, tally: Tally) -> None:
         """ScanBase inactive queues, from where the last round stopped, until there is enough."""
@@ -246,7 +261,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         elif pass_ < 10:
             td.hit("vm_pageout_thread:delay")
             self.delay_for_request(c_div(hz, 10))
-            glob.vm_pages_needed = 1
+            self.ask_itself()
         elif glob.swap_pager_full == 0:
             td.hit("vm_pageout_thread:delay-forced")
             self.pdelay(c_div(hz, 10))

@@ -150,10 +150,17 @@ class ScanCache(Clean):
         k.curthread().hit("vm_pageout_scan_cache:kill")
         p.p_nice = PRIO_MIN
         k.proc.resetpriority(p)
-        k.atomic.set_int(p, "p_flags", P_LOWMEMKILL)
+        self.mark_killed(p)
         k.proc.killproc(p, "out of swap space")
         k.sleep.wakeup(vm.idents.v_free_count)
         k.proc.prele(p)
+
+    def mark_killed(self, p: Proc) -> None:
+        """Set P_LOWMEMKILL (vm_pageout.c:1537): atomically, but without p_token.
+
+        The caller holds *p* (PHOLD).  Others change the flags plainly, with the token.
+        """
+        self.k.atomic.set_int(p, "p_flags", P_LOWMEMKILL)
 
     def scan_callback(self, p: Proc, info: BigProc) -> int:
         """vm_pageout_scan_callback, vm_pageout.c:1545-1595.
@@ -181,7 +188,8 @@ class ScanCache(Clean):
         return 0
 
     def never_kill(self, p: Proc) -> bool:
-        """System processes and init, and, while there is swap, daemons started at boot."""
+        """vm_pageout_scan_callback, vm_pageout.c:1555-1556: system processes and init, and, while
+        there is swap, daemons started at boot."""
         return bool(
             p.p_flags & P_SYSTEM or p.p_pid == 1 or (p.p_pid < 48 and self.vm.glob.vm_swap_size)
         )
