@@ -25,6 +25,7 @@ VERSION: Final = 1
 KINDS: Final = (
     "lock-order",
     "deadlock",
+    "masked-deadlock",
     "sleep-with-spinlock",
     "recursion",
     "wrong-release",

@@ -35,6 +35,7 @@ from smpvm.check.clocks import (
 from smpvm.check.finding import Finding, fingerprint, site_of
 from smpvm.check.held import ThreadState, describe_held
 from smpvm.check.stacks import KEEP, PLACES, c_functions, capture, functions, kind_of, shown
+from smpvm.kern.probe import WAIT
 from smpvm.kern.shared import Hook, Site, peek
 
 KEPT: Final = 64
@@ -186,7 +187,7 @@ class Races(Checker):
 
     # -- order
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
         known = self._known(td)
         last = lock.seen
         if last is None:
@@ -213,7 +214,7 @@ class Races(Checker):
         if mode == "shared":
             self.lock_release(td, lock, "excl")
         else:
-            self.lock_acquired(td, lock, "excl", False)
+            self.lock_acquired(td, lock, "excl", WAIT)
 
     def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
         for token in tokens:
@@ -221,7 +222,7 @@ class Races(Checker):
 
     def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
         for token in tokens:
-            self.lock_acquired(td, token, self._mode(td, token), False)
+            self.lock_acquired(td, token, self._mode(td, token), WAIT)
 
     def _mode(self, td: Any, token: Any) -> str:
         """How *td* has a token: exclusively if any of its references is."""

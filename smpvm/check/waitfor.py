@@ -3,7 +3,8 @@
 At every block the waiter gets an edge to each thread that can end its wait: the owners of the
 lock, the thread that has the page busy, those who raised paging_in_progress, the users of an I/O
 slot.  The owners are asked for anew whenever the graph is walked, so no edge outlives its reason.
-A wait with a timer may break the cycle it is in; such a cycle is counted, not reported.
+A wait with a timer breaks the cycle that it is in; such a deadlock is *masked*, and reported all
+the same, unless the source lives with it (``lockrules.MEANT``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import Finding, Site, fingerprint, site_of
 from smpvm.check.held import BUSY, ThreadState, describe_held
+from smpvm.check.lockrules import meant_wait
 from smpvm.check.stacks import RawStack, capture, exact, functions
 
 
@@ -51,9 +53,6 @@ class WaitFor(Checker):
         super().__init__(context)
         self.confirm = 0.03
         """Host seconds that a cycle among free-running threads must last to be believed."""
-        self.breakable = 0
-        """Cycles seen that a timed wait will break."""
-        self.last_breakable: Finding | None = None
         self._mutex = threading.Lock()
         self._pip: dict[Any, list[ThreadState]] = {}
         self._io: dict[Any, ThreadState] = {}
@@ -185,14 +184,22 @@ class WaitFor(Checker):
     # -- reporting
 
     def _report(self, cycle: list[ThreadState]) -> None:
-        finding = self._finding(cycle)
-        if any(st.waiting is not None and st.waiting.timo for st in cycle):
-            self.breakable += 1
-            self.last_breakable = finding
-        else:
-            self.log.add(finding)
+        timed = [st for st in cycle if st.waiting.timo]
+        if not any(self._meant(st) for st in timed):
+            self.log.add(self._finding(cycle, "masked-deadlock" if timed else "deadlock"))
 
-    def _finding(self, cycle: list[ThreadState]) -> Finding:
+    def _meant(self, st: ThreadState) -> bool:
+        """Does the source know that *st*'s timed wait may be part of a deadlock?"""
+        wait = st.waiting
+        if not self.accepted.heeded:
+            return False
+        meant = meant_wait([h.cls for h in st.held], wait.res, wait.stack)
+        if meant is None:
+            return False
+        self.accepted.tally(meant.declared("masked-deadlock")).count += 1
+        return True
+
+    def _finding(self, cycle: list[ThreadState], kind: str) -> Finding:
         first = min(range(len(cycle)), key=lambda n: cycle[n].td.tid)
         cycle = cycle[first:] + cycle[:first]
         waits = [st.waiting for st in cycle]
@@ -215,12 +222,12 @@ class WaitFor(Checker):
             for wait in waits
         )
         return Finding(
-            "deadlock",
+            kind,
             " ← ".join(f"{st.td.name} ({wait})" for st, wait in zip(cycle, waits, strict=True)),
             sites=sites,
             objects=[str(wait.res) for wait in waits],
             evidence=evidence,
-            fingerprint=fingerprint("deadlock", *parts),
+            fingerprint=fingerprint(kind, *parts),
         )
 
     # -- when nothing moves
@@ -235,9 +242,6 @@ class WaitFor(Checker):
 
     def at_rest(self) -> None:
         self._analyse()
-
-    def summary(self) -> dict[str, Any]:
-        return {"cycles_broken_by_a_timer": self.breakable}
 
     def _analyse(self) -> None:
         """Look at every wait once; report each cycle.

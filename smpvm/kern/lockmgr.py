@@ -8,8 +8,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE
+from smpvm.host.carrier import TRY as TRY_POINT
 from smpvm.kern.errno import EBUSY, ENOLCK
+from smpvm.kern.order import Ordered
+from smpvm.kern.probe import TIMED, TRY, WAIT
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
@@ -64,23 +67,15 @@ class _Request:
         self.let_go = False  # the probe knows that the lock was given up
 
 
-class Lock:
-    """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep."""
+class Lock(Ordered):
+    """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep.
 
-    __slots__ = (
-        "_guard",
-        "canrecurse",
-        "cls",
-        "count",
-        "holder",
-        "k",
-        "name",
-        "seen",
-        "timo",
-        "wmesg",
-    )
+    *meant* is the reason why a timed wait for it may be part of a deadlock, which the timer breaks.
+    """
 
-    kind = "lockmgr"
+    __slots__ = ("_guard", "canrecurse", "count", "holder", "meant", "timo", "wmesg")
+
+    kind, noun = "lockmgr", "lock"
 
     def __init__(
         self,
@@ -90,20 +85,19 @@ class Lock:
         timo: int = 0,
         canrecurse: bool = False,
         wmesg: str = "",
+        *,
+        subclass: int = 0,
+        under: Any = None,
+        meant: str = "",
     ) -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+        super().__init__(k, cls, name, subclass=subclass, under=under)
+        self.meant = meant
         self.timo = timo
         self.canrecurse = canrecurse
         self.wmesg = wmesg or cls
         self.count = 0  # lk_count
         self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
-        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"lock {self.cls} {self.name}" if self.name else f"lock {self.cls}"
 
     # -- the call
 
@@ -372,8 +366,9 @@ class Lock:
     def _report(self, r: _Request, kind: int, error: int) -> None:
         """Tell the probe how the request ended, and keep td.locks."""
         k, td = self.k, r.td
-        tried = bool(r.ext & LK_NOWAIT or (r.ext & LK_TIMELOCK and self.timo))
-        tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
+        how = TIMED if r.ext & LK_TIMELOCK and self.timo else WAIT
+        if r.ext & LK_NOWAIT or (kind == LK_SHARED and td.flags & TDF_DEADLKTREAT):
+            how = TRY
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1
@@ -385,7 +380,7 @@ class Lock:
             td.locks.append(self)
             td.acquired[self.cls] += 1
             if (f := k.probe.lock_acquired) is not None:
-                f(td, self, mode, tried)
+                f(td, self, mode, how)
             return
         if (f := k.probe.lock_converted) is not None:
             f(td, self, mode)
@@ -442,5 +437,5 @@ def _point_kind(r: _Request) -> str:
     if r.type in (LK_RELEASE, LK_DOWNGRADE):
         return RELEASE
     if r.ext & LK_NOWAIT:
-        return TRY
+        return TRY_POINT
     return ACQUIRE_SHARED if r.type == LK_SHARED else ACQUIRE

@@ -15,7 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
+
+WAIT: Final = 0
+TRY: Final = 1
+TIMED: Final = 2
+"""How a lock was got: by a request that waits, one that does not, or one with a time limit."""
 
 Event = Callable[..., None] | None
 
@@ -46,8 +51,8 @@ class Probe:
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
         """The acquire has to wait; *timo* ticks end the wait (0: nothing does)."""
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
-        """The lock is held now; *tried*: by a try (NOWAIT) or a timed wait: no order edge."""
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
+        """The lock is held now; *how*: WAIT, TRY or TIMED."""
 
     def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
         """A try or a timed acquire gave up (ends a ``lock_block``)."""

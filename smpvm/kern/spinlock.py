@@ -10,7 +10,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE
+from smpvm.host.carrier import TRY as TRY_POINT
+from smpvm.kern.order import Ordered
+from smpvm.kern.probe import TRY, WAIT
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -23,25 +26,21 @@ class HasIdx(Protocol):
     idx: int
 
 
-class Spinlock:
-    """struct spinlock.  *cls* is its class in the lock order, *name* tells it from its like."""
+class Spinlock(Ordered):
+    """struct spinlock."""
 
-    __slots__ = ("_guard", "cls", "exclwait", "k", "name", "owner", "seen", "shared")
+    __slots__ = ("_guard", "exclwait", "owner", "shared")
 
-    kind = "spinlock"
+    kind = noun = "spinlock"
 
-    def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+    def __init__(
+        self, k: Kernel, cls: str, name: str = "", *, subclass: int = 0, under: Any = None
+    ) -> None:
+        super().__init__(k, cls, name, subclass=subclass, under=under)
         self.owner: Thread | None = None  # the exclusive holder
         self.shared = 0  # shared holders
         self.exclwait = 0  # exclusive requests that wait
-        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"spinlock {self.cls} {self.name}" if self.name else f"spinlock {self.cls}"
 
     # -- exclusive
 
@@ -74,7 +73,7 @@ class Spinlock:
         td.spins.append(self)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "excl", False)
+            f(td, self, "excl", WAIT)
 
     def _spin(self, td: Thread) -> None:
         """_spin_lock_contested (kern_spinlock.c:191-261): EXCLWAIT is registered already."""
@@ -100,7 +99,7 @@ class Spinlock:
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
-            p(TRY, self)
+            p(TRY_POINT, self)
         with self._guard:
             got = self.owner is None and self.shared == 0 and self.exclwait == 0
             if got:
@@ -113,7 +112,7 @@ class Spinlock:
             td.spins.append(self)
             td.acquired[self.cls] += 1
             if (f := k.probe.lock_acquired) is not None:
-                f(td, self, mode, True)
+                f(td, self, mode, TRY)
         else:
             td.contended[self.cls] += 1
             if (f := k.probe.lock_failed) is not None:
@@ -162,7 +161,7 @@ class Spinlock:
         td.spins.append(self)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "shared", False)
+            f(td, self, "shared", WAIT)
 
     def _take_shared(self) -> bool:
         with self._guard:
@@ -191,7 +190,7 @@ class Spinlock:
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
-            p(TRY, self)
+            p(TRY_POINT, self)
         return self._tried(td, "shared", self not in td.spins and self._take_shared())
 
     def unlock_shared(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
+from smpvm.kern import probe
+from smpvm.kern.order import Ordered
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -37,30 +39,17 @@ class TokRef:
         self.mode = "excl" if excl else "shared"  # as asked for; recursion does not change it
 
 
-class Token:
-    """struct lwkt_token.  *cls* is its class in the lock order, *name* tells it from its like."""
+class Token(Ordered):
+    """struct lwkt_token."""
 
-    __slots__ = (
-        "_guard",
-        "_waiters",
-        "cls",
-        "collisions",
-        "count",
-        "exclreq",
-        "k",
-        "name",
-        "owner",
-        "ref",
-        "seen",
-        "seq",
-    )
+    __slots__ = ("_guard", "_waiters", "collisions", "count", "exclreq", "owner", "ref", "seq")
 
-    kind = "token"
+    kind = noun = "token"
 
-    def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+    def __init__(
+        self, k: Kernel, cls: str, name: str = "", *, subclass: int = 0, under: Any = None
+    ) -> None:
+        super().__init__(k, cls, name, subclass=subclass, under=under)
         self.seq = k.next_id("token")  # stands for the address in the sorted order
         self.owner: Thread | None = None  # TOK_EXCLUSIVE is set, and whose it is
         self.ref: TokRef | None = None  # t_ref: the reference that owns the exclusive bit
@@ -68,11 +57,7 @@ class Token:
         self.exclreq = False  # TOK_EXCLREQ: set by a waiting exclusive request, consulted by none
         self.collisions = 0
         self._waiters: list[Thread] = []
-        self.seen: Any = None  # an observer's
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"token {self.cls} {self.name}" if self.name else f"token {self.cls}"
 
     # -- the C's functions
 
@@ -112,7 +97,7 @@ class Token:
         td.toks.append(ref)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, mode, False)
+            f(td, self, mode, probe.WAIT)
 
     def _courtesy(self) -> None:
         """Let a waiting exclusive request have a chance, for a few milliseconds of host time.
@@ -166,7 +151,7 @@ class Token:
         td.toks.append(ref)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "excl", True)
+            f(td, self, "excl", probe.TRY)
         return True
 
     def release(self) -> None:

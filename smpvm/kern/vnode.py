@@ -82,10 +82,10 @@ class Vnode:
     v_refcnt: int
     v_state: int
 
-    def __init__(self, k: Kernel, vid: int) -> None:
+    def __init__(self, k: Kernel, vid: int, subclass: int = 0) -> None:
         name = f"vnode {vid}"
         self.v_id = vid
-        self.v_lock = Lock(k, "vnode", name, timo=vlktimeout(k.hz))
+        self.v_lock = Lock(k, "vnode", name, timo=vlktimeout(k.hz), subclass=subclass)
         self.v_spin = Spinlock(k, "v_spin", name)
         self.v_refcnt = 1
         self.v_flag = 0
@@ -107,9 +107,12 @@ class Vnodes:
         self._guard = threading.Lock()
         self._all: list[Vnode] = []
 
-    def new(self, data: Any = None) -> Vnode:
-        """getnewvnode: an active vnode with one reference, not locked."""
-        vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"))
+    def new(self, data: Any = None, subclass: int = 0) -> Vnode:
+        """getnewvnode: an active vnode with one reference, not locked.
+
+        *subclass* is its lock's level in the lock order: a directory's differs from a file's.
+        """
+        vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"), subclass)
         vp.data = data
         with self._guard:
             self._all.append(vp)
