@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.shared import peek
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.page.reclaim import PageReclaim
 from smpvm.vm.page.struct import (
@@ -181,11 +182,14 @@ class PageAlloc(PageReclaim):
         if td.flags & TDF_SYSTHREAD:
             page_req |= VM_ALLOC_SYSTEM
         while True:
+            free = peek(self.stats, "v_free_count")
             if self.may_use_free(page_req):
                 m = self.select_free(color, page_req & _ZERO != 0)
                 if m is not None:
                     break
-                self._alloc_raced()
+                # It may have changed the count itself: busy pages go to the inactive queue.
+                if peek(self.stats, "v_free_count") == free:
+                    self._alloc_raced()
             elif not (page_req & VM_ALLOC_NORMAL and self._recycle_cache(color)):
                 self.vm.pageout.add_deficit()
                 self.vm.pageout.pagedaemon_wakeup()
@@ -206,7 +210,8 @@ class PageAlloc(PageReclaim):
         )
 
     def _alloc_raced(self) -> None:
-        """v_free_count told of pages that the queues do not show (yet): look again."""
+        """v_free_count tells of pages that the queues do not show (yet): the C's loop ends only
+        when somebody else changes either."""
         free = self.queues[self.FREE : self.FREE + self.vm.pq.L2_SIZE]
         self.k.carrier.relax(self.stats, *(q.spin for q in free))
 
