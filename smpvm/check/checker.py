@@ -50,6 +50,10 @@ class Checker(Probe):
     def finish(self) -> None:
         """The run is over: report what was put off."""
 
+    def not_judged(self) -> list[str]:
+        """What came up that this checker can say nothing about: a proof must name it."""
+        return []
+
     def summary(self) -> dict[str, Any]:
         """Numbers for the end of a report, under names that no other checker uses."""
         return {}

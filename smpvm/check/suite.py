@@ -129,11 +129,16 @@ class CheckSuite:
             trace.close()
         self.log.finish()
 
+    def not_judged(self) -> list[str]:
+        """What came up that no checker can say anything about."""
+        return [line for checker in self.checkers for line in checker.not_judged()]
+
     def summary(self) -> dict[str, Any]:
         """Numbers for the end of a report."""
         out: dict[str, Any] = {"checks": sorted(self.which), "findings": len(self.log)}
         for checker in self.checkers:
             out |= checker.summary()
+        out["not_judged"] = self.not_judged()
         out["accepted"] = [d._asdict() | {"count": n} for d, n in self.accepted.counts().items()]
         if self.traces:
             out["log_events"] = sum(trace.written for trace in self.traces)

@@ -73,6 +73,8 @@ class LostWakeups(Checker):
         """How long (host seconds) a wakeup may be on its way."""
         self.spurious: Counter[str] = Counter()
         """Wakeups that found the condition false, by wmesg."""
+        self._unstated: set[str] = set()
+        """Sleeps with a timer that say nothing of what they wait for."""
         self._mutex = threading.Lock()
         self._late: list[tuple[float, ThreadState, SleepRecord]] = []
         """Sleeps that a timer ended although their condition holds, and until when to wait."""
@@ -91,6 +93,8 @@ class LostWakeups(Checker):
         if timo and cond is not None:
             with self._mutex:
                 self._timed.setdefault(ident, []).append(sleep)
+        elif timo:
+            self._unstated.add(f"{''.join(functions(sleep.stack, 1))} ({wmesg})")
 
     def thread_exit(self, td: Any) -> None:
         """It will wake nobody any more."""
@@ -207,6 +211,10 @@ class LostWakeups(Checker):
     def finish(self) -> None:
         if self.tracker.k is not None and self._serial():
             self.idle()
+
+    def not_judged(self) -> list[str]:
+        """A wakeup lost to such a sleep is masked by its timer, and nobody can tell."""
+        return [f"sleep with a timer and no cond: {site}" for site in sorted(self._unstated)]
 
     def summary(self) -> dict[str, Any]:
         return {"spurious_wakeups": dict(sorted(self.spurious.items()))}

@@ -54,6 +54,8 @@ class Outcome:
     """As the carrier has it; "cut" for an execution that the strategy ended."""
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
+    not_judged: list[str] = field(default_factory=list)
+    """What no checker can say anything about."""
     found_at: dict[str, int] = field(default_factory=dict)
     """Fingerprint → the last step that had been taken when it was found."""
 
@@ -129,6 +131,7 @@ class Execution:
         if self.log:
             outcome.runs = runs_of(carrier.log)
         outcome.benign = self.suite.accepted.counts()
+        outcome.not_judged = self.suite.not_judged()
         return outcome
 
     def _made(self, k: Kernel) -> Any:

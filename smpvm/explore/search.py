@@ -60,6 +60,8 @@ class SearchReport:
     notes: list[str] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
     """What the source declares as meant, and how often it was seen."""
+    not_judged: set[str] = field(default_factory=set)
+    """What no checker can say anything about; a claim names it."""
     cut: int = 0
     """Executions that the strategy ended early."""
     limited: int = 0
@@ -93,6 +95,7 @@ class SearchReport:
             "notes": self.notes,
             "given_up": self.limited,
             "interrupted": self.interrupted,
+            "not_judged": sorted(self.not_judged),
             "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
             "findings": [f.to_json() for f in self.findings],
         }
@@ -187,6 +190,8 @@ class Search:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
+                    if report.proven and report.not_judged:
+                        report.proven += f"; not judged: {', '.join(sorted(report.not_judged))}"
                     break
                 first = first or _record(outcome)
                 n += of
@@ -268,6 +273,7 @@ class Search:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
+        report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
