@@ -10,6 +10,7 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.happens_before import covers
 from smpvm.host.carrier import HOLDING
 from smpvm.host.runnable import is_token
+from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_TIMELOCK
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
 from smpvm.scenarios.terminate_scan import TerminateScan
@@ -173,6 +174,28 @@ class WaitWithBusyPage(Pageout):
         return obj.handle
 
 
+class WaitABitWithBusyPage(Pageout):
+    """The daemon waits for the vnode with the page busy, but not for ever."""
+
+    def inactive_vnode_lock(self, s, m, obj):
+        if self.k.vnode.vget(obj.handle, LK_EXCLUSIVE | LK_TIMELOCK):
+            s.vpfailed = obj.handle
+            self.vm.page.wakeup(m)
+            return None
+        return obj.handle
+
+
+class WaitForVnode(Pageout):
+    """The daemon waits for the vnode as long as it takes."""
+
+    def inactive_vnode_lock(self, s, m, obj):
+        self.vm.page.hold(m)
+        self.vm.page.wakeup(m)
+        self.k.vnode.vget(obj.handle, LK_EXCLUSIVE)
+        self.k.vnode.vput(obj.handle)
+        self.vm.page.unhold(m)
+
+
 class NoWait(Objects):
     """Terminate does not wait for I/O."""
 
@@ -217,14 +240,28 @@ def broken(cls, *changes):
     [
         (Untreated, "deadlock"),
         (broken(VnodePageout, WaitWithBusyPage), "deadlock"),
+        (broken(VnodePageout, WaitABitWithBusyPage), "masked-deadlock"),
         (broken(TerminateScan, NoWait), "assertion"),
         (broken(StorePageout, NeverReadOnly, CleanBehindWriter), "assertion"),
         (broken(HoldAlloc, FreeWhileHeld), "assertion"),
     ],
-    ids=["untreated", "vnode", "terminate", "store", "hold"],
+    ids=["untreated", "vnode", "vnode-timed", "terminate", "store", "hold"],
 )
 def test_a_broken_kernel_is_noticed(cls, kind):
     assert kind in explore(cls, 2000, until=kind, checks=frozenset({"waitfor"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (WaitABitWithBusyPage, "busy-then-vnode"),
+        (WaitForVnode, "daemon-waits-for-vnode"),
+    ],
+)
+def test_a_wait_for_a_vnode_that_the_rules_forbid(change, rule):
+    cls = broken(VnodePageout, change)
+    found = explore(cls, 60, until="lock-order", checks=frozenset({"order"}))
+    assert found["lock-order"].startswith(rule)
 
 
 @pytest.mark.parametrize("name", ["fork-pageout", "exit-kill", "low-memory", "vnode-pageout"])
