@@ -33,6 +33,7 @@ KNOWN = {
     "ProcGlob.first": "under the bucket's token; the scan names its look at empty ones",
 }
 PRIMITIVES = {
+    "Ordered",
     "Thread",
     "Token",
     "Tokens",
