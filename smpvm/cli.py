@@ -123,6 +123,19 @@ def conform(files: tuple[Path, ...], functions: tuple[str, ...], as_json: bool) 
     return command(files, functions=functions, as_json=as_json, echo=click.echo)
 
 
+@cli.command("c")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def c_index(name: str | None, as_json: bool) -> int:
+    """Say which method of the model is the C function NAME, or which C function a method is.
+
+    Without NAME: the whole index, in Markdown.
+    """
+    from smpvm.commands.c import command
+
+    return command(name, as_json=as_json, echo=click.echo)
+
+
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path), metavar="FILE|RUN")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

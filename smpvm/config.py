@@ -1,7 +1,7 @@
-"""Every size and sysctl of a machine, validated, with units.
+"""All sizes and sysctls of a machine, validated, with units.
 
-Sizes are in pages (PAGE_SIZE bytes each) and times in ticks (``hz`` of them a kernel second) unless
-a field says otherwise.
+Sizes are in pages (PAGE_SIZE bytes each) and times in ticks (``hz`` per kernel second) unless a
+field says otherwise.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
 BLIST_MAX_ALLOC = 32
-"""Pages in the largest cluster that the swap pager allocates and the page-out daemon writes."""
+"""Largest cluster, in pages, that the swap pager allocates and the page-out daemon writes."""
 
 
 class ConfigError(ValueError):
-    """A configuration that no machine can have; the text is one line: what, where, allowed."""
+    """An invalid configuration; the text is one line: what, where, what is allowed."""
 
 
 @dataclass
 class Sysctl:
-    """The tunables of vm_pageout.c, with the seed's defaults (vm_pageout.c:120-193).
+    """The tunables of vm_pageout.c, with the defaults of the C (vm_pageout.c:120-193).
 
     They may change while a machine runs; 0 in a ``pageout_stats`` field means "chosen at boot".
+    Setting one that does not exist, or to what it cannot be, raises ConfigError.
     """
 
     anonmem_decline: int = 1
@@ -41,6 +42,10 @@ class Sysctl:
     disable_swapspace_pageouts: int = 0
     page_max_wired: int = 0  # pages; 0: a third of the free pages at boot
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_sysctl(name, value)
+        object.__setattr__(self, name, value)
+
 
 SYSCTL_RANGE: dict[str, tuple[int, int]] = {
     "anonmem_decline": (0, 64),
@@ -48,7 +53,7 @@ SYSCTL_RANGE: dict[str, tuple[int, int]] = {
     "page_free_hysteresis": (0, 1 << 20),
     "max_launder": (0, 1 << 20),
     "pageout_stats_max": (0, 1 << 20),
-    "pageout_full_stats_interval": (0, 3600),
+    "pageout_full_stats_interval": (0, 4 * 3600),  # 0: four times the other
     "pageout_stats_interval": (0, 3600),
     "pageout_stats_free_max": (0, 1 << 20),
     "pageout_algorithm": (0, 1),
@@ -62,29 +67,31 @@ SYSCTL_RANGE: dict[str, tuple[int, int]] = {
 
 @dataclass
 class DiskConfig:
-    """A model of one device: time for each request, how many at once, how often it fails."""
+    """A model of one device: latency, concurrency and error rate of its requests."""
 
     latency: int = 1
     """Ticks from start to completion of one request."""
     queue_depth: int = 8
     """Requests in service at once."""
     error_rate: float = 0.0
-    """Chance that a request fails, 0..1, drawn from the machine's seed."""
+    """Probability that a request fails, 0 to 1, drawn from the machine's seed."""
 
     def validate(self, name: str) -> None:
-        """Raises ConfigError for the first field out of range; *name* says which disk."""
+        """Raises ConfigError for the first field out of range; *name* is the name of the disk."""
         check_range(f"{name}.latency", self.latency, 0, 100_000)
         check_range(f"{name}.queue_depth", self.queue_depth, 1, 4096)
         if not 0.0 <= self.error_rate <= 1.0:
-            raise ConfigError(f"{name}.error_rate: {self.error_rate} is not a chance from 0 to 1")
+            raise ConfigError(
+                f"{name}.error_rate: {self.error_rate} is out of range, allowed 0 to 1"
+            )
 
 
 @dataclass
 class Config:
-    """One machine."""
+    """The configuration of one machine."""
 
     pages: int = 512
-    """Physical pages given to the VM."""
+    """Physical pages of the VM."""
     swap_pages: int = 4096
     ncpus: int = 2
     phys_ids: int = 0
@@ -94,10 +101,10 @@ class Config:
     pq_l2_size: int = 16
     """Page colours, a power of two 1..256; the kernel's PQ_L2_SIZE is 256."""
     spin_pool: int = 8192
-    """Pool spinlocks that pages hash to; 1 provokes aliasing."""
+    """Number of pool spinlocks that pages hash to; 1 provokes aliasing."""
     hz: int = 100
     tick_scale: float = 0.05
-    """Host seconds in a kernel second, native mode."""
+    """Host seconds per kernel second, in native mode."""
     seed: int = 0
     swap_disk: DiskConfig = field(default_factory=DiskConfig)
     file_disk: DiskConfig = field(default_factory=DiskConfig)
@@ -108,7 +115,7 @@ class Config:
 
     @property
     def pq_set_assoc(self) -> int:
-        """PQ_SET_ASSOC: the first window of the colour search, never wider than the colours."""
+        """PQ_SET_ASSOC: the first window of the colour search, at most the number of colours."""
         return min(16, self.pq_l2_size)
 
     def validate(self) -> None:
@@ -122,8 +129,8 @@ class Config:
             raise ConfigError(f"tick_scale: {self.tick_scale} is out of range, allowed 0 to 60")
         self.swap_disk.validate("swap_disk")
         self.file_disk.validate("file_disk")
-        for f in fields(self.sysctl):
-            check_sysctl(f.name, getattr(self.sysctl, f.name))
+        if not isinstance(self.sysctl, Sysctl):
+            raise ConfigError(f"sysctl: {self.sysctl!r} is no Sysctl, allowed Sysctl(name=value)")
         if self.sysctl.page_max_wired > self.pages:
             raise ConfigError(
                 f"sysctl page_max_wired: {self.sysctl.page_max_wired} is more than the memory, "
@@ -131,7 +138,7 @@ class Config:
             )
 
     def with_sysctl(self, **values: Any) -> Config:
-        """A copy with some sysctls set; raises ConfigError for an unknown name or a bad value."""
+        """A copy with some sysctls set; ConfigError for an unknown name or an invalid value."""
         for name, value in values.items():
             check_sysctl(name, value)
         return replace(self, sysctl=replace(self.sysctl, **values))
@@ -148,12 +155,14 @@ SIZE_RANGE: dict[str, tuple[int, int]] = {
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
     """Raises ConfigError unless *value* is a whole number from *low* to *high*."""
-    if type(value) is not int or not low <= value <= high:
+    if type(value) is not int:
+        raise ConfigError(f"{name}: {value!r} is not a whole number, allowed {low} to {high}")
+    if not low <= value <= high:
         raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
 
 
 def check_sysctl(name: str, value: int) -> None:
-    """Raises ConfigError unless *name* is a sysctl and *value* lies in its range."""
+    """Raises ConfigError unless *name* is a sysctl and *value* is in its range."""
     if name not in SYSCTL_RANGE:
         raise ConfigError(
             f"sysctl {name}: unknown; known are {', '.join(f.name for f in fields(Sysctl))}"
@@ -162,7 +171,7 @@ def check_sysctl(name: str, value: int) -> None:
 
 
 def parse_sysctl(text: str) -> tuple[str, int]:
-    """The name and value of ``name=value``; the kernel's ``vm.`` before it is accepted."""
+    """The name and value of ``name=value``; a leading ``vm.`` is accepted."""
     name, equals, number = text.partition("=")
     name = name.strip().removeprefix("vm.")
     if not equals:

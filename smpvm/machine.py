@@ -1,8 +1,8 @@
 """One machine: a kernel, its VM, its daemons, and the processes that use them, on one carrier.
 
-``Machine`` boots, starts processes, runs, and stops in order: processes leave at the boundary to
-user mode and exit for real, then I/O drains, then the daemons are stopped in their sleeps.  What a
-stopped machine must look like is ``check.audit``'s business, not known here.
+``Machine`` boots, starts processes, runs, and shuts down cleanly: processes leave at the boundary
+to user mode and really exit, then I/O drains, then the daemons are stopped while asleep.  The state
+that a stopped machine must have is checked by ``check.audit``, not here.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ PROGRESS = (
     "v_vnodeout",
     "user_access",
 )
-"""Counters one of which moves while a machine gets on; rounds of an idle daemon are no progress."""
+"""Counters that show progress; the rounds of an idle daemon do not count as progress."""
 
 
 class Machine:
     """A running machine.
 
-    *changes* are changes for the VM's subsystems (repairs, tests).  *on_stall* may add lines to
-    the report on a machine that no longer gets on.  The calling host thread carries the boot thread
-    and must be the one that calls ``stop``.
+    *changes* are changes to the VM's subsystems (repairs, tests).  *on_stall* may add lines to the
+    report on a machine that no longer makes progress.  The calling host thread carries the boot
+    thread and must be the one that calls ``stop``.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class Machine:
         self.closing = threading.Event()
         """Set when processes should exit at their next return to user mode."""
         self.frozen = threading.Event()
-        """Set while processes should rest at the boundary to user mode."""
+        """Set while processes should pause at the boundary to user mode."""
         self.stall: list[str] = []
-        """Who waited for what when the machine stopped getting on."""
+        """Which thread waited for what when the machine stopped making progress."""
         self.stall_after = stall_after
         self.on_stall = on_stall
         self.started = time.monotonic()
         self._syncing = False
-        """The boot thread writes what is dirty, and may sleep in it."""
+        """The boot thread is writing dirty pages and may sleep."""
         self._mutex = threading.Lock()
         self._monitor: threading.Thread | None = None
 
     # -- start
 
     def boot(self, daemons: Iterable[str] = DAEMONS) -> None:
-        """Start the daemons, and the monitor that notices a machine without progress."""
+        """Start the daemons, and the monitor that detects a machine without progress."""
         vm = self.vm
         mains: dict[str, Callable[[], None]] = {
             "pagedaemon": vm.pageout.thread,
@@ -115,22 +115,22 @@ class Machine:
         return {cls: (n, contended[cls]) for cls, n in self.k.lock_acquires().items()}
 
     def queues(self) -> dict[str, int]:
-        """Pages on the queues of each kind, and wired."""
+        """The number of pages on the queues of each kind, and of wired pages."""
         stats = self.vm.stats
         names = ("free", "cache", "inactive", "active", "wire")
         return {name: getattr(stats, f"v_{name}_count") for name in names}
 
     @property
     def failed(self) -> bool:
-        """The machine came to a bad end: its memory is not at rest."""
+        """The machine ended with an error: its memory is not at rest."""
         return bool(self.k.panics or self.k.errors or self.stall)
 
     # -- a rest in between
 
     def freeze(self, patience: float = 30.0) -> bool:
-        """Let every process come to rest in user mode, and all I/O end; False when one does not.
+        """Wait until every process pauses in user mode and all I/O has ended; False on timeout.
 
-        They go on when ``frozen`` is cleared.
+        The processes continue when ``frozen`` is cleared.
         """
         self.frozen.set()
         end = time.monotonic() + patience
@@ -146,17 +146,17 @@ class Machine:
     def stop(
         self, *, patience: float = 120.0, at_rest: Callable[[], object] = lambda: None
     ) -> None:
-        """The orderly end.  Raises nothing; ``failed`` tells how it went.
+        """Shut down cleanly.  Raises nothing; ``failed`` tells how it went.
 
-        *patience*: host seconds for all processes to leave, as long as they get on.  *at_rest* is
-        called when all is quiet, before the daemons are stopped in their sleeps.
+        *patience*: host seconds for all processes to exit, as long as the machine makes progress.
+        *at_rest* is called when all is quiet, before the daemons are stopped.
         """
         self.closing.set()
         end = time.monotonic() + patience
         while not self.failed and self._processes() and time.monotonic() < end:
             time.sleep(0.01)
         if not self.failed and self._processes():
-            self._stalled(f"processes still there after {patience:.0f} s")
+            self._stalled(f"processes have not exited after {patience:.0f} s")
         if not self.failed:
             self._drain(end)
         if not self.failed:
@@ -164,12 +164,12 @@ class Machine:
         self.halt()
 
     def halt(self, timeout: float = 10.0) -> None:
-        """Stop every thread in its next wait."""
+        """Stop every thread at its next wait."""
         self._halted.set()
         self.carrier.stop()
         for td in self.carrier.join(timeout):
             with self._mutex:
-                self.stall.append(f"{td}: does not stop")
+                self.stall.append(f"{td}: did not stop")
 
     def _processes(self) -> list[Thread]:
         return [td for td in self.k.live_threads() if td.proc is not None]
@@ -177,8 +177,9 @@ class Machine:
     def _drain(self, end: float) -> None:
         """Write dirty files back and wait until no I/O is left and every daemon sleeps.
 
-        The disks are healed first: what an error leaves dirty must be written now.  A daemon that
-        goes round and finds nothing is at rest too: small machines never meet its targets.
+        The disks' error rate is set to 0 first: what an error has left dirty must be written now.
+        A daemon that runs rounds and finds nothing counts as at rest too: small machines never
+        reach its targets.
         """
         for disk in self.vm.pager.disks():
             disk.config.error_rate = 0.0
@@ -201,7 +202,7 @@ class Machine:
             before = now
 
     def _progress(self) -> int:
-        """A number that moves while the machine gets on."""
+        """A number that changes while the machine makes progress."""
         counts = self.k.counts()
         return sum(counts[name] for name in PROGRESS)
 
@@ -224,7 +225,7 @@ class Machine:
                 self.stall = lines
 
     def _watch(self) -> None:
-        """The monitor's body: a host thread outside the model."""
+        """The body of the monitor: a host thread outside the model."""
         td = self.k.make_thread("monitor", lambda: None)
         self.carrier.adopt(td)
         before = -1

@@ -27,7 +27,7 @@ from smpvm.check.suite import checks_text, parse_checks
 from smpvm.commands.explore import PACKAGE, Shown, run_schedule
 from smpvm.config import ConfigError
 from smpvm.explore.engine import Settings
-from smpvm.explore.registry import ScenarioError, check_sizes, find
+from smpvm.explore.registry import ScenarioError, check_class, find
 from smpvm.explore.search import EXHAUSTIVE, PROVING, Search, SearchPlan, SearchReport
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
@@ -251,7 +251,7 @@ def _scenario(what: Any) -> Any:
         return find(what, importlib.import_module(PACKAGE))
     if not (isinstance(what, type) and hasattr(what, "failures") and hasattr(what, "name")):
         raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
-    check_sizes(what, what.name)
+    check_class(what, what.name)
     return what
 
 

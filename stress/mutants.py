@@ -70,12 +70,12 @@ RENAMED = (
     ("self.walk(space", "self.vm.map.walk(space"),
 )
 """Texts of a3ac495 → today's: tried where a mutant does not fit as it is."""
-COMMENTS = r"\n(?:[ \t]*#[^\n]*\n)*"
-"""The end of a line, and whole lines of comment behind it: comments may have come since."""
+COMMENTS = r"\n(?:[ \t]*(?:#[^\n]*|@\w+(?:\((?:[^()]|\([^()]*\))*\))?)\n)*"
+"""The end of a line, and whole lines of comment or marks behind it: they may have come since."""
 
 
 def pattern(old: str) -> re.Pattern[str]:
-    """Finds *old* where comment lines may have been added or taken away."""
+    """Finds *old* where comments may have been added or taken away, and marks added."""
     lines = [line for line in old.split("\n") if not line.lstrip().startswith("#")]
     return re.compile(COMMENTS.join(map(re.escape, lines)))
 

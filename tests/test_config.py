@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpvm.config import Config, ConfigError, DiskConfig, parse_sysctl
+from smpvm.config import Config, ConfigError, DiskConfig, Sysctl, parse_sysctl
 from smpvm.workload.kinds import KINDS
 from smpvm.workload.profiles import PROFILES, find
 
@@ -39,6 +39,36 @@ def test_sysctls_are_parsed_and_checked() -> None:
     }.items():
         with pytest.raises(ConfigError, match=said):
             parse_sysctl(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("nonesuch", 1, "sysctl nonesuch: unknown; known are"),
+        ("max_launder", "32", "sysctl max_launder: '32' is not a whole number, allowed 0 to"),
+        ("max_launder", 3.0, "3.0 is not a whole number"),
+        ("swap_enabled", True, "True is not a whole number"),
+        ("swap_enabled", None, "None is not a whole number"),
+        ("swap_enabled", -1, "-1 is out of range, allowed 0 to 1"),
+    ],
+)
+def test_a_sysctl_that_cannot_be_is_refused_from_python(
+    name: str, value: object, said: str
+) -> None:
+    config = Config()
+    with pytest.raises(ConfigError, match=said):
+        setattr(config.sysctl, name, value)
+    with pytest.raises(ConfigError, match=said):
+        config.with_sysctl(**{name: value})
+    if name != "nonesuch":
+        with pytest.raises(ConfigError, match=said):
+            Sysctl(**{name: value})  # type: ignore[arg-type]
+    assert config == Config()
+
+
+def test_what_is_no_sysctl_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is no Sysctl"):
+        Config(sysctl={"max_launder": 1})  # type: ignore[arg-type]
 
 
 def test_a_copy_with_other_sysctls_leaves_the_first_alone() -> None:

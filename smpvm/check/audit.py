@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.check.finding import Finding, fingerprint
+from smpvm.check.finding import Finding
 from smpvm.kern.shared import peek
 from smpvm.vm.page.struct import (
     PG_BUSY,
@@ -28,6 +28,43 @@ if TYPE_CHECKING:
     from smpvm.vm.page.struct import Page
     from smpvm.vm.vm import Vm
 
+RULES: Final = {
+    "queue-links": "queue links point both ways",
+    "marker-left": "no marker stays on a queue",
+    "page-on-two-queues": "a page is on one queue",
+    "queue-name": "a page names the queue it is on",
+    "queue-tail": "a queue's tail is its last page",
+    "queue-count": "a queue's count is its pages",
+    "page-off-queue": "a page is on the queue it names",
+    "page-busy": "no page is left busy",
+    "page-in-io": "no page is left in I/O",
+    "swap-io": "no page is left with swap I/O in progress",
+    "page-wanted": "nobody waits for a page",
+    "page-held": "no page is held without an owner",
+    "page-wired": "no page is wired without an owner",
+    "page-lost": "no page is lost",
+    "mapped-flag": "a mapped page says so",
+    "page-mapped": "no page stays mapped",
+    "free-page-owned": "a free page belongs to no object",
+    "page-unowned": "a page in use belongs to an object",
+    "cached-dirty": "a cached page is clean",
+    "cached-mapped": "a cached page is not mapped",
+    "free-page-in-use": "a free page is neither wired nor held",
+    "page-index": "a page is in its object",
+    "writeable-unmapped": "a writeable page is mapped",
+    "vmstats": "vmstats counts what is there",
+    "paging-in-progress": "no paging is left in progress",
+    "object-held": "no object is left held",
+    "resident-count": "an object counts its pages",
+    "shadow-count": "an object counts its shadows",
+    "page-of-other-object": "an object's page names it",
+    "swap-shared": "a swap block has one owner",
+    "swap-leaked": "no swap block is leaked",
+    "process-left": "no process is left",
+    "memory-left": "anonymous memory ends with its processes",
+}
+"""What must hold of a machine at rest."""
+
 SHOWN = 12
 """Breaches of one rule that its finding lists; the rest are counted."""
 
@@ -37,12 +74,13 @@ class Breach:
     """One object breaks one rule."""
 
     rule: str
+    """Its name in ``RULES``."""
     what: str
     """The object, by name."""
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.rule}" + (f" ({self.detail})" if self.detail else "")
+        return f"{self.what}: {RULES[self.rule]}" + (f" ({self.detail})" if self.detail else "")
 
 
 def breaches(vm: Vm, *, processes: bool = False) -> list[Breach]:
@@ -69,7 +107,7 @@ def audit(vm: Vm, *, processes: bool = False) -> list[Finding]:
                 title,
                 objects=[b.what for b in found[:SHOWN]],
                 evidence=[str(b) for b in found[:SHOWN]],
-                fingerprint=fingerprint("audit", rule),
+                identity=(rule,),
             )
         )
     return out
@@ -91,29 +129,27 @@ def _queues(vm: Vm) -> Iterator[Breach]:
         m = peek(q, "head")
         while m is not None:
             if peek(m, "q_prev") is not before:
-                yield Breach("queue links point both ways", str(q), f"at {m}")
+                yield Breach("queue-links", str(q), f"at {m}")
             if peek(m, "flags") & PG_MARKER:
-                yield Breach("no marker stays on a queue", str(m), str(q))
+                yield Breach("marker-left", str(m), str(q))
             else:
                 count += 1
                 if m.idx in where:
-                    yield Breach("a page is on one queue", str(m), f"{where[m.idx]} and {q}")
+                    yield Breach("page-on-two-queues", str(m), f"{where[m.idx]} and {q}")
                     break  # the list may be a ring
                 where[m.idx] = str(q)
                 if peek(m, "queue") != q.number:
                     named = vm.pq.name(peek(m, "queue"))
-                    yield Breach("a page names the queue it is on", str(m), f"{q}, names {named}")
+                    yield Breach("queue-name", str(m), f"{q}, names {named}")
             before, m = m, peek(m, "q_next")
         if peek(q, "tail") is not before:
-            yield Breach("a queue's tail is its last page", str(q))
+            yield Breach("queue-tail", str(q))
         if peek(q, "lcnt") != count:
-            yield Breach(
-                "a queue's count is its pages", str(q), f"counts {peek(q, 'lcnt')}, has {count}"
-            )
+            yield Breach("queue-count", str(q), f"counts {peek(q, 'lcnt')}, has {count}")
     for m in vm.page_array:
         queue = peek(m, "queue")
         if queue and m.idx not in where:
-            yield Breach("a page is on the queue it names", str(m), vm.pq.name(queue))
+            yield Breach("page-off-queue", str(m), vm.pq.name(queue))
 
 
 def _pages(vm: Vm, processes: bool) -> Iterator[Breach]:
@@ -124,45 +160,45 @@ def _pages(vm: Vm, processes: bool) -> Iterator[Breach]:
         base = vm.pq.base(queue)
         if flags & PG_BUSY:
             owner = f"by {m.busy_owner}" if m.busy_owner else "owner unknown"
-            yield Breach("no page is left busy", str(m), owner)
+            yield Breach("page-busy", str(m), owner)
         if peek(m, "busy") or flags & PG_SBUSY:
-            yield Breach("no page is left in I/O", str(m), f"busy {peek(m, 'busy')}")
+            yield Breach("page-in-io", str(m), f"busy {peek(m, 'busy')}")
         if flags & PG_SWAPINPROG:
-            yield Breach("no page is left with swap I/O in progress", str(m))
+            yield Breach("swap-io", str(m))
         if flags & PG_WANTED:
-            yield Breach("nobody waits for a page", str(m))
+            yield Breach("page-wanted", str(m))
         if peek(m, "hold_count"):
-            yield Breach("no page is held without an owner", str(m), str(peek(m, "hold_count")))
+            yield Breach("page-held", str(m), str(peek(m, "hold_count")))
         if wired and not processes and not flags & PG_FICTITIOUS and obj is not vm.kernel_object:
-            yield Breach("no page is wired without an owner", str(m), f"wire_count {wired}")
+            yield Breach("page-wired", str(m), f"wire_count {wired}")
         if not queue and not wired and not flags & (PG_FICTITIOUS | PG_UNMANAGED | PG_BUSY):
-            yield Breach("no page is lost", str(m), "on no queue, not wired")
+            yield Breach("page-lost", str(m), "on no queue, not wired")
         yield from _page_state(vm, m, base, flags, obj)
         mapped = m.pv_first is not None
         if mapped and not flags & PG_MAPPED:
-            yield Breach("a mapped page says so", str(m))
+            yield Breach("mapped-flag", str(m))
         if mapped and not processes:
-            yield Breach("no page stays mapped", str(m))
+            yield Breach("page-mapped", str(m))
 
 
 def _page_state(vm: Vm, m: Page, base: int, flags: int, obj: Any) -> Iterator[Breach]:
     """What a queue promises of its pages, and a page of its object."""
     pq = vm.pq
     if base in (pq.FREE, pq.HOLD) and obj is not None:
-        yield Breach("a free page belongs to no object", str(m), str(obj))
+        yield Breach("free-page-owned", str(m), str(obj))
     if base in (pq.INACTIVE, pq.ACTIVE, pq.CACHE) and obj is None:
-        yield Breach("a page in use belongs to an object", str(m), pq.name(peek(m, "queue")))
+        yield Breach("page-unowned", str(m), pq.name(peek(m, "queue")))
     if base == pq.CACHE:
         if peek(m, "dirty"):
-            yield Breach("a cached page is clean", str(m), f"dirty {peek(m, 'dirty'):#x}")
+            yield Breach("cached-dirty", str(m), f"dirty {peek(m, 'dirty'):#x}")
         if m.pv_first is not None:
-            yield Breach("a cached page is not mapped", str(m))
+            yield Breach("cached-mapped", str(m))
     if base in (pq.FREE, pq.CACHE) and (peek(m, "wire_count") or peek(m, "hold_count")):
-        yield Breach("a free page is neither wired nor held", str(m))
+        yield Breach("free-page-in-use", str(m))
     if obj is not None and obj.rb_memq.lookup(peek(m, "pindex")) is not m:
-        yield Breach("a page is in its object", str(m), f"{obj} index {peek(m, 'pindex')}")
+        yield Breach("page-index", str(m), f"{obj} index {peek(m, 'pindex')}")
     if flags & PG_WRITEABLE and not flags & PG_MAPPED:
-        yield Breach("a writeable page is mapped", str(m))
+        yield Breach("writeable-unmapped", str(m))
 
 
 def _stats(vm: Vm) -> Iterator[Breach]:
@@ -186,7 +222,7 @@ def _stats(vm: Vm) -> Iterator[Breach]:
     for name, count in {**sums, "wire": wired, "page": total}.items():
         said = peek(stats, f"v_{name}_count")
         if said != count:
-            yield Breach("vmstats counts what is there", f"v_{name}_count", f"{said}, is {count}")
+            yield Breach("vmstats", f"v_{name}_count", f"{said}, is {count}")
 
 
 def _objects(vm: Vm) -> Iterator[Breach]:
@@ -199,23 +235,21 @@ def _objects(vm: Vm) -> Iterator[Breach]:
             backed[backing] = backed.get(backing, 0) + 1
     for obj in everything:
         if n := peek(obj, "paging_in_progress"):
-            yield Breach("no paging is left in progress", str(obj), str(n))
+            yield Breach("paging-in-progress", str(obj), str(n))
         if n := peek(obj, "hold_count"):
-            yield Breach("no object is left held", str(obj), str(n))
+            yield Breach("object-held", str(obj), str(n))
         resident = peek(obj, "resident_page_count")
         if resident != len(obj.rb_memq):
-            yield Breach(
-                "an object counts its pages", str(obj), f"{resident}, has {len(obj.rb_memq)}"
-            )
+            yield Breach("resident-count", str(obj), f"{resident}, has {len(obj.rb_memq)}")
         if peek(obj, "shadow_count") > backed.get(obj, 0):
             yield Breach(
-                "an object counts its shadows",
+                "shadow-count",
                 str(obj),
                 f"{peek(obj, 'shadow_count')}, has {backed.get(obj, 0)}",
             )
         for m in obj.rb_memq:
             if peek(m, "object") is not obj:
-                yield Breach("an object's page names it", str(m), f"in {obj}")
+                yield Breach("page-of-other-object", str(m), f"in {obj}")
 
 
 def _swap(vm: Vm) -> Iterator[Breach]:
@@ -225,22 +259,18 @@ def _swap(vm: Vm) -> Iterator[Breach]:
         for pindex, block in vm.swap.blocks_of(obj):
             name = f"{obj} index {pindex}"
             if block in owner:
-                yield Breach(
-                    "a swap block has one owner", f"block {block}", f"{owner[block]}, {name}"
-                )
+                yield Breach("swap-shared", f"block {block}", f"{owner[block]}, {name}")
             owner[block] = name
     used = vm.swap.blocks_in_use()
     if used != len(owner):
-        yield Breach(
-            "no swap block is leaked", "swap", f"{used} allocated, {len(owner)} belong to objects"
-        )
+        yield Breach("swap-leaked", "swap", f"{used} allocated, {len(owner)} belong to objects")
 
 
 def _processes(vm: Vm) -> Iterator[Breach]:
     """All processes are gone, and took their memory with them."""
     for p in vm.k.proc.all():
-        yield Breach("no process is left", str(p))
+        yield Breach("process-left", str(p))
     for obj in vm.object.all_objects():
         anonymous = obj.handle is None and obj is not vm.kernel_object
         if anonymous and peek(obj, "ref_count"):
-            yield Breach("anonymous memory ends with its processes", str(obj))
+            yield Breach("memory-left", str(obj))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
+from smpvm.check.finding import Finding, FindingLog, site_of
 from smpvm.kern.probe import Probe
 
 COUNTER_BITS = 40
@@ -122,20 +122,17 @@ class Contents:
         with self._mutex:
             self._past += n
 
-    def stale(
-        self, td: Any, what: str, got: Any, want: str, where: str = "", idx: int | None = None
-    ) -> None:
-        """A word was not what it must be."""
+    def stale(self, td: Any, place: str, what: str, got: Any, want: str, where: str = "") -> None:
+        """A word was not what it must be: *what* names it, *place* says memory or file."""
         with self._mutex:
             self.lost += 1
         evidence = [f"read:     {show_value(got)}", f"expected: {want}"]
         if where:
             evidence.append(f"in {where}")
-        if self.history is not None and idx is not None:
+        if self.history is not None and (idx := page_number(where)) is not None:
             evidence += self.history.lines(idx)
         kind = "stale-data"
-        lost = "never written" if not got else "old or foreign"
-        place = "file" if what.startswith("file") else "memory"
+        lost = "old" if got else "zero"
         self.findings.add(
             Finding(
                 kind,
@@ -143,7 +140,7 @@ class Contents:
                 sites=[site_of(td, f"read {what}")],
                 objects=[where] if where else [],
                 evidence=evidence,
-                fingerprint=fingerprint(kind, place, lost),
+                identity=(place, lost),
             )
         )
 
@@ -213,11 +210,11 @@ class Ledger:
         page = where(addr) if where is not None else ""
         self._contents.stale(
             td,
+            "memory",
             f"process {self.pid} address {addr:#x}",
             got,
             " or ".join(show_value(v) for v in want),
             page,
-            page_number(page),
         )
         self.words[addr] = (got,)  # say it once
         return False
@@ -300,7 +297,7 @@ class FileWords:
         if state.started > before:
             want += f" to {state.started}"
         what = f"file {self.name} word {word}"
-        self._contents.stale(td, what, got, want, where, page_number(where))
+        self._contents.stale(td, "file", what, got, want, where)
         return False
 
     def words(self) -> Iterator[int]:

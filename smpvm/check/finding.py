@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from smpvm.check.stacks import Frame, RawStack, frames_from_json, resolve
+from smpvm.check import finding_v1
+from smpvm.check.stacks import Frame, RawStack, frames_from_json, place, resolve
 
 FORMAT: Final = "smpvm-finding"
-VERSION: Final = 1
+VERSION: Final = 2
 
 KINDS: Final = (
     "lock-order",
@@ -62,6 +62,25 @@ class Site:
         return [f"{who} {self.what}", *(f"    {frame}" for frame in self.stack)]
 
 
+class Failure(str):
+    """What a scenario finds wrong at its end, in words, and the ``identity`` of the finding."""
+
+    __slots__ = ("identity",)
+    identity: tuple[str, ...]
+
+    @classmethod
+    def of(cls, words: str, *identity: str) -> Failure:
+        """*words*, and what this failure always has."""
+        failure = cls(words)
+        failure.identity = identity
+        return failure
+
+    @classmethod
+    def raised(cls, error: BaseException, words: str) -> Failure:
+        """What *error* says: known by the place that raised it."""
+        return cls.of(words, type(error).__name__, *place(error))
+
+
 @dataclass
 class Finding:
     """A defect: what it is, who takes part, where, and how to see it again."""
@@ -75,8 +94,10 @@ class Finding:
     """(name, role); filled from the sites when empty."""
     schedule: str | None = None
     """The schedule that shows it, in the explorer's text form; None from a free run."""
+    identity: tuple[str, ...] = ()
+    """What was found, without its wording: C functions, classes of locks, fields, codes."""
     fingerprint: str = ""
-    """The same for every run that finds this defect: no numbers, no lines, no seeds."""
+    """The same for every run that finds this defect, made of its kind and identity."""
     command: str = ""
     """The command line that shows it again."""
     count: int = 1
@@ -85,11 +106,10 @@ class Finding:
         if not self.threads:
             self.threads = list(dict.fromkeys((s.thread, s.role) for s in self.sites))
         if not self.fingerprint:
-            self.fingerprint = fingerprint(
-                self.kind,
-                nameless(self.title),
-                *(f.name for s in self.sites for f in s.stack[:1]),
+            identity = self.identity or tuple(
+                f.c or f.name for s in self.sites for f in s.stack[:1]
             )
+            self.fingerprint = fingerprint(self.kind, *identity)
 
     def to_json(self) -> dict[str, Any]:
         """A document with its format and version."""
@@ -100,9 +120,9 @@ class Finding:
         """The finding of a document.  Raises FindingError."""
         if not isinstance(doc, dict) or doc.get("format") != FORMAT:
             raise FindingError("not a finding of smpvm")
-        if doc.get("version") != VERSION:
+        if doc.get("version") not in (1, VERSION):
             raise FindingError(
-                f"format version {doc.get('version')!r}; this smpvm reads version {VERSION}"
+                f"format version {doc.get('version')!r}; this smpvm reads versions 1 and {VERSION}"
             )
         fields = {k: v for k, v in doc.items() if k not in ("format", "version")}
         part = "sites: "
@@ -112,6 +132,7 @@ class Finding:
                 for s in fields["sites"]
             ]
             part = "threads: "
+            fields["identity"] = tuple(fields.get("identity", ()))
             fields["threads"] = [(str(name), str(role)) for name, role in fields["threads"]]
             part = ""
             found = cls(**fields)
@@ -122,6 +143,8 @@ class Finding:
         if found.kind not in KINDS:
             known = ", ".join(KINDS)
             raise FindingError(f"damaged finding: kind {found.kind!r}; known are {known}")
+        if doc["version"] == 1:
+            return replace(found, identity=finding_v1.identity(found), fingerprint="")
         return found
 
     def _mistyped(self) -> str | None:
@@ -131,6 +154,7 @@ class Finding:
         }
         texts["schedule"] = [] if self.schedule is None else [self.schedule]
         texts["sites"] = [t for s in self.sites for t in (s.thread, s.role, s.what)]
+        texts["identity"] = [*self.identity]
         for name in ("objects", "evidence"):
             if not isinstance(getattr(self, name), list):
                 return name
@@ -160,11 +184,6 @@ def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
     if td is None:
         return Site("?", "", what, resolve(raw))
     return Site(str(td.name), str(getattr(td, "role", "")), what, resolve(raw))
-
-
-def nameless(text: str) -> str:
-    """*text* without what changes from run to run: numbers."""
-    return re.sub(r"0x[0-9a-f]+|\d+", "#", text)
 
 
 def fingerprint(kind: str, *parts: str) -> str:

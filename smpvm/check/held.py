@@ -232,6 +232,11 @@ class HeldTracker(Probe):
         if st.waiting is not None and st.waiting.ends_with_sleep:
             self._unblock(st)
 
+    def thread_join(self, td: Any, child: Any) -> None:
+        st = td.observed or self.state(td)
+        if st.waiting is not None:
+            self._unblock(st)
+
     def _unblock(self, st: ThreadState) -> None:
         if self.on_unblock is not None:
             self.on_unblock(st)
@@ -249,7 +254,7 @@ class HeldTracker(Probe):
             if not h.again and h.node.parent is not None:
                 st.node = h.node.parent
             if h.mode != mode:
-                self._misuse(st, "wrong-release", f"releases as {mode} what it holds {h.mode}", h)
+                self._misuse(st, "mode", f"releases as {mode} what it holds {h.mode}", h)
         else:
             self._release_inner(st, lock, mode)
         if self.on_event is not None:
@@ -263,16 +268,14 @@ class HeldTracker(Probe):
                 del st.held[i]
                 self._rebuild(st)
                 if h.mode != mode:
-                    self._misuse(
-                        st, "wrong-release", f"releases as {mode} what it holds {h.mode}", h
-                    )
+                    self._misuse(st, "mode", f"releases as {mode} what it holds {h.mode}", h)
                 return
         if self.on_misuse is not None:
-            self.on_misuse(st, "wrong-release", "releases what it does not hold", lock)
+            self.on_misuse(st, "not-held", "releases what it does not hold", lock)
 
-    def _misuse(self, st: ThreadState, kind: str, what: str, h: Held) -> None:
+    def _misuse(self, st: ThreadState, how: str, what: str, h: Held) -> None:
         if self.on_misuse is not None:
-            self.on_misuse(st, kind, what, h.res)
+            self.on_misuse(st, how, what, h.res)
 
     def _rebuild(self, st: ThreadState) -> None:
         """Walk the tree again to the chain of what is still held; no pair in it is new."""
@@ -387,7 +390,7 @@ class HeldTracker(Probe):
             self._prune(st)
         if st.held and not (self.k is not None and self.k.carrier.stopping):
             for h in st.held:
-                self._misuse(st, "wrong-release", "ends while it holds it", h)
+                self._misuse(st, "kept", "ends while it holds it", h)
         if self.on_exit is not None:
             self.on_exit(st)
         with self.mutex:

@@ -38,7 +38,7 @@ from smpvm.check.lockrules import (
     meant_wait,
     without_gate,
 )
-from smpvm.check.stacks import RawStack, capture, exact, functions, resolve
+from smpvm.check.stacks import RawStack, c_functions, capture, exact, functions, resolve
 from smpvm.kern.probe import TIMED, TRY
 
 
@@ -173,7 +173,7 @@ class LockOrder(Checker):
         for rule in FORBIDDEN:
             if rule.inside and rule.then == node.base and not (rule.may_time and node.how == TIMED):
                 live = capture(3)
-                if any(code.co_name in rule.inside for code, _ in live):
+                if rule.inside & c_functions(live):
                     self._report_rule(st, rule, None, node, res)
 
     def _report_rule(
@@ -192,8 +192,7 @@ class LockOrder(Checker):
                 sites=sites,
                 objects=[taken] if held is None else [str(held), taken],
                 evidence=[f"{rule.source}: {rule.why}", f"held: {describe_held(st)}"],
-                fingerprint=fingerprint(
-                    rule.kind,
+                identity=(
                     rule.name,
                     *(functions(held.node.stack, 1) if held is not None else ()),
                     *functions(live, 1),
@@ -221,10 +220,8 @@ class LockOrder(Checker):
 
     def _report_nested(self, st: ThreadState, held: Held, node: Node, res: Any) -> None:
         stack = capture(3)
-        print_ = fingerprint(
-            "lock-order", "nested", node.cls, *functions(held.node.stack), *functions(stack)
-        )
-        if self.log.seen(print_):
+        identity = ("nested", node.cls, *functions(held.node.stack), *functions(stack))
+        if self.log.seen(fingerprint("lock-order", *identity)):
             return
         taken = _resource(node.cls, res)
         self.log.add(
@@ -240,7 +237,7 @@ class LockOrder(Checker):
                     "another thread that takes them the other way round deadlocks with it",
                     f"held: {describe_held(st)}",
                 ],
-                fingerprint=print_,
+                identity=identity,
             )
         )
 
@@ -256,19 +253,17 @@ class LockOrder(Checker):
 
     # -- misuse
 
-    def misuse(self, st: ThreadState, kind: str, what: str, res: Any) -> None:
-        """Wrong release, or a resource held by a thread that ends."""
+    def misuse(self, st: ThreadState, how: str, what: str, res: Any) -> None:
+        """Wrong release, or a resource held by a thread that ends: *what* says *how*."""
         stack = capture(3)
         self.log.add(
             Finding(
-                kind,
+                "wrong-release",
                 f"{st.td.name} {what}: {res}",
                 sites=[site_of(st.td, f"{what}: {res}", stack)],
                 objects=[str(res)],
                 evidence=[f"held: {describe_held(st)}"],
-                fingerprint=fingerprint(
-                    kind, what, str(getattr(res, "cls", BUSY)), *functions(stack)
-                ),
+                identity=(how, str(getattr(res, "cls", BUSY)), *functions(stack)),
             )
         )
 
@@ -317,7 +312,7 @@ def cycle_finding(cycle: list[LockEdge]) -> Finding:
         sites=sites,
         objects=sorted(set(classes)),
         evidence=[*two_columns(cycle), *(f"{e.first} → {e.then}: held {e.held}" for e in cycle)],
-        fingerprint=fingerprint("lock-order", "cycle", *(f"{e.first}>{e.then}" for e in cycle)),
+        identity=("cycle", *(f"{e.first}>{e.then}" for e in cycle)),
     )
 
 

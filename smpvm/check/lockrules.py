@@ -55,7 +55,7 @@ DOCUMENTED: Final = (
 class Forbidden:
     """While *first* is held, no blocking acquire of *then* (a class or a family).
 
-    With *inside* the rule binds only the C function (or model method) of that name, and *first*
+    With *inside* the rule binds only in the C functions of these names, and *first*
     may be empty: whatever is held.
     """
 
@@ -65,7 +65,7 @@ class Forbidden:
     source: str
     why: str
     kind: str = "lock-order"
-    inside: tuple[str, ...] = ()
+    inside: frozenset[str] = frozenset()
     may_time: bool = False
     """Is a wait with a time limit allowed?"""
 
@@ -123,7 +123,7 @@ FORBIDDEN: Final = (
         "map",
         "vm_pageout.c:642",
         "the deactivation scan takes the map lock with NOWAIT: its owner may wait for memory",
-        inside=("map_deactivate_pages", "vm_pageout_map_deactivate_pages"),
+        inside=frozenset({"vm_pageout_map_deactivate_pages"}),
     ),
     Forbidden(
         "daemon-waits-for-vnode",
@@ -131,7 +131,7 @@ FORBIDDEN: Final = (
         "vnode",
         "vm_pageout.c:1031",
         "the page-out daemon waits for a vnode only with a limit: its holder may wait for memory",
-        inside=("scan_inactive", "vm_pageout_scan_inactive"),
+        inside=frozenset({"vm_pageout_scan_inactive"}),
         may_time=True,
     ),
 )

@@ -15,7 +15,7 @@ import itertools
 from typing import Any
 
 from smpvm.check.checker import Checker, Context
-from smpvm.check.finding import Finding, fingerprint, site_of
+from smpvm.check.finding import Finding, site_of
 from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.kern.shared import peek
 
@@ -88,7 +88,7 @@ class Markers(Checker):
         if self._on_queue(scan):
             self._stale(scan, "ends the scan")
         if peek(marker, "object") is not None:
-            self._misplaced(td, marker, f"belongs to {peek(marker, 'object')}")
+            self._misplaced(td, marker, "owned", f"belongs to {peek(marker, 'object')}")
         del self._markers[marker]
 
     @staticmethod
@@ -108,7 +108,7 @@ class Markers(Checker):
         if scan is None:
             self._joined[m] = next(self._count)
         elif scan.td is not td:
-            self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+            self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
 
     def queue_remove(self, td: Any, q: Any, m: Any) -> None:
         scans = self._scans.get(q)
@@ -118,7 +118,7 @@ class Markers(Checker):
         if mine is not None:
             mine.following = peek(m, "q_next")
             if mine.td is not td:
-                self._misplaced(td, m, f"is moved by {td.name}, who does not scan with it")
+                self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
             return
         self._moved(scans, m)
 
@@ -138,15 +138,15 @@ class Markers(Checker):
 
     def page_alloc(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is allocated")
+            self._misplaced(td, m, "allocated", "is allocated")
 
     def page_free(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is freed")
+            self._misplaced(td, m, "freed", "is freed")
 
     def page_busied(self, td: Any, m: Any) -> None:
         if m in self._markers:
-            self._misplaced(td, m, "is busied as if it were a page")
+            self._misplaced(td, m, "busied", "is busied as if it were a page")
 
     def thread_exit(self, td: Any) -> None:
         k = self.tracker.k
@@ -209,7 +209,7 @@ class Markers(Checker):
             [str(scan.q)],
         )
 
-    def _misplaced(self, td: Any, marker: Any, what: str) -> None:
+    def _misplaced(self, td: Any, marker: Any, how: str, what: str) -> None:
         stack = capture(3)
         self.log.add(
             Finding(
@@ -218,7 +218,7 @@ class Markers(Checker):
                 sites=[site_of(td, f"the marker {what}", stack)],
                 objects=[str(marker)],
                 evidence=["markers are place holders on a queue and nothing else"],
-                fingerprint=fingerprint("marker", "misplaced", what.split()[1], *functions(stack)),
+                identity=("misplaced", how, *functions(stack)),
             )
         )
 
@@ -233,6 +233,6 @@ class Markers(Checker):
                 ],
                 objects=objects,
                 evidence=[why],
-                fingerprint=fingerprint("marker", what, *functions(scan.stack)),
+                identity=(what, *functions(scan.stack)),
             )
         )

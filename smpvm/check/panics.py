@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from smpvm.check.checker import Checker
-from smpvm.check.finding import Finding, fingerprint, site_of
+from smpvm.check.finding import Finding, site_of
 from smpvm.check.held import describe_held
 from smpvm.check.stacks import capture, exact, functions
 
@@ -46,6 +46,6 @@ class Panics(Checker):
                 what,
                 sites=sites,
                 evidence=evidence,
-                fingerprint=fingerprint(kind, code, *functions(stack, 1)),
+                identity=(code, *functions(stack, 1)),
             )
         )

@@ -34,7 +34,8 @@ from smpvm.check.clocks import (
 )
 from smpvm.check.finding import Finding, fingerprint, site_of
 from smpvm.check.held import ThreadState, describe_held
-from smpvm.check.stacks import KEEP, PLACES, c_functions, capture, functions, kind_of, shown
+from smpvm.check.stacks import PLACES, c_functions, capture, functions, kind_of, shown
+from smpvm.kern.cname import KEEP
 from smpvm.kern.probe import WAIT
 from smpvm.kern.shared import Hook, Site, peek
 
@@ -323,10 +324,13 @@ class Races(Checker):
         cls = type(c.obj)
         mine, theirs = capture(3), shown(PLACES.stack(c.last_where))
         ends = sorted(
-            (c.deed + "".join(functions(mine, 1)), c.last_deed + "".join(functions(theirs, 1)))
+            (
+                " ".join((c.deed, *functions(mine, 1))),
+                " ".join((c.last_deed, *functions(theirs, 1))),
+            )
         )
-        print_ = fingerprint("race", cls.__name__, c.field, *ends)
-        known = self.log.seen(print_)
+        identity = (cls.__name__, c.field, *ends)
+        known = self.log.seen(fingerprint("race", *identity))
         if known is not None:
             return known
         td, other, what = c.td, self._thread(c.last), f"{c.obj}.{c.field}"
@@ -346,7 +350,7 @@ class Races(Checker):
                 f"{c.field}: {change}",
                 f"{td.name} holds {describe_held(td.observed)}",
             ],
-            fingerprint=print_,
+            identity=identity,
         )
         return self.log.add(finding)
 

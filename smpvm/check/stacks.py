@@ -1,68 +1,75 @@
 """Model stacks: who called whom in the kernel code, cheap to take and resolved only when shown.
 
 A raw stack is a tuple of ``(code, lasti)``, innermost first, holding only frames that mean
-something to a kernel developer: the model's own (``smpvm/vm``, ``smpvm/kern``) and those of the
-program that drives it (a scenario, a test).  The machinery in between is left out.
+something to a kernel developer: those of the model and of the program that drives it (a scenario, a
+test).  Which they are, and which C function a frame is, the code itself says (``kern.cname``).
 """
 
 from __future__ import annotations
 
-import ast
+import dis
 import functools
-import re
+import site as host_site
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Final
 
 import smpvm
+from smpvm.kern.cname import FLOOR, KEEP, MARKS, PRIMITIVE, SKIP, CName
 
 RawStack = tuple[tuple[CodeType, int], ...]
 
 HOME = str(Path(smpvm.__file__).parent) + "/"
-_KEPT = ("vm/", "kern/", "repairs/", "scenarios/", "workload/", "museum/")
-_PLUMBING = (
-    "kern/kernel.py",
-    "kern/shared.py",
-    "kern/access.py",
-    "kern/thread.py",
-    "kern/atomic.py",
-    "kern/probe.py",
-)
-_PRIMITIVES = ("kern/", "vm/page/busy.py")
-_HELPERS = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_busy")
-"""Methods that only take or give back a lock for their caller, by qualified name."""
-_FLOOR = "explore/engine.py"
-"""What runs executions: who called it has no part in them."""
-_FOREIGN = ("/lib/python", "/site-packages/", "/pluggy/", "/bin/pytest", "<frozen", "<string>")
+
+
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Where Python and what is installed for it live."""
+    paths = sysconfig.get_paths()
+    found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
+    found |= {*host_site.getsitepackages(), host_site.getusersitepackages()}
+    return tuple(f"{path}/" for path in sorted(found))
+
+
+@functools.cache
+def _frames(filename: str) -> int:
+    """What is done with frames of a file: as its module says, or the nearest package around it.
+
+    A program that is no part of smpvm is shown; Python itself and installed packages are not.
+    """
+    if not filename.startswith(HOME):
+        return SKIP if filename.startswith(("<", *_libraries())) else KEEP
+    parts = filename[len(HOME) :].removesuffix(".py").split("/")
+    for n in range(len(parts), 0, -1):
+        module = sys.modules.get(".".join(("smpvm", *parts[:n])))
+        frames: int | None = getattr(module, "FRAMES", None)
+        if frames is not None:
+            return frames
+    return SKIP
 
 
 @functools.cache
 def _place(filename: str) -> str:
-    """The path as shown; empty for a file whose frames are left out."""
+    """The path as shown."""
     if filename.startswith(HOME):
-        inside = filename[len(HOME) :]
-        return inside if inside.startswith(_KEPT) and inside not in _PLUMBING else ""
-    if any(part in filename for part in _FOREIGN):
-        return ""
+        return filename[len(HOME) :]
     _, found, inside = filename.rpartition("/tests/")  # the last: a home may have the name too
     return f"tests/{inside}" if found else Path(filename).name
 
 
-SKIP, KEEP, PRIMITIVE, FLOOR = 0, 1, 2, 3
-
-
 def _kind(code: CodeType) -> int:
-    if code.co_filename == HOME + _FLOOR:
-        return FLOOR
-    place = _place(code.co_filename)
-    if not place or code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
+    frames = _frames(code.co_filename)
+    if frames in (SKIP, FLOOR):
+        return frames
+    if code.co_name.startswith(("<lambda", "<genexpr", "<listcomp")):
         return SKIP
-    helper = place.startswith(_PRIMITIVES) or code.co_qualname.startswith(_HELPERS)
-    return PRIMITIVE if helper else KEEP
+    return PRIMITIVE if MARKS.of(code).primitive else frames
 
 
 def _walkers() -> tuple[Callable[[CodeType], int], Callable[[int], int]]:
@@ -227,12 +234,15 @@ class Frame:
     file: str
     line: int
     c: str = ""
-    """The C function that the method's docstring names; empty if it names none."""
+    """The C function; empty for what is no part of the kernel, and for the model's own."""
+    where: str = ""
+    """The lines of the C."""
 
     def __str__(self) -> str:
-        name = self.c or self.name
-        also = f" [{self.name}]" if self.c and self.c != self.name else ""
-        return f"{name}{also} ({self.file}:{self.line})"
+        place = f"({self.file}:{self.line})"
+        if not self.c:
+            return f"{self.name} {place}"
+        return f"{f'{self.c} {self.where}'.rstrip()} [{self.name}] {place}"
 
 
 def line_of(code: CodeType, lasti: int) -> int:
@@ -246,79 +256,85 @@ def line_of(code: CodeType, lasti: int) -> int:
 
 def resolve(raw: RawStack) -> tuple[Frame, ...]:
     """The stack to show, innermost first, without the private insides of a primitive."""
+    shown = _outside(raw)
+    return tuple(
+        Frame(code.co_qualname, _place(code.co_filename), line_of(code, lasti), c.name, c.where)
+        for (code, lasti), c in zip(shown, c_names(shown), strict=True)
+    )
+
+
+def _outside(raw: RawStack) -> RawStack:
     start = 0
     while start < len(raw) - 1 and _inside(raw[start][0]):
         start += 1
-    return tuple(_frame(code, lasti) for code, lasti in raw[start:])
+    return raw[start:]
 
 
 def _inside(code: CodeType) -> bool:
     return code.co_name.startswith("_") and kind_of(code) == PRIMITIVE
 
 
-def _frame(code: CodeType, lasti: int) -> Frame:
-    line = line_of(code, lasti)
-    c = _c_names(code.co_filename).get(code.co_firstlineno, "")
-    return Frame(code.co_qualname, _place(code.co_filename), line, c)
+_NONE: Final = (CName("", ""),)
 
 
-_C_FIRST = re.compile(
-    r"``([a-z_]\w*)(?:\(\))?``|([a-z]\w*_\w*)\b(?!\.[ch]\b)|([a-z]\w*)(?=,? \(?[\w/]+\.[ch]:\d)"
-)
-_C_LATER = re.compile(r"\b([a-z]\w*_\w*)(?:\(\))?[,:]? \(?[\w/]+\.[ch]:\d")
+def c_names(raw: RawStack) -> list[CName]:
+    """The C function of each frame; nameless where there is none.
+
+    What is a step of several is a step of the one that called it.
+    """
+    found = []
+    around = ""
+    for code, _ in reversed(raw):
+        names = MARKS.of(code).c or _NONE
+        this = names[0]
+        if len(names) > 1:
+            this = next((n for n in names if n.name == around), this)
+        around = this.name or around
+        found.append(this)
+    return found[::-1]
 
 
-def _one_at_a_time() -> Callable[[str], ast.Module]:
-    """``ast.parse``, serialised: CPython 3.11 loses count when two threads parse at once."""
-    turn = threading.Lock()
-
-    def parse(text: str) -> ast.Module:
-        with turn:
-            return ast.parse(text)
-
-    return parse
-
-
-_parse = _one_at_a_time()
-
-
-@functools.cache
-def _c_names(filename: str) -> dict[int, str]:
-    """First line of each function in a source file → the C function its docstring names."""
-    if not filename.startswith(HOME):
-        return {}
-    try:
-        tree = _parse(Path(filename).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return {}
-    found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            found[first] = c_name(ast.get_docstring(node) or "")
-    return found
-
-
-def c_name(docstring: str) -> str:
-    """The C function that a docstring names: at its start, or before a ``file.c:line``."""
-    text = docstring.strip()
-    if match := _C_FIRST.match(text):
-        return match.group(1) or match.group(2) or match.group(3)
-    match = _C_LATER.search(text)
-    return match.group(1) if match else ""
+def identity_of(code: CodeType) -> str:
+    """What the function is called in fingerprints: as in the C, or by its qualified name."""
+    return MARKS.of(code).identity or code.co_qualname
 
 
 def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
-    """The innermost *count* functions outside the primitives: what a fingerprint may use."""
-    names = [code.co_name for code, _ in raw if kind_of(code) == KEEP]
-    if not names:
-        names = [code.co_name for code, _ in raw]
-    return tuple(names[:count])
+    """The innermost *count* functions outside the primitives: what a fingerprint may use.
+
+    Steps of one C function are one.
+    """
+    codes = [code for code, _ in raw if kind_of(code) == KEEP] or [
+        code for code, _ in _outside(raw)
+    ]
+    return tuple(name for name, _ in groupby(map(identity_of, codes[:count])))
+
+
+def place(error: BaseException) -> tuple[str, ...]:
+    """Where an exception was raised: the innermost functions, and the how-manyeth raise or call.
+
+    No line, and no word of what it says: two assertions of one function are two places.
+    """
+    out = []
+    called = ""
+    for code, lasti in raised_at(error)[:2]:
+        out.append(f"{identity_of(code)}#{_nth(code, lasti, called)}")
+        called = code.co_name
+    return tuple(out)
+
+
+@functools.lru_cache(maxsize=1024)
+def _nth(code: CodeType, lasti: int, called: str) -> int:
+    """How many raises (or uses of the name *called*) there are up to the instruction at *lasti*."""
+    before = [i for i in dis.get_instructions(code) if i.offset <= lasti]
+    if called:
+        return sum(i.argval == called for i in before)
+    return sum(i.opname == "RAISE_VARARGS" for i in before)
 
 
 def c_functions(raw: RawStack) -> set[str]:
     """The C functions that the frames stand for; the names of those that stand for none."""
-    return {_frame(code, lasti).c or code.co_name for code, lasti in raw}
+    return {c.name or code.co_name for (code, _), c in zip(raw, c_names(raw), strict=True)}
 
 
 def frames_from_json(items: Iterable[Any]) -> tuple[Frame, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from smpvm.check.checker import Checker, Context
-from smpvm.check.finding import Finding, Site, fingerprint, site_of
+from smpvm.check.finding import Finding, Site, site_of
 from smpvm.check.held import BUSY, ThreadState, describe_held
 from smpvm.check.lockrules import meant_wait
 from smpvm.check.stacks import RawStack, capture, exact, functions
@@ -227,7 +227,7 @@ class WaitFor(Checker):
             sites=sites,
             objects=[str(wait.res) for wait in waits],
             evidence=evidence,
-            fingerprint=fingerprint(kind, *parts),
+            identity=tuple(parts),
         )
 
     # -- when nothing moves

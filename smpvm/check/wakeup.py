@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smpvm.check.checker import Checker, Context
-from smpvm.check.finding import Finding, fingerprint, site_of
+from smpvm.check.finding import Finding, site_of
 from smpvm.check.held import ThreadState
 from smpvm.check.stacks import RawStack, capture, functions
 
@@ -256,6 +256,6 @@ class LostWakeups(Checker):
                     + (f", timer of {sleep.timo} ticks" if sleep.timo else ", no timer"),
                     "the condition that it waits for holds, and nobody has called wakeup for it",
                 ],
-                fingerprint=fingerprint(kind, sleep.wmesg, *functions(sleep.stack)),
+                identity=(sleep.wmesg, *functions(sleep.stack)),
             )
         )

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import smpvm
 from smpvm.check.finding import Finding, FindingLog, load, write_atomic
-from smpvm.check.stacks import KEEP, kind_of
+from smpvm.check.stacks import kind_of
 from smpvm.commands.options import checks_of, make_dir
 from smpvm.exits import CLEAN, FOUND, INCONCLUSIVE
 from smpvm.explore.engine import Outcome, Settings, execute
@@ -28,6 +28,7 @@ from smpvm.host.carrier import Access
 from smpvm.host.serialthread import CLOCK
 from smpvm.host.switcher import have_greenlet
 from smpvm.interrupt import interrupts
+from smpvm.kern.cname import KEEP
 from smpvm.repairs.catalogue import choose
 from smpvm.report.lanes import Recorder, excerpt, lanes
 

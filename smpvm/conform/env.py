@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from smpvm.conform.carrier import Stuck
 from smpvm.conform.ops import apply
 from smpvm.kern.errno import EWOULDBLOCK
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
 from smpvm.kern.probe import Probe
 from smpvm.kern.tsleep import Addr
 from smpvm.vm.object.struct import VmObject

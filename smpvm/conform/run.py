@@ -21,56 +21,20 @@ from smpvm.conform.env import Console, Env, StopRun
 from smpvm.conform.vectors import Vector, VectorError, read_vectors
 from smpvm.conform.world import HeldToken, LoggedLock, kernel_world, vm_world
 from smpvm.exits import CLEAN, FOUND
+from smpvm.kern.cname import MARKS
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
 from smpvm.state import StateError, check, dump, load
 from smpvm.vm.build import build_vm
-from smpvm.vm.pageout.coverage import COVERAGE
 from smpvm.vm.vm import Vm
 
-SEED_LINES = {row.function: row.lines for row in COVERAGE if not row.branch} | {
-    "PQAVERAGE": "220-231"
-}
-"""Where in the seed (vm_pageout.c) the function is."""
-
-OTHER_LINES = {
-    "vm_page_counts": "vm_page2.h:62-144",
-    "vm_wait": "vm_page.c:1964-2002",
-    "vm_page_activate": "vm_page.c:2055-2081",
-    "vm_page_deactivate": "vm_page.c:2391-2397",
-    "vm_page_cache": "vm_page.c:2511-2575",
-    "vm_page_free": "vm_page.c:2152-2231",
-    "vm_page_hold": "vm_page.c:939-951",
-    "vm_page_unhold": "vm_page.c:957-972",
-    "vm_page_wire": "vm_page.c:2270-2289",
-    "vm_page_unwire": "vm_page.c:2319-2347",
-    "vm_page_wakeup": "vm_page.c:911-922",
-    "vm_page_io_start": "vm_page.c:2652-2658",
-    "vm_page_io_finish": "vm_page.c:2660-2667",
-    "vm_page_unqueue": "vm_page.c:1366-1379",
-    "vm_page_unqueue_nowakeup": "vm_page.c:1352-1358",
-    "vm_page_test_dirty": "vm_page.c:3072-3080",
-    "vm_page_dirty": "vm_page.c:2966-2979",
-    "vm_page_busy_try": "vm_page.c:862-884",
-    "vm_page_busy_wait": "vm_page.c:817-853",
-    "vm_page_protect": "vm_page2.h:302-316",
-    "pmap_ts_referenced": "pmap.c:4886-4913",
-    "vm_page_try_to_cache": "vm_page.c:2413-2444",
-    "vm_page_try_to_free": "vm_page.c:2452-2501",
-    "vm_page_dontneed": "vm_page.c:2591-2640",
-    "vm_page_lookup_busy_try": "vm_page.c:1183-1216",
-    "vm_page_list_find": "vm_page.c:1412-1491",
-    "vm_page_select_cache": "vm_page.c:1503-1544",
-    "vm_page_select_free": "vm_page.c:1553-1604",
-    "vm_page_alloc": "vm_page.c:1633-1826",
-}
+GROUPS = {"vm_page_counts": "vm_page2.h:62-144"}
+"""Vectors of several inline functions at once."""
 
 
 def source_of(function: str) -> str:
     """Where the C of *function* is, for a report."""
-    if function in SEED_LINES:
-        return f"vm_pageout.c:{SEED_LINES[function]}"
-    return OTHER_LINES.get(function, function)
+    return GROUPS.get(function) or MARKS.where(function) or function
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.conform.env import Env
 from smpvm.kern.clock import Clock
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_TYPE_MASK
 from smpvm.kern.lwkt import Sched
 from smpvm.kern.proc import SZOMB, Proc, Procs
 from smpvm.kern.token import Token
@@ -135,7 +136,7 @@ class LoggedLock(Lock):
     env: Env
     map_id: int
 
-    def lockmgr(self, flags: int) -> int:
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
         result = super().lockmgr(flags)
         names = ["RELEASE"] if flags & LK_TYPE_MASK == LK_RELEASE else ["EXCLUSIVE"]
         if flags & LK_TYPE_MASK not in (LK_RELEASE, LK_EXCLUSIVE):

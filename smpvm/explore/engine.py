@@ -8,23 +8,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from smpvm.check.accepted import Declared
-from smpvm.check.finding import Finding, FindingLog, fingerprint, nameless, site_of
+from smpvm.check.finding import Failure, Finding, FindingLog, Site, site_of
 from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
 from smpvm.config import ConfigError
 from smpvm.explore.registry import ScenarioError, spec_of
-from smpvm.explore.scenario import ScenarioClass
+from smpvm.explore.scenario import Refused, ScenarioClass
 from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.serialthread import AWAIT
+from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
+from smpvm.kern.thread import End
+from smpvm.text import nameless
+
+FRAMES: Final = FLOOR
 
 
 @dataclass(frozen=True)
@@ -141,46 +146,56 @@ class Execution:
         except ConfigError:
             raise
         except (Exception, SystemExit, Stopped) as why:
-            spec = spec_of(self.scenario)
-            raise ScenarioError(f"scenario {spec!r}: {self._blame('set-up', why)}") from why
+            raise self._mistake("set-up", why) from why
+
+    def _mistake(self, what: str, why: BaseException) -> ScenarioError:
+        return ScenarioError(f"scenario {spec_of(self.scenario)!r}: {self._blame(what, why)}")
 
     def _blame(self, what: str, why: BaseException) -> str:
         """One line: what went wrong, and where in the scenario."""
         frames = list(traceback.walk_tb(why.__traceback__))
         own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
-        frame, line = (own or frames)[-1]
         told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
         if isinstance(why, Stopped):
             told = "it waits for what nobody will do"
+        if isinstance(why, Refused):
+            told = first_line(why)
+            if not own:
+                return f"{what}: {told}"
+        frame, line = (own or frames)[-1]
         return f"{what}: {told} ({frame.f_code.co_filename}:{line})"
 
     # -- judging
 
     def _judge(self, body: Any) -> None:
+        """Raises ScenarioError for a thread that did what scenarios may not."""
         k, carrier = self.k, self.carrier
         for td, error in [*k.errors, *carrier.errors]:
+            if isinstance(error, Refused):
+                raise self._mistake(f"thread {td.name!r}", error) from error
             kind = type(error).__name__
             failed = kind == "AssertionError"
             text = first_line(error) or ("assertion failed" if failed else "")
-            self._add(
-                "assertion",
-                text if failed else f"{kind}: {text}".rstrip(": "),
-                [site_of(td, "fails", raised_at(error))],
-            )
+            words = text if failed else f"{kind}: {text}".rstrip(": ")
+            site = site_of(td, "fails", raised_at(error))
+            self._add("assertion", Failure.raised(error, words), site)
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
             kind = getattr(body, "failure_kind", "assertion")
             try:
                 for text in body.failures():
                     self._add(kind, text)
+            except Refused as why:
+                raise self._mistake("check", why) from why
             except (Exception, SystemExit) as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
-                self._add("assertion", self._blame("check", why), [], type(why).__name__)
+                self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
-    def _add(self, kind: str, text: str, sites: Sequence[Any] = (), mark: str = "") -> None:
-        """A finding; *mark* is what it always has, if not the text."""
-        print_ = fingerprint(kind, self.scenario.name, mark or nameless(text))
-        self.log.add(Finding(kind, text, sites=list(sites), fingerprint=print_))
+    def _add(self, kind: str, text: str, *sites: Site) -> None:
+        """A finding.  Words that are no ``Failure`` are all that there is to know it by."""
+        identity = text.identity if isinstance(text, Failure) else (nameless(text),)
+        identity = (self.scenario.name, *identity)
+        self.log.add(Finding(kind, str(text), sites=list(sites), identity=identity))
 
     def _stuck(self) -> None:
         """Nobody can run, or nobody ends."""
@@ -198,7 +213,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread awaits in a loop that nobody can end"
-        elif any(s.ready is not None for s in live):
+        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"
@@ -206,8 +221,8 @@ class Execution:
         # Where endless threads are when the run is given up is chance.
         endless = carrier.stuck == "livelock"
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
-        mark = fingerprint(kind, self.scenario.name, *map(nameless, ops))
-        self.log.add(Finding(kind, what, sites=sites, evidence=lines, fingerprint=mark))
+        identity = (self.scenario.name, *map(nameless, ops))
+        self.log.add(Finding(kind, what, sites=sites, evidence=lines, identity=identity))
 
     def _starved(self) -> str:
         """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from smpvm.explore.scenario import Scenario, ScenarioClass
+from smpvm.config import ConfigError
+from smpvm.explore.scenario import Scenario, ScenarioClass, rules
+from smpvm.repairs.catalogue import choose
 
 
 class ScenarioError(ValueError):
@@ -20,12 +22,13 @@ class ScenarioError(ValueError):
 
 
 def classes_of(module: ModuleType) -> Iterator[Any]:
-    """The scenario classes that *module* defines."""
-    for _, cls in inspect.getmembers(module, inspect.isclass):
+    """The scenario classes that *module* defines, each once; bases without a set-up are none."""
+    found = {cls: None for _, cls in inspect.getmembers(module, inspect.isclass)}
+    for cls in found:
         if (
             cls.__module__ == module.__name__
-            and cls.__dict__.get("name")
-            and hasattr(cls, "failures")
+            and issubclass(cls, Scenario)
+            and cls.setup is not Scenario.setup
         ):
             yield cls
 
@@ -51,7 +54,7 @@ def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
             raise ScenarioError(f"scenario {where!r}: unknown; known are {', '.join(known)}")
         cls = known[where]
     found = resized(cls, spec, _sizes(cls, spec, sizes))
-    check_sizes(found, spec)
+    check_class(found, spec)
     return found
 
 
@@ -60,7 +63,7 @@ def sized(cls: Any, spec: str) -> ScenarioClass:
     ScenarioError."""
     sizes = _sizes(cls, spec, spec.partition("?")[2])
     found: ScenarioClass = resized(cls, spec, sizes) if sizes else cls
-    check_sizes(found, spec)
+    check_class(found, spec)
     return found
 
 
@@ -69,28 +72,29 @@ def spec_of(scenario: ScenarioClass) -> str:
     return getattr(scenario, "spec", "") or scenario.name
 
 
-def check_sizes(cls: Any, spec: str) -> None:
-    """Raises ScenarioError where *cls* has sizes that are none, or are less than it says."""
-    if not isinstance(cls.sizes, Mapping):
-        raise ScenarioError(f"scenario {spec!r}: sizes: {cls.sizes!r}: a mapping is wanted")
-    for name, least in cls.sizes.items():
-        value = getattr(cls, name, None)
-        if type(value) is not int or value < least:
-            raise ScenarioError(
-                f"scenario {spec!r}: sizes: {name}={value!r}: a number, {least} or more, is wanted"
-            )
+def check_class(cls: Any, spec: str) -> None:
+    """Raises ScenarioError where *cls* says of itself what cannot be: see ``rules.scenario``."""
+    why = rules.scenario(cls)
+    try:
+        if not why and cls.repairs:
+            choose(cls.repairs)
+    except ConfigError as unknown:
+        why = str(unknown)
+    if why:
+        raise ScenarioError(f"scenario {spec!r}: {why}")
 
 
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
     """*cls* with other sizes, remembering how it was asked for."""
-    return type(cls.__name__, (cls,), {**sizes, "spec": spec, "name": cls.name, "title": cls.title})  # type: ignore[return-value]
+    body = {"spec": spec, "name": cls.name, "title": cls.title, "__module__": cls.__module__}
+    return type(cls.__name__, (cls,), {**sizes, **body})  # type: ignore[return-value]
 
 
 def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if name not in cls.sizes or not value.isdecimal():
+        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes or not value.isdecimal():
             raise ScenarioError(f"scenario {spec!r}: {part!r} is not a size of it")
         sizes[name] = int(value)
     return sizes
@@ -114,12 +118,22 @@ def _from_file(where: str) -> Any:
         loaded.loader.exec_module(module)
     except (Exception, SystemExit) as why:
         raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}") from None
-    known = {cls.name: cls for cls in classes_of(module) if cls is not Scenario}
-    known |= {cls.__name__: cls for cls in known.values()}
-    if not name and len(known) == 1:
-        return next(iter(known.values()))
-    if name not in known:
-        raise ScenarioError(
-            f"scenario {where!r}: the file has {', '.join(sorted(known)) or 'none'}"
-        )
-    return known[name]
+    return _chosen(list(classes_of(module)), where, path, name)
+
+
+def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
+    """The class of a file that *name* asks for, by its own name or its scenario's; the only one
+    where nothing is asked for.  Raises ScenarioError."""
+    known = {str(cls.name): cls for cls in classes} | {cls.__name__: cls for cls in classes}
+    if name in known:
+        return known[name]
+    if not name and len(classes) == 1:
+        return classes[0]
+    names = ", ".join(cls.__name__ for cls in classes)
+    if not classes:
+        why = "the file defines no scenario (a class with a setup, based on smpvm.Scenario)"
+    elif name:
+        why = f"the file defines no {name}, but {names}"
+    else:
+        why = f"the file defines several scenarios; use {path}:Class with one of {names}"
+    raise ScenarioError(f"scenario {where!r}: {why}")

@@ -1,19 +1,22 @@
-"""The hooks of shared fields on a serial carrier: a schedule point, then the observers' look.
+"""The hooks of shared fields on a serial carrier: a schedule point, then the observers.
 
-While the boot thread runs alone (``inert``: set-up, audits) nothing can race with it, and nobody
-looks.
+While the boot thread runs alone (``inert``: set-up, audits) no race is possible, and the observers
+are not called.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from smpvm.host.carrier import READ, WRITE
+from smpvm.kern.cname import SKIP
 from smpvm.kern.shared import Hook
+
+FRAMES: Final = SKIP
 
 
 def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
-    """The hook for *carrier*; *seen* is what the observers ask, None if they do not."""
+    """The hook for *carrier*; *seen* calls the observers, None if they do not listen."""
     if not carrier.access_points:
         return _no_points(carrier, seen)
     read, write = (None, None) if seen is None else (seen.read, seen.write)
@@ -22,7 +25,7 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
 
 
 def _no_points(carrier: Any, seen: Hook | None) -> Hook:
-    """Granularity ``sync``: an access is part of the step that it is in."""
+    """Granularity ``sync``: an access is part of the step that contains it."""
     touched = carrier.touched
 
     def read(obj: Any, field: str) -> None:

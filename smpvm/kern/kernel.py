@@ -1,6 +1,6 @@
-"""What every part of one machine's kernel shares: its carrier, its probes, its threads.
+"""The state that all parts of one machine's kernel share: carrier, probes, threads.
 
-There are no module-level globals: everything hangs from one ``Kernel``, which one ``Machine`` owns.
+There are no module-level globals: everything belongs to one ``Kernel``, which one ``Machine`` owns.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
-from smpvm.host.carrier import Carrier, Stopped
+from smpvm.host.carrier import ACQUIRE_SHARED, Carrier, Stopped
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
+from smpvm.kern.cname import SKIP, c, holds, own
 from smpvm.kern.lwkt import Sched
 from smpvm.kern.probe import Probe, Probes
 from smpvm.kern.proc import Procs
@@ -26,6 +27,8 @@ from smpvm.kern.thread import Misuse, Panic, Thread
 from smpvm.kern.token import Tokens
 from smpvm.kern.tsleep import PINTERLOCKED, SleepQueue
 from smpvm.kern.vnode import Vnodes
+
+FRAMES: Final = SKIP
 
 T = TypeVar("T")
 
@@ -46,9 +49,9 @@ def default_parts() -> dict[str, type]:
 class Kernel:
     """One machine's kernel context.
 
-    ``point`` is the carrier's schedule point, or None where there is none (native): sites write
-    ``if (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.  *parts* replaces those
-    named in ``default_parts`` (a conformance script, a test).
+    ``point`` is the carrier's schedule point, or None if there is none (native): sites write ``if
+    (p := k.point) is not None: p(ACQUIRE, self, ready=...)``.  *parts* replaces classes named in
+    ``default_parts`` (a conformance script, a test).
     """
 
     clock: Clock
@@ -77,7 +80,7 @@ class Kernel:
         self.probe = Probes(observers)
         self.point = carrier.point if carrier.serial else None
         self._hook = self._access_hook()
-        self._guard = threading.Lock()  # over _ids, threads, the retired counts and the lists below
+        self._guard = threading.Lock()  # protects _ids, _retired and the lists below
         self._ids: dict[str, Iterator[int]] = {}
         watched = carrier.serial or self._hook is not None or self.probe.atomic is not None
         self.atomic: Atomics = ProbedAtomics(self) if watched else Atomics()
@@ -85,7 +88,7 @@ class Kernel:
         """The live threads, oldest first (other host threads: use ``live_threads``)."""
         self._retired: tuple[dict[str, int], ...] = ({}, {}, {})
         self.panics: list[tuple[Thread, Panic]] = []
-        """Every Panic that ended a thread, the first one first."""
+        """Every Panic that ended a thread, in order."""
         self.errors: list[tuple[Thread, BaseException]] = []
         """Every other exception that ended a thread: a defect of smpvm itself."""
         self.on_panic: Callable[[Thread, Panic], None] | None = None
@@ -105,10 +108,11 @@ class Kernel:
         for observer in self.probe.observers:
             observer.attach(self)
 
+    @own
     def forget(self) -> None:
-        """The machine has run, and nobody will ask it any more: its parts let go of each other.
+        """The machine has run and is no longer needed: drop the references between its parts.
 
-        May be called again.
+        May be called more than once.
         """
         hook: Hook | None = vars(self).get("_hook")
         if hook is not None:
@@ -117,6 +121,7 @@ class Kernel:
 
     # -- threads
 
+    @own
     def make_thread(
         self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0
     ) -> Thread:
@@ -127,32 +132,64 @@ class Kernel:
             self.threads.append(td)
         return td
 
+    @c("lwkt_create", "lwkt_thread.c:1558-1586")
+    @c("kthread_create", "kern_kthread.c:80-92")
     def spawn(self, name: str, main: Callable[[], None], *, role: str = "", cpu: int = 0) -> Thread:
-        """Make a thread and start it (lwkt_create, kthread_create)."""
+        """Create a thread and start it (lwkt_create, kthread_create)."""
         td = self.make_thread(name, main, role=role, cpu=cpu)
         self.start(td)
         return td
 
+    @own
     def start(self, td: Thread) -> None:
-        """Start a thread made by ``make_thread``."""
+        """Start a thread created by ``make_thread``."""
         if (f := self.probe.thread_spawn) is not None:
             f(self.curthread(), td)
         self.carrier.spawn(td)
 
-    def join(self, td: Thread) -> None:
-        """SleepQueue until *td* has ended (the exit interlock of lwkt_switch_return).  Blocks."""
+    @own
+    def join(self, td: Thread, timo: int = 0) -> int:
+        """Wait until *td* has ended (the exit interlock of lwkt_switch_return), *timo* ticks at
+        most (0: no end).
+
+        Blocks; no spinlock may be held (Misuse), tokens are given up meanwhile.  Returns 0, or
+        EWOULDBLOCK when the timer ended the wait.
+        """
+        me = self.curthread()
+        if me.spins:
+            self.misuse("sleep-with-spinlock", f"{me} joins {td} with {me.spins[-1]} held")
+        error = 0
+        if (p := self.point) is not None and td.end_of is not None and not (timo or me.toks):
+            # One step whenever the end comes: whether there was a wait makes no difference.
+            me.waiting = td.end_of
+            p(ACQUIRE_SHARED, td.end_of, ready=lambda: td.exited)
+            me.waiting = None
+        else:
+            error = self._join_asleep(td, timo)
+        if not error and (f := self.probe.thread_join) is not None:
+            f(me, td)
+        return error
+
+    def _join_asleep(self, td: Thread, timo: int) -> int:
         # Looked at behind the interlock only: that step and the wakeup of the end are of one
         # identity, so that an explorer knows that their order matters.
+        error = 0
         self.sleep.tsleep_interlock(td)
-        while not td.exited:
-            self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", 0, lambda: td.exited)
+        while not (td.exited or error):
+            error = self.sleep.tsleep(td, PINTERLOCKED, "tdjoin", timo, lambda: td.exited)
             self.sleep.tsleep_interlock(td)
         self.sleep.tsleep_remove(self.curthread())
-        if (f := self.probe.thread_join) is not None:
-            f(self.curthread(), td)
+        return 0 if td.exited else error
 
+    def _ended(self, td: Thread) -> None:
+        """*td* has come to its end: who joins it may go on."""
+        td.exited = True
+        if td.end_of is not None and self.point is not None:
+            self.carrier.touched(td.end_of)
+
+    @own
     def live_threads(self) -> list[Thread]:
-        """The threads that have not ended, oldest first; from any host thread."""
+        """The threads that have not ended, oldest first; callable from any host thread."""
         with self._guard:
             return list(self.threads)
 
@@ -164,7 +201,7 @@ class Kernel:
             if td.spins or td.toks or td.locks:
                 held = [*map(str, td.spins), *(str(r.tok) for r in td.toks), *map(str, td.locks)]
                 self.misuse("exit-with-lock", f"{td} ends with {', '.join(held)}")
-            self.sleep.wakeup(td, td.end)
+            self.sleep.wakeup(td, lambda: self._ended(td))
         except Stopped:
             pass
         except Panic as panic:
@@ -177,8 +214,9 @@ class Kernel:
                 f(td)
             self._retire(td)
 
+    @own
     def panicked(self, td: Thread, panic: Panic) -> None:
-        """*td* ends by *panic*: tell ``on_panic`` if it is the first, and stop the machine."""
+        """*td* ends by *panic*: call ``on_panic`` if it is the first, and stop the machine."""
         with self._guard:
             self.panics.append((td, panic))
             first = len(self.panics) == 1 and not self.carrier.stopping
@@ -194,8 +232,9 @@ class Kernel:
             self.on_error(td, error)
         self.carrier.stop()
 
+    @own
     def check(self) -> None:
-        """Raise the first error or Panic that ended a thread, if there was one."""
+        """Raise the first error or Panic that ended a thread, if any."""
         for _, error in [*self.errors, *self.panics]:
             raise error
 
@@ -213,29 +252,33 @@ class Kernel:
         with self._guard:
             total = Counter(self._retired[which])
             for td in self.threads:
-                # The owner may add a key meanwhile; a copy of a dict is one step.
+                # The owner may add a key at the same time; copying a dict is one step.
                 total.update(getattr(td, name).copy())
             return total
 
+    @own
     def counts(self) -> Counter[str]:
-        """gd_cnt summed over all threads, ended ones too: exact at rest, else an instant's view."""
+        """gd_cnt summed over all threads, including ended ones: exact at rest, else approximate."""
         return self._total(0, "cnt")
 
+    @own
     def lock_acquires(self) -> Counter[str]:
         """Acquisitions by lock class."""
         return self._total(1, "acquired")
 
+    @own
     def lock_contention(self) -> Counter[str]:
-        """Acquisitions that had to wait, and tries that failed, by lock class."""
+        """Acquisitions that had to wait and tries that failed, by lock class."""
         return self._total(2, "contended")
 
     # -- objects
 
+    @own
     def next_id(self, kind: str) -> int:
         """A number for a new object of *kind*: stable from run to run, unlike id().
 
-        One thread at a time, what a thread makes is numbered by that thread, so that the number
-        does not depend on the interleaving either (``object 3001``: the second of thread 3).
+        On a serial carrier, objects are numbered per creating thread, so the number does not depend
+        on the interleaving either (``object 3001``: the second object of thread 3).
         """
         boot: Thread | None = getattr(self, "boot", None)
         if boot is None or not self.carrier.serial or (td := self.curthread()) is boot:
@@ -247,34 +290,36 @@ class Kernel:
         thousands, rest = divmod(next(self._ids.setdefault(f"{kind} {td.tid}", count())), 1000)
         return (thousands * 1000 + td.tid) * 1000 + rest
 
+    @own
     def reserve_ids(self, kind: str, first: int) -> None:
-        """Objects of *kind* are numbered from *first* on at least (a loaded state has some)."""
+        """Number further objects of *kind* from *first* on (a loaded state already has some)."""
         with self._guard:
             now = next(self._ids.get(kind, count()))
             self._ids[kind] = count(max(now, first))
 
+    @own
     def new(self, cls: type[T], *args: Any, **kwargs: Any) -> T:
-        """An instance of a class with shared fields: bare, or instrumented when watched."""
+        """An instance of a class with shared fields: plain, or instrumented if anybody observes."""
         if self._hook is None:
             return cls(*args, **kwargs)
         bare: type = cls
         real: Any = instrumented(bare)
         obj = real.__new__(real)
         obj._hook = SILENT
-        obj._seen = {}  # the race checker's, by field
+        obj._seen = {}  # used by the race checker, by field
         obj.__init__(*args, **kwargs)
         obj._hook = self._hook
         return cast(T, obj)
 
     def _access_hook(self) -> Hook | None:
-        """The hook of instrumented objects; None when neither scheduler nor observer asks."""
+        """The hook of instrumented objects; None if neither scheduler nor observer needs it."""
         carrier = self.carrier
         if not carrier.serial:
             return self._observed(2)
         return serial_hook(carrier, self._observed(3))
 
     def _observed(self, depth: int) -> Hook | None:
-        """What the observers ask of each access; its place is *depth* frames out of the hook."""
+        """The observers' part of each access; its caller is *depth* frames outside the hook."""
         probe, current = self.probe, self.carrier.current
         seen_read, seen_write = probe.read, probe.write
         if seen_read is None and seen_write is None:
@@ -297,8 +342,9 @@ class Kernel:
         return Hook(read, write)
 
     @contextmanager
+    @own
     def quietly(self) -> Iterator[None]:
-        """Reads inside are a checker's: no schedule points, no race checks."""
+        """Reads inside belong to a checker: no schedule points, no race checks."""
         td = self.curthread()
         td.quiet += 1
         carrier = self.carrier
@@ -311,19 +357,24 @@ class Kernel:
 
     # -- trouble
 
+    @c("panic", "kern_shutdown.c:715-854")
+    @holds("", "does not return")
     def panic(self, code: str, message: str = "", kind: str = "panic") -> NoReturn:
-        """Stop as the kernel would: tells the probe, then raises ``Panic``."""
+        """Stop as the kernel would: report to the probe, then raise ``Panic``."""
         if (f := self.probe.panic) is not None:
             f(self.curthread(), code, message)
         raise Panic(code, message, kind)
 
+    @own
     def misuse(self, code: str, message: str = "") -> NoReturn:
-        """A primitive was used against its contract: like ``panic``, raises ``Misuse``."""
+        """A primitive was used in violation of its contract: like ``panic``, with ``Misuse``."""
         if (f := self.probe.panic) is not None:
             f(self.curthread(), code, message)
         raise Misuse(code, message)
 
+    @c("KASSERT", "systm.h:103-104")
+    @c("KKASSERT", "systm.h:105-108")
     def kassert(self, ok: object, code: str, message: str = "") -> None:
-        """KASSERT / KKASSERT, with the INVARIANTS of the stock kernel configuration."""
+        """KASSERT / KKASSERT, with the INVARIANTS of the default kernel configuration."""
         if not ok:
             self.panic(code, message)

@@ -1,6 +1,6 @@
 """lockmgr locks (kern_lock.c): sleeping locks, exclusive or shared, that can be converted.
 
-One word holds the state, changed by compare-and-set as in the C; who waits sleeps on the lock.
+One word holds the state and is changed by compare-and-set, as in the C; waiters sleep on the lock.
 """
 
 from __future__ import annotations
@@ -8,9 +8,34 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE
-from smpvm.host.carrier import TRY as TRY_POINT
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EBUSY, ENOLCK
+from smpvm.kern.lockreq import (
+    KEEPS_OUT,
+    LK_CANRECURSE,
+    LK_EXCLOTHER,
+    LK_EXCLUPGRADE,
+    LK_EXCLUSIVE,
+    LK_EXTFLG_MASK,
+    LK_NOWAIT,
+    LK_PCATCH,
+    LK_RELEASE,
+    LK_SHARED,
+    LK_SLEEPFAIL,
+    LK_TYPE_MASK,
+    LK_UPGRADE,
+    LK_WAITUPGRADE,
+    LKC_EXCL,
+    LKC_EXREQ,
+    LKC_MASK,
+    LKC_SHREQ,
+    LKC_UPGRANT,
+    LKC_UPREQ,
+    Request,
+    keeps_out,
+    mode_of,
+    point_kind,
+)
 from smpvm.kern.order import Ordered
 from smpvm.kern.probe import TIMED, TRY, WAIT
 from smpvm.kern.thread import TDF_DEADLKTREAT
@@ -20,55 +45,11 @@ if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
 
-# Requests (sys/lock.h).
-LK_SHARED: Final = 0x1
-LK_EXCLUSIVE: Final = 0x2
-LK_UPGRADE: Final = 0x3
-LK_EXCLUPGRADE: Final = 0x4
-LK_DOWNGRADE: Final = 0x5
-LK_RELEASE: Final = 0x6
-LK_WAITUPGRADE: Final = 0x7
-LK_EXCLOTHER: Final = 0x8
-"""Only an answer of lockstatus: somebody else holds it exclusively."""
-LK_TYPE_MASK: Final = 0xF
-
-LK_NOWAIT: Final = 0x10
-LK_SLEEPFAIL: Final = 0x20
-LK_CANRECURSE: Final = 0x40
-LK_FAILRECLAIM: Final = 0x10000
-LK_RETRY: Final = 0x20000
-LK_TIMELOCK: Final = 0x2000000
-LK_PCATCH: Final = 0x4000000
-LK_EXTFLG_MASK: Final = 0x7000070
-
-# The state word.
-LKC_EXREQ: Final = 0x80000000
-LKC_SHREQ: Final = 0x40000000
-LKC_UPREQ: Final = 0x20000000
-LKC_EXCL: Final = 0x10000000
-LKC_UPGRANT: Final = 0x08000000
-LKC_MASK: Final = 0x03FFFFFF
-
-_BUSY: Final = LKC_EXREQ | LKC_UPREQ | LKC_EXCL
-"""What keeps a shared request out."""
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
-class _Request:
-    """One lockmgr call under way: the C's ``flags``, which a retry may change, and its facts."""
-
-    __slots__ = ("blocked", "ext", "let_go", "td", "type")
-
-    def __init__(self, td: Thread, kind: int, ext: int) -> None:
-        self.td = td
-        self.type = kind
-        self.ext = ext
-        self.blocked = False
-        self.let_go = False  # the probe knows that the lock was given up
-
-
 class Lock(Ordered):
-    """struct lock.  *timo* in ticks counts for LK_TIMELOCK; *wmesg* names the sleep.
+    """struct lock.  *timo*, in ticks, is used for LK_TIMELOCK; *wmesg* names the sleep.
 
     *meant* is the reason why a timed wait for it may be part of a deadlock, which the timer breaks.
     """
@@ -77,6 +58,7 @@ class Lock(Ordered):
 
     kind, noun = "lockmgr", "lock"
 
+    @c("lockinit", "kern_lock.c:741-749")
     def __init__(
         self,
         k: Kernel,
@@ -101,13 +83,21 @@ class Lock(Ordered):
 
     # -- the call
 
-    def lockmgr(self, flags: int) -> int:
-        """lockmgr (kern_lock.c:85-655): set, change or release the lock.
+    @c("lockmgr", "kern_lock.c:83-655", blocks=True)
+    @holds(
+        "as the request wants; no spinlock unless NOWAIT, RELEASE or DOWNGRADE",
+        "as the request says",
+    )
+    def lockmgr(self, flags: int, timo: int = 0) -> int:
+        """lockmgr (kern_lock.c:83-655): acquire, convert or release the lock.
 
-        Blocks unless LK_NOWAIT (no spinlock may be held, tokens are given up meanwhile).  Returns
-        0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK ran out),
-        ENOLCK (SLEEPFAIL slept); an upgrade that fails has released the shared lock.  Raises
-        Misuse for recursion, release by a stranger, and a wait with a spinlock held.
+        *timo* (ticks) replaces the lock's own with LK_TIMELOCK; the C has only that.
+
+        Blocks unless LK_NOWAIT (no spinlock may be held; tokens are released while asleep).
+        Returns 0, EBUSY (NOWAIT, or EXCLUPGRADE behind another upgrade), EWOULDBLOCK (TIMELOCK
+        timed out), ENOLCK (SLEEPFAIL slept); a failed upgrade has released the shared lock.  Raises
+        Misuse for recursion, for a release by a thread that does not hold it, and for a wait with a
+        spinlock held.
         """
         k = self.k
         td = k.curthread()
@@ -117,7 +107,7 @@ class Lock(Ordered):
             k.misuse("sleep-with-spinlock", f"{td} locks {self} with {td.spins[-1]} held")
         if kind in (LK_SHARED, LK_EXCLUSIVE) and not flags & LK_NOWAIT:
             self._want(td, kind)
-        r = _Request(td, kind, ext)
+        r = Request(td, kind, ext, timo or self.timo)
         error = 0
         if k.point is not None or not self._quick(td, kind):
             while (turn := self._turn(r)) is None:
@@ -127,21 +117,25 @@ class Lock(Ordered):
             self._report(r, kind, error)
         return error
 
+    @c("lockmgr", "kern_lock.c:141-148,234-242", part=True)
+    @holds("", "on True the lock held")
     def _quick(self, td: Thread, kind: int) -> bool:
-        """The critical paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
+        """The fast paths of LK_EXCLUSIVE and LK_SHARED: one compare-and-set."""
         count = self.count
         if kind == LK_EXCLUSIVE:
             return count == 0 and self._cas_holder(0, LKC_EXCL | 1, td)
-        return kind == LK_SHARED and not count & _BUSY and self._cas(count, count + 1)
+        return kind == LK_SHARED and not count & KEEPS_OUT and self._cas(count, count + 1)
 
     def _want(self, td: Thread, kind: int) -> None:
         if (f := self.k.probe.lock_want) is not None:
-            f(td, self, _mode(kind))
+            f(td, self, mode_of(kind))
 
-    def _turn(self, r: _Request) -> int | None:
-        """One turn of the C's retry loop: an error number, 0 when done, None to go again."""
+    @c("lockmgr", "kern_lock.c:132-653", part=True, blocks=True)
+    @holds("as the request wants", "as the request says")
+    def _turn(self, r: Request) -> int | None:
+        """One iteration of the C's retry loop: an error number, 0 if done, None to retry."""
         if (p := self.k.point) is not None:
-            p(_point_kind(r), self)
+            p(point_kind(r), self)
         match r.type:
             case 0x1:
                 return self._shared(r)
@@ -168,7 +162,7 @@ class Lock(Ordered):
         return True
 
     def _cas_holder(self, old: int, new: int, holder: Thread | None) -> bool:
-        """The compare-and-set together with the change of lk_lockholder that goes with it."""
+        """The compare-and-set together with the matching change of lk_lockholder."""
         with self._guard:
             if self.count != old:
                 return False
@@ -178,22 +172,26 @@ class Lock(Ordered):
             self.k.carrier.touched(self)
         return True
 
-    def _block(self, r: _Request) -> int:
-        """The tsleep of every case; tsleep_interlock has been called.  Returns its error."""
+    @c("lockmgr", "kern_lock.c:204-217", part=True, blocks=True)
+    @holds("tsleep_interlock called; no spinlock", "")
+    def _block(self, r: Request) -> int:
+        """The tsleep of every case, after tsleep_interlock.  Returns its error."""
         k = self.k
-        timo = self.timo if r.ext & LK_TIMELOCK else 0
+        timo = r.timo
         if not r.blocked:
             r.blocked = True
             r.td.contended[self.cls] += 1
             if (f := k.probe.lock_block) is not None:
-                f(r.td, self, _mode(r.type), timo)
+                f(r.td, self, mode_of(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
         error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td))
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
-    def _recurse(self, r: _Request, count: int) -> int:
-        """The caller holds it exclusively and asks again."""
+    @c("lockmgr", "kern_lock.c:160-172,247-259", part=True)
+    @holds("the lock, exclusively", "once more")
+    def _recurse(self, r: Request, count: int) -> int:
+        """The caller already holds the lock exclusively and requests it again."""
         k = self.k
         k.kassert(count & LKC_EXCL, "lockmgr-holder")
         if not r.ext & LK_CANRECURSE:
@@ -206,24 +204,29 @@ class Lock(Ordered):
 
     # -- one method for each request
 
-    def _shared(self, r: _Request) -> int | None:
-        """LK_SHARED (kern_lock.c:137-228): behind waiting exclusive and upgrade requests.
+    @c("lockmgr", "kern_lock.c:137-228", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock shared")
+    def _shared(self, r: Request) -> int | None:
+        """LK_SHARED (kern_lock.c:137-228): waits behind exclusive and upgrade requests.
 
-        Not behind those with TDF_DEADLKTREAT: then only an exclusive holder keeps it out.
+        A thread with TDF_DEADLKTREAT does not: only an exclusive holder blocks it.
         """
         count = self.count
-        if not count & _keeps_out(r.td):
+        if not count & keeps_out(r.td):
             return 0 if self._cas(count, count + 1) else None
         if self.holder is r.td:
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
+        # Interlock first, then set the request bit: once it is set a release calls wakeup().
         self.k.sleep.tsleep_interlock(self)
         if not self._cas(count, count | LKC_SHREQ):
             return None
         return self._block(r) or None
 
-    def _exclusive(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:230-304", part=True, blocks=True)
+    @holds("no spinlock unless NOWAIT", "on 0 the lock exclusively")
+    def _exclusive(self, r: Request) -> int | None:
         """LK_EXCLUSIVE (kern_lock.c:230-304)."""
         count = self.count
         if count == 0:
@@ -237,8 +240,10 @@ class Lock(Ordered):
             return None
         return self._block(r) or None
 
-    def _downgrade(self, r: _Request) -> int | None:
-        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared, waking shared requests."""
+    @c("lockmgr", "kern_lock.c:306-340", part=True)
+    @holds("the lock, exclusively, once", "the lock shared")
+    def _downgrade(self, r: Request) -> int | None:
+        """LK_DOWNGRADE (kern_lock.c:306-340): exclusive to shared; wakes shared requests."""
         count = self.count
         if self.holder is not r.td or count & (LKC_EXCL | LKC_MASK) != LKC_EXCL | 1:
             self.k.misuse("wrong-release", f"{r.td} downgrades {self} without holding it")
@@ -248,10 +253,15 @@ class Lock(Ordered):
             self.k.sleep.wakeup(self)
         return 0
 
-    def _upgrade(self, r: _Request) -> int | None:
+    @c("lockmgr", "kern_lock.c:342-464", part=True, blocks=True)
+    @holds(
+        "the lock shared; no spinlock unless NOWAIT",
+        "on 0 the lock exclusively; an error: unlocked",
+    )
+    def _upgrade(self, r: Request) -> int | None:
         """LK_UPGRADE, LK_EXCLUPGRADE (kern_lock.c:342-464): shared to exclusive.
 
-        May let others have the lock in between, which EXCLUPGRADE refuses.
+        Other threads may get the lock in between; EXCLUPGRADE fails instead.
         """
         k, count = self.k, self.count
         if r.type == LK_EXCLUPGRADE and count & LKC_UPREQ:
@@ -267,7 +277,7 @@ class Lock(Ordered):
         k.sleep.tsleep_interlock(self)
         mine = LKC_EXREQ if count & LKC_UPREQ else LKC_UPREQ
         last = count & (LKC_UPREQ | LKC_MASK) == LKC_UPREQ | 1
-        if last:  # the one who asked before us gets it
+        if last:  # the earlier upgrade request gets the lock
             new = (count | mine | LKC_EXCL | LKC_UPGRANT) & ~LKC_UPREQ
         else:
             new = (count - 1) | mine
@@ -283,14 +293,18 @@ class Lock(Ordered):
         r.type = LK_EXCLUSIVE if count & LKC_UPREQ else LK_WAITUPGRADE
         return None
 
-    def _give_up(self, r: _Request) -> int:
-        """An upgrade that may not wait: release, and say EBUSY."""
+    @c("lockmgr", "kern_lock.c:351-355,397-401", part=True)
+    @holds("the lock shared", "unlocked")
+    def _give_up(self, r: Request) -> int:
+        """An upgrade that may not wait: release the lock and return EBUSY."""
         while self._release(r) is None:
             pass
         return EBUSY
 
-    def _waitupgrade(self, r: _Request) -> int | None:
-        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours, wait for LKC_UPGRANT."""
+    @c("lockmgr", "kern_lock.c:466-513", part=True, blocks=True)
+    @holds("LKC_UPREQ is the caller's", "on 0 the lock exclusively")
+    def _waitupgrade(self, r: Request) -> int | None:
+        """LK_WAITUPGRADE (kern_lock.c:466-513): LKC_UPREQ is ours; wait for LKC_UPGRANT."""
         count = self.count
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
@@ -301,8 +315,10 @@ class Lock(Ordered):
             return error
         return None
 
-    def _undo_upreq(self, r: _Request) -> None:
-        """undo_upreq (kern_lock.c:662-722): take back an upgrade request, granted or not."""
+    @c("undo_upreq", "kern_lock.c:660-722")
+    @holds("LKC_UPREQ is the caller's", "given back")
+    def _undo_upreq(self, r: Request) -> None:
+        """undo_upreq (kern_lock.c:660-722): withdraw an upgrade request, granted or not."""
         k = self.k
         while True:
             count = self.count
@@ -323,8 +339,10 @@ class Lock(Ordered):
                     k.sleep.wakeup(self)
                 return
 
-    def _release(self, r: _Request) -> int | None:
-        """LK_RELEASE (kern_lock.c:515-626): grants a pending upgrade, else wakes requests."""
+    @c("lockmgr", "kern_lock.c:515-626", part=True)
+    @holds("the lock, either mode", "released once")
+    def _release(self, r: Request) -> int | None:
+        """LK_RELEASE (kern_lock.c:515-626): grant a pending upgrade, else wake the requests."""
         k, td, count = self.k, r.td, self.count
         if not count & LKC_MASK or self not in td.locks:
             k.misuse("wrong-release", f"{td} releases {self}, which it does not hold")
@@ -333,7 +351,7 @@ class Lock(Ordered):
         self._told(r, "excl" if count & LKC_EXCL else "shared")
         requests = LKC_EXREQ | LKC_SHREQ
         match count & (LKC_UPREQ | LKC_MASK):
-            case 1:  # the last one out
+            case 1:  # the last holder
                 if not self._cas_holder(count, (count - 1) & ~(LKC_EXCL | requests), None):
                     return None
                 wake = bool(count & requests)
@@ -351,8 +369,8 @@ class Lock(Ordered):
             k.sleep.wakeup(self)
         return 0
 
-    def _told(self, r: _Request, mode: str) -> None:
-        """The probe hears of one release once, however often it is tried."""
+    def _told(self, r: Request, mode: str) -> None:
+        """Report a release to the probe once, however often it is retried."""
         if not r.let_go and (f := self.k.probe.lock_release) is not None:
             f(r.td, self, mode)
         r.let_go = True
@@ -363,17 +381,17 @@ class Lock(Ordered):
                 del td.locks[i]
                 return
 
-    def _report(self, r: _Request, kind: int, error: int) -> None:
-        """Tell the probe how the request ended, and keep td.locks."""
+    def _report(self, r: Request, kind: int, error: int) -> None:
+        """Report the result of the request to the probe, and update td.locks."""
         k, td = self.k, r.td
-        how = TIMED if r.ext & LK_TIMELOCK and self.timo else WAIT
+        how = TIMED if r.timo else WAIT
         if r.ext & LK_NOWAIT or (kind == LK_SHARED and td.flags & TDF_DEADLKTREAT):
             how = TRY
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1
             if (f := k.probe.lock_failed) is not None:
-                f(td, self, _mode(kind), error)
+                f(td, self, mode_of(kind), error)
             return
         mode = "excl" if self.holder is td else "shared"
         if kind in (LK_SHARED, LK_EXCLUSIVE) or r.let_go:
@@ -388,14 +406,15 @@ class Lock(Ordered):
     # -- questions
 
     def _grantable(self, kind: int, td: Thread) -> bool:
-        """Is what a sleeper waits for true already?"""
+        """Does the condition hold that a sleeper waits for?"""
         count = self.count
         if kind == LK_WAITUPGRADE:
             return bool(count & LKC_UPGRANT)
         if kind == LK_SHARED:
-            return not count & _keeps_out(td)
+            return not count & keeps_out(td)
         return count == 0 or bool(count & LKC_UPGRANT)
 
+    @c("lockstatus", "kern_lock.c:775-793")
     def lockstatus(self, td: Thread | None = None) -> int:
         """lockstatus (kern_lock.c:776): LK_EXCLUSIVE, LK_EXCLOTHER, LK_SHARED or 0."""
         count = self.count
@@ -403,18 +422,25 @@ class Lock(Ordered):
             return LK_EXCLUSIVE if td is None or self.holder is td else LK_EXCLOTHER
         return LK_SHARED if count & LKC_MASK else 0
 
+    @c("lockcount", "kern_lock.c:819-823", uncalled=True)
     def lockcount(self) -> int:
-        """lockcount (kern_lock.c:820): how many holds there are."""
+        """lockcount (kern_lock.c:820): the number of holds."""
         return self.count & LKC_MASK
 
+    @c("lockowned", "kern_lock.c:799-812", uncalled=True)
     def lockowned(self) -> bool:
-        """lockowned (kern_lock.c:800): by the caller; for a shared lock the C can only guess."""
+        """lockowned (kern_lock.c:800).
+
+        Held by the caller?  For a shared lock the C can only guess.
+        """
         return self.held_by(self.k.curthread())
 
+    @own
     def held_by(self, td: Thread) -> bool:
         """Does *td* hold it, in either mode?"""
         return self in td.locks
 
+    @own
     def owners(self) -> list[Thread]:
         """The threads that hold it (for the waits-for graph; walks the threads if shared)."""
         if (holder := self.holder) is not None:
@@ -422,20 +448,3 @@ class Lock(Ordered):
         if not self.count & LKC_MASK:
             return []
         return [td for td in self.k.live_threads() if self in td.locks]
-
-
-def _mode(kind: int) -> str:
-    return "shared" if kind == LK_SHARED else "excl"
-
-
-def _keeps_out(td: Thread) -> int:
-    """The bits that keep a shared request of *td* out."""
-    return LKC_EXCL if td.flags & TDF_DEADLKTREAT else _BUSY
-
-
-def _point_kind(r: _Request) -> str:
-    if r.type in (LK_RELEASE, LK_DOWNGRADE):
-        return RELEASE
-    if r.ext & LK_NOWAIT:
-        return TRY_POINT
-    return ACQUIRE_SHARED if r.type == LK_SHARED else ACQUIRE

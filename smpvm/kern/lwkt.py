@@ -1,4 +1,4 @@
-"""Offering the CPU (lwkt_thread.c)."""
+"""Yielding the CPU (lwkt_thread.c)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smpvm.host.carrier import HOLDING, YIELD
+from smpvm.kern.cname import c, holds
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -16,17 +17,19 @@ class Sched:
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
-        # Free-running carriers have time slices; under a scheduler every yield is a decision.
+        # Free-running carriers have time slices; on a serial carrier every yield is a decision.
         self._resched_wanted: Callable[[], bool] | None = getattr(k.carrier, "slice_over", None)
 
     def __str__(self) -> str:
         return "sched"
 
+    @c("lwkt_yield", "lwkt_thread.c:1061-1087", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_yield(self) -> None:
-        """lwkt_yield (lwkt_thread.c:1062): let others run, if the time slice is over.
+        """lwkt_yield (lwkt_thread.c:1062): let other threads run if the time slice is over.
 
-        No spinlock may be held (Misuse; the C returns at once).  The tokens are given up and had
-        again, so whatever they protect may have changed on return.
+        No spinlock may be held (Misuse; the C returns at once).  The tokens are released meanwhile,
+        so what they protect may have changed on return.
         """
         k = self.k
         td = k.curthread()
@@ -43,6 +46,8 @@ class Sched:
         else:
             k.carrier.yield_()
 
+    @c("lwkt_user_yield", "lwkt_thread.c:1127-1171", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def lwkt_user_yield(self) -> None:
-        """lwkt_user_yield: the same, from long loops in system calls."""
+        """lwkt_user_yield: the same, for long loops in system calls."""
         self.lwkt_yield()

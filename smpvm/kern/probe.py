@@ -1,14 +1,14 @@
-"""What may be watched: one method for each kind of event.
+"""The events that can be observed: one method for each kind.
 
-An *observer* is a subclass of ``Probe`` that overrides the methods it wants.  ``Probes`` gathers a
-machine's observers into one object with an attribute for each event: ``None`` when nobody listens,
-so that an unwatched event costs one attribute load at its site::
+An *observer* is a subclass of ``Probe`` that overrides the methods it wants.  ``Probes`` combines a
+machine's observers into one object with an attribute for each event: ``None`` if nobody listens, so
+an unobserved event costs one attribute load at its site::
 
     if (f := k.probe.wakeup) is not None:
         f(td, ident, sleepers)
 
-Everywhere *td* is the kernel thread that acts.  An observer never changes what it watches, and
-reads shared fields with ``peek``.  In native mode many host threads call at once.
+In every event *td* is the kernel thread that acts.  An observer never changes what it observes, and
+reads shared fields with ``peek``.  In native mode many host threads call at the same time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
+
+from smpvm.kern.cname import SKIP
+
+FRAMES: Final = SKIP
 
 WAIT: Final = 0
 TRY: Final = 1
@@ -29,7 +33,7 @@ class Probe:
     """Every event, doing nothing.  *lock* is a Spinlock, Token or Lock (lockmgr) object."""
 
     def attach(self, kernel: Any) -> None:
-        """Not an event: the kernel whose observer this is, told once, at the end of its making."""
+        """Not an event: called once, at the end of the kernel's construction, with the kernel."""
 
     # -- threads
     def thread_spawn(self, td: Any, child: Any) -> None:
@@ -42,14 +46,14 @@ class Probe:
         """The last thing *td* does; it should hold nothing."""
 
     def thread_join(self, td: Any, child: Any) -> None:
-        """*td* saw that *child* has ended (happens-before edge)."""
+        """*td* has seen that *child* ended (happens-before edge)."""
 
     # -- locks.  mode: "excl" or "shared"
     def lock_want(self, td: Any, lock: Any, mode: str) -> None:
         """Before a blocking acquire, contended or not."""
 
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
-        """The acquire has to wait; *timo* ticks end the wait (0: nothing does)."""
+        """The acquire has to wait; *timo* ticks limit the wait (0: no limit)."""
 
     def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
         """The lock is held now; *how*: WAIT, TRY or TIMED."""
@@ -61,13 +65,13 @@ class Probe:
         """Just before the lock is released."""
 
     def lock_converted(self, td: Any, lock: Any, mode: str) -> None:
-        """Upgrade or downgrade done: held in *mode* now."""
+        """Upgrade or downgrade done: now held in *mode*."""
 
     def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
-        """*td* blocks: all its tokens (outermost first) are given up, not released."""
+        """*td* blocks: all its tokens (outermost first) are released until it resumes."""
 
     def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
-        """*td* has all of them again."""
+        """*td* has reacquired all of them."""
 
     # -- sleep and wakeup
     def sleep_interlock(self, td: Any, ident: Any) -> None:
@@ -76,7 +80,7 @@ class Probe:
     def sleep(
         self, td: Any, ident: Any, wmesg: str, timo: int, cond: Callable[[], bool] | None
     ) -> None:
-        """*td* goes to sleep.  *cond* tells whether what it waits for has already come true."""
+        """*td* goes to sleep.  *cond* tells whether the awaited condition already holds."""
 
     def sleep_done(self, td: Any, ident: Any, wmesg: str, timed_out: bool) -> None:
         """*td* runs again."""
@@ -92,30 +96,30 @@ class Probe:
         """A plain write of a shared field, before it (``peek`` gives the old value)."""
 
     def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
-        """An atomic operation on a shared field took it from *old* to *new* (maybe the same).
+        """An atomic operation on a shared field changed it from *old* to *new* (possibly the same).
 
-        Told just before the store, under the lock of the atomics: no atomic operation, and no
-        wait, from inside.
+        Called just before the store, under the lock of the atomics: the observer must not do an
+        atomic operation or wait.
         """
 
     # -- pages
     def page_busied(self, td: Any, m: Any) -> None:
-        """*td* owns the hard busy bit of *m* now."""
+        """*td* owns PG_BUSY of *m* now."""
 
     def page_unbusied(self, td: Any, m: Any) -> None:
-        """Just before the hard busy bit of *m* is cleared."""
+        """Just before PG_BUSY of *m* is cleared."""
 
     def page_want(self, td: Any, m: Any, also_soft: bool) -> None:
-        """Before a busy that waits (busy_wait, lookup_busy_wait), contended or not."""
+        """Before a busy request that may wait (busy_wait, lookup_busy_wait), contended or not."""
 
     def page_block(self, td: Any, m: Any, also_soft: bool) -> None:
         """*td* is going to sleep until *m* is not busy (and not soft-busy, with *also_soft*)."""
 
     def io_start(self, td: Any, m: Any) -> None:
-        """One soft-busy reference more on *m*."""
+        """One more soft-busy reference on *m*."""
 
     def io_finish(self, td: Any, m: Any) -> None:
-        """One soft-busy reference less on *m*."""
+        """One soft-busy reference on *m* less."""
 
     def page_hold(self, td: Any, m: Any, delta: int) -> None:
         """hold_count of *m* changed by *delta*."""
@@ -124,26 +128,26 @@ class Probe:
         """wire_count of *m* changed by *delta*."""
 
     def page_alloc(self, td: Any, m: Any) -> None:
-        """*m* came off the free or cache queue for a new use."""
+        """*m* was taken off the free or cache queue for a new use."""
 
     def page_free(self, td: Any, m: Any) -> None:
         """*m* is about to go to the free or hold queue."""
 
     # -- queues; q is a PageQueue, called with its spinlock held
     def queue_insert(self, td: Any, q: Any, m: Any, at_head: bool) -> None:
-        """*m* (a page or a marker) joins *q*."""
+        """*m* (a page or a marker) is added to *q*."""
 
     def queue_remove(self, td: Any, q: Any, m: Any) -> None:
-        """*m* (a page or a marker) leaves *q*."""
+        """*m* (a page or a marker) is removed from *q*."""
 
     def queue_requeue(self, td: Any, q: Any, m: Any) -> None:
-        """*m* moves to the tail of *q*, where it already is."""
+        """*m* moves to the tail of *q*, which it is already on."""
 
     def marker_hop(self, td: Any, q: Any, marker: Any, m: Any) -> None:
-        """A scan moves *marker* from before *m* to just behind it."""
+        """A scan moves *marker* from before *m* to behind it."""
 
     def scan_begin(self, td: Any, q: Any, marker: Any, maxscan: int) -> None:
-        """A marker scan of *q* begins; it will take at most *maxscan* steps."""
+        """A marker scan of *q* begins; it takes at most *maxscan* steps."""
 
     def scan_end(self, td: Any, q: Any, marker: Any, why: str) -> None:
         """The scan ends: "queue" (end of queue), "maxscan", "target" or "stop" (enough memory)."""
@@ -159,14 +163,14 @@ class Probe:
         """*td* is going to sleep until paging_in_progress of *obj* is zero."""
 
     def io_submit(self, td: Any, io: Any) -> None:
-        """An I/O request was handed to its device (happens-before edge to io_complete)."""
+        """An I/O request was passed to its device (happens-before edge to io_complete)."""
 
     def io_complete(self, td: Any, io: Any) -> None:
-        """The device thread took *io* to completion."""
+        """The device thread completed *io*."""
 
     # -- the rest
     def call(self, td: Any, what: str, **facts: Any) -> None:
-        """A call that leaves the model's core (vget, put_pages, killproc, kprintf, ...)."""
+        """A call to the outside of the model's core (vget, put_pages, killproc, kprintf, ...)."""
 
     def panic(self, td: Any, code: str, message: str) -> None:
         """A kernel assertion failed; a Panic is about to be raised."""
@@ -196,7 +200,7 @@ def _fan(calls: tuple[Callable[..., None], ...]) -> Callable[..., None]:
 
 
 class Probes:
-    """One attribute for each event: None, one observer's method, or a fan-out over several."""
+    """One attribute for each event: None, one observer's method, or a fan-out to several."""
 
     thread_spawn: Event = None
     thread_start: Event = None

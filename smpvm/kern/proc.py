@@ -1,4 +1,4 @@
-"""Processes (struct proc, kern_proc.c): the list, holds, limits, and the end of one."""
+"""Processes (struct proc, kern_proc.c): the process lists, holds, limits, and process exit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC, READ
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -107,8 +108,8 @@ class Proc:
         self.p_pptr: Proc | None = None
         self.p_swtime = 0
         self.threads: list[Thread] = []
-        self.killed = False  # SIGKILL is pending: set once, never taken back
-        self.next: Proc | None = None  # p_list, behind the bucket's token
+        self.killed = False  # SIGKILL is pending: set once, never cleared
+        self.next: Proc | None = None  # p_list, protected by the bucket's token
         self.prev: Proc | None = None
 
     def __str__(self) -> str:
@@ -126,11 +127,11 @@ class ProcGlob:
 
 
 class Procs:
-    """Every process of the machine."""
+    """All processes of the machine."""
 
     def __init__(self, k: Kernel, hsize: int = ALLPROC_HSIZE) -> None:
         self.k = k
-        self.procglob: list[ProcGlob | None] = [None] * hsize  # each made at its first use
+        self.procglob: list[ProcGlob | None] = [None] * hsize  # each created at first use
         self._guard = threading.Lock()
         self.nprocs = 1  # process 0, which is on no list here
 
@@ -139,8 +140,9 @@ class Procs:
 
     # -- the list
 
+    @c("ALLPROC_HASH", "kern_proc.c:64")
     def bucket(self, pid: int) -> ProcGlob:
-        """Where *pid* is listed."""
+        """The bucket of *pid*."""
         slot = pid % len(self.procglob)
         with self._guard:
             prg = self.procglob[slot]
@@ -150,12 +152,18 @@ class Procs:
         return prg
 
     def _empty_point(self) -> None:
-        """The step that follows decides whether a bucket is empty: scans look without its token."""
+        """Schedule point before a step that changes whether a bucket is empty.
+
+        Scans test that without the bucket's token.
+        """
         if (p := self.k.point) is not None:
             p(ATOMIC, self, "empty")
 
+    @c("proc_add_allproc", "kern_proc.c:975-985", blocks=True)
+    @c("proc_makepid", "kern_proc.c:997-1099")
+    @holds("no spinlock", "")
     def new(self, pid: int, vmspace: Any = None) -> Proc:
-        """A process on the list, state SIDL (proc_add_allproc, kern_proc.c:976).  May block."""
+        """A process on the list, in state SIDL (proc_add_allproc, kern_proc.c:976).  May block."""
         k = self.k
         p = k.new(Proc, k, pid)
         p.p_vmspace = vmspace
@@ -171,23 +179,28 @@ class Procs:
         prg.proc_token.release()
         return p
 
+    @c("proc_makepid", "kern_proc.c:1018-1026", part=True)
     def new_pid(self) -> int:
         """The next process number (proc_makepid, kern_proc.c:999, without reuse)."""
         return self.k.next_id("pid") + 1
 
+    @c("lwp_fork", "kern_fork.c:661-761")
+    @holds("p_token of p")
     def lwp_fork(self, p: Proc, td: Thread) -> None:
-        """lwp_fork (kern_fork.c:660-745): *td* is a thread of *p* from now on."""
+        """lwp_fork (kern_fork.c:661-761): make *td* a thread of *p*."""
         td.proc = p
         td.lwp_token = Token(self.k, "lwp_token", td.name)
         td.lwp_spin = Spinlock(self.k, "lwp_spin", td.name)
         p.threads.append(td)
 
+    @c("allproc_scan", "kern_proc.c:1256-1293", blocks=True)
+    @holds("no spinlock", "")
     def allproc_scan(self, callback: Callable[[Proc, Any], int], data: Any) -> None:
-        """allproc_scan (kern_proc.c:1257-1296): *callback* on every process but zombies.
+        """allproc_scan (kern_proc.c:1256-1293): call *callback* for every process except zombies.
 
-        The process is held and its bucket's token is had around each call, which may block: a
-        held process stays on the list.  A negative result ends the scan.  At most as many calls
-        as there were processes (and CPUs) at the start.
+        Around each call, which may block, the process is held and its bucket's token owned: a held
+        process stays on the list.  A negative result ends the scan.  The number of calls is limited
+        to the number of processes (and CPUs) at the start.
         """
         if (point := self.k.point) is not None:
             point(READ, self, "nprocs")
@@ -196,7 +209,7 @@ class Procs:
         for slot in range(len(self.procglob)):
             prg = self.procglob[slot]
             if point is not None and not looked and (prg is None or prg.first is None):
-                # The C gets the token of each bucket, to find most of them empty.
+                # The C takes the token of each bucket, only to find most of them empty.
                 point(READ, self, "empty")
                 looked = True
                 prg = self.procglob[slot]
@@ -218,10 +231,12 @@ class Procs:
             if p is not None:
                 return
 
+    @c("pfind", "kern_proc.c:447-481", blocks=True, uncalled=True)
+    @holds("no spinlock", "the process returned held (PHOLD)")
     def pfind(self, pid: int) -> Proc | None:
-        """pfind (kern_proc.c:446-480): a process by number, held for the caller; no zombies.
+        """pfind (kern_proc.c:447-481): find a process by number, held for the caller; no zombies.
 
-        The caller's own process needs no look at the list.  Blocks (its bucket's token, shared).
+        The caller's own process is found without searching.  Blocks (the bucket's token, shared).
         """
         mine = self.k.curthread().proc
         if mine is not None and mine.p_pid == pid:
@@ -237,8 +252,11 @@ class Procs:
         prg.proc_token.release()
         return p
 
+    @own
     def all(self) -> list[Proc]:
-        """Everything on the lists, zombies too, in scan order; for reports (takes no token)."""
+        """All processes on the lists, including zombies, in scan order; for reports (takes no
+        token).
+        """
         found = []
         for prg in self.procglob:
             each = None if prg is None else prg.first
@@ -249,12 +267,21 @@ class Procs:
 
     # -- holds
 
+    @c("phold", "kern_proc.c:290-294")
+    @c("PHOLD", "proc.h:488")
+    @holds("something that keeps p (p_token, the bucket's token, a hold)", "p held")
     def phold(self, p: Proc) -> None:
         """PHOLD, phold (kern_proc.c:291)."""
         self.k.atomic.add_int(p, "p_lock", 1)
 
+    @c("prele", "kern_proc.c:300-326")
+    @c("PRELE", "proc.h:489")
+    @holds("p held", "hold given back")
     def prele(self, p: Proc) -> None:
-        """PRELE, prele (kern_proc.c:301): drop a hold, waking who waits for them to go."""
+        """PRELE, prele (kern_proc.c:301).
+
+        Drop a hold and wake threads that wait for the last one.
+        """
         k = self.k
         if k.atomic.cmpset_int(p, "p_lock", 1, 0):
             return
@@ -266,6 +293,9 @@ class Procs:
                     k.sleep.wakeup(Addr(p, "p_lock"))
                 return
 
+    @c("pstall", "kern_proc.c:253-288", blocks=True)
+    @c("PSTALL", "proc.h:492-493")
+    @holds("something that keeps p; no spinlock", "")
     def pstall(self, p: Proc, wmesg: str, count: int) -> None:
         """PSTALL, pstall (kern_proc.c:254): sleep until at most *count* holds are left."""
         k = self.k
@@ -279,8 +309,10 @@ class Procs:
 
     # -- the end of a process
 
+    @c("proc_move_allproc_zombie", "kern_proc.c:1110-1126", blocks=True)
+    @holds("p_token")
     def move_allproc_zombie(self, p: Proc) -> None:
-        """proc_move_allproc_zombie (kern_proc.c:1111): SZOMB, once nobody holds it.
+        """proc_move_allproc_zombie (kern_proc.c:1111): make it SZOMB once nobody holds it.
 
         The caller holds p_token.  Blocks.
         """
@@ -291,8 +323,10 @@ class Procs:
         p.p_stat = SZOMB
         token.release()
 
+    @c("proc_remove_zombie", "kern_proc.c:1137-1155", blocks=True)
+    @holds("p_token")
     def remove_zombie(self, p: Proc) -> None:
-        """proc_remove_zombie (kern_proc.c:1138): off the list, once nobody holds it.
+        """proc_remove_zombie (kern_proc.c:1138): take it off the list once nobody holds it.
 
         The caller holds p_token.  Blocks.
         """
@@ -314,6 +348,8 @@ class Procs:
 
     # -- signals and priorities
 
+    @c("killproc", "kern_sig.c:2177-2184", blocks=True)
+    @holds("p held (PHOLD)")
     def killproc(self, p: Proc, why: str) -> None:
         """killproc (kern_sig.c:2178): SIGKILL, noticed when the process next returns to user mode.
 
@@ -324,11 +360,13 @@ class Procs:
             f(k.curthread(), "killproc", pid=p.p_pid, why=why)
         self.ksignal(p)
 
+    @c("ksignal", "kern_sig.c:1067-1071", blocks=True)
+    @holds("something that keeps p; no spinlock", "")
     def ksignal(self, p: Proc) -> None:
-        """ksignal (kern_sig.c:1068-1102) of SIGKILL: not sent to an exiting process.
+        """ksignal (kern_sig.c:1067-1071) of SIGKILL: not sent to an exiting process.
 
-        Ends sleeps that asked for it (PCATCH).  May block (p_token, lwp_token).  The C picks one
-        thread, whose exit sees to the others; here it is told to all of them.
+        Interrupts sleeps with PCATCH.  May block (p_token, lwp_token).  The C picks one thread,
+        whose exit takes care of the others; here all threads are signalled.
         """
         self.phold(p)
         p.p_token.get()
@@ -336,12 +374,15 @@ class Procs:
             for td in p.threads:
                 self.lwpsignal(p, td)
             if not p.threads:
-                p.killed = True  # p_siglist: the thread is still to come
+                p.killed = True  # p_siglist: the thread does not exist yet
         p.p_token.release()
         self.prele(p)
 
+    @c("lwpsignal", "kern_sig.c:1082-1372", blocks=True)
+    @c("lwp_signotify", "kern_sig.c:1395-1461")
+    @holds("p_token")
     def lwpsignal(self, p: Proc, td: Thread) -> None:
-        """lwpsignal, lwp_signotify (kern_sig.c:1228-1465): the signal for one thread.
+        """lwpsignal, lwp_signotify (kern_sig.c:1082-1372): signal one thread.
 
         p_token held.  May block (lwp_token).
         """
@@ -350,15 +391,17 @@ class Procs:
         assert spin is not None
         token.get()
         if p.p_nice > 0:
-            p.p_nice = 0  # so that it comes to its end soon
+            p.p_nice = 0  # so that it can exit soon
         spin.lock()
         p.killed = True
         spin.unlock()
         self.k.sleep.setrunnable(td)
         token.release()
 
+    @c("dfly_resetpriority", "usched_dfly.c:1006-1178")
+    @holds("p held (PHOLD)")
     def resetpriority(self, p: Proc) -> None:
-        """p_usched->resetpriority: the scheduler is told that p_nice changed."""
+        """p_usched->resetpriority: tell the scheduler that p_nice has changed."""
         k = self.k
         if (f := k.probe.call) is not None:
             f(k.curthread(), "resetpriority", pid=p.p_pid, nice=p.p_nice)

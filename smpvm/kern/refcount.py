@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.clock import i32
+from smpvm.kern.cname import c, holds
 from smpvm.kern.tsleep import PINTERLOCKED, Addr
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
 
 REFCNTF_WAITING: Final = 0x40000000
-"""In the count: somebody sleeps until it drops to zero."""
+"""Set in the count while a thread sleeps until it drops to zero."""
 
 
 class Refcounts:
@@ -20,30 +21,38 @@ class Refcounts:
     def __init__(self, k: Kernel) -> None:
         self.k = k
 
+    @c("refcount_init", "refcount.h:42-46", uncalled=True)
     def init(self, obj: Any, field: str, value: int) -> None:
         """refcount_init (refcount.h:43)."""
         setattr(obj, field, value)
 
+    @c("refcount_acquire", "refcount.h:48-52", uncalled=True)
     def acquire(self, obj: Any, field: str) -> None:
         """refcount_acquire (refcount.h:49)."""
         self.k.atomic.add_int(obj, field, 1)
 
+    @c("refcount_acquire_n", "refcount.h:54-58", uncalled=True)
     def acquire_n(self, obj: Any, field: str, n: int) -> None:
         """refcount_acquire_n (refcount.h:55)."""
         self.k.atomic.add_int(obj, field, n)
 
+    @c("refcount_release", "refcount.h:60-64", uncalled=True)
     def release(self, obj: Any, field: str) -> bool:
-        """refcount_release (refcount.h:61): True for the last one.  Wakes nobody."""
+        """refcount_release (refcount.h:61): True for the last one.  No wakeup."""
         return self.k.atomic.fetchadd_int(obj, field, -1) == 1
 
+    @c("refcount_release_n", "refcount.h:66-70", uncalled=True)
     def release_n(self, obj: Any, field: str, n: int) -> bool:
         """refcount_release_n (refcount.h:67)."""
         return self.k.atomic.fetchadd_int(obj, field, -n) == n
 
+    @c("refcount_release_wakeup", "refcount.h:83-90", uncalled=True)
     def release_wakeup(self, obj: Any, field: str) -> bool:
         """refcount_release_wakeup (refcount.h:84): True for the last one; wakes ``wait``."""
         return self.release_wakeup_n(obj, field, 1)
 
+    @c("refcount_release_wakeup_n", "refcount.h:92-99")
+    @c("_refcount_release_wakeup_n", "kern_refcount.c:102-123")
     def release_wakeup_n(self, obj: Any, field: str, n: int) -> bool:
         """refcount_release_wakeup_n (refcount.h:93, kern_refcount.c:103).  *n* is not 0."""
         k = self.k
@@ -61,10 +70,13 @@ class Refcounts:
                 if k.atomic.cmpset_int(obj, field, old, old - n):
                     return bool(old == n)
 
+    @c("refcount_wait", "refcount.h:107-112", blocks=True)
+    @c("_refcount_wait", "kern_refcount.c:64-85")
+    @holds("no spinlock", "")
     def wait(self, obj: Any, field: str, wmesg: str) -> None:
         """refcount_wait (refcount.h:108, kern_refcount.c:65): sleep until the count is zero.
 
-        Blocks, with a timer of ten seconds that only makes it look again.
+        Blocks.  The timeout of ten seconds only makes it test the count again.
         """
         k = self.k
         if not getattr(obj, field):

@@ -1,23 +1,26 @@
-"""Shared fields: declared once, on the class that owns them.
+"""Shared fields, declared once on the class that owns them.
 
-A field is *shared* when more than one thread reads or writes it outside a host-level lock.  The
-decorator records the names; ``instrumented`` derives, from the same source, the class whose fields
-are properties that tell a hook before every access.  Kernel code writes ``m.act_count`` for both.
+A field is *shared* if more than one thread reads or writes it without a host-level lock.  The
+decorator records the names; ``instrumented`` derives from it the class whose fields are properties
+that call a hook before every access.  Kernel code writes ``m.act_count`` for both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.host.carrier import Access
+from smpvm.kern.cname import SKIP
+
+FRAMES: Final = SKIP
 
 C = TypeVar("C", bound=type)
 
 
 class Hook:
-    """What an instrumented object calls before each access to a shared field."""
+    """The functions that an instrumented object calls before each access to a shared field."""
 
     __slots__ = ("read", "write")
 
@@ -26,16 +29,16 @@ class Hook:
         self.write = write
 
     def forget(self) -> None:
-        """Let go of whom it asks: nobody will access anything any more."""
+        """Drop the references to the observers; there will be no further access."""
         self.read = self.write = _nobody
 
 
 def _nobody(obj: Any, field: str, new: object = None) -> None:
-    """Nobody is asked."""
+    """No observer."""
 
 
 SILENT = Hook(_nobody, _nobody)
-"""The hook of an object still under construction: nobody else can see it yet."""
+"""The hook of an object under construction: no other thread sees it yet."""
 
 
 class Site(NamedTuple):
@@ -110,13 +113,13 @@ def instrumented(cls: type) -> type:
 
 
 def peek(obj: Any, field: str) -> Any:
-    """The value of a shared field, read behind the hook's back (checkers, audits, atomics)."""
+    """The value of a shared field, read without calling the hook (checkers, audits, atomics)."""
     bare = getattr(type(obj), "__bare__", None)
     return getattr(obj, field) if bare is None else getattr(bare, field).__get__(obj)
 
 
 def poke(obj: Any, field: str, value: Any) -> None:
-    """Set a shared field without telling the hook: for loaders and for kern/atomic only."""
+    """Set a shared field without calling the hook: for loaders and for kern/atomic only."""
     bare = getattr(type(obj), "__bare__", None)
     if bare is None:
         setattr(obj, field, value)

@@ -1,4 +1,4 @@
-"""Who waits for what: the description of a machine that has stopped making progress."""
+"""The report on a machine that has stopped making progress: which thread waits for what."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def waits_for(td: Thread) -> Any | None:
-    """What *td* waits for now: a Spinlock or Token, a sleep identity, or None."""
+    """What *td* is waiting for: a Spinlock or Token, a sleep identity, or None."""
     waiting = td.waiting
     if waiting is not None:
         return waiting
@@ -19,7 +19,7 @@ def waits_for(td: Thread) -> Any | None:
 
 
 def owners_of(thing: Any) -> list[Thread]:
-    """The threads that hold *thing*: anything with an ``owners()`` method says so itself."""
+    """The threads that hold *thing*, from its ``owners()`` method if it has one."""
     ask = getattr(thing, "owners", None)
     return list(ask()) if callable(ask) else []
 
@@ -46,10 +46,10 @@ def _line(k: Kernel, td: Thread) -> str:
 
 
 def who_waits(k: Kernel) -> list[str]:
-    """One line for each live thread: what it waits for, who owns that, what it holds itself.
+    """One line for each live thread: what it waits for, who owns that, what the thread holds.
 
-    The boot thread is told of where it waits; else it is the host's.  A look from outside while the
-    threads run: each line is true of an instant only.
+    The boot thread is included only if it waits; otherwise it belongs to the host.  Read from
+    outside while the threads run, so each line is true only at one instant.
     """
     with k.quietly():
         live = k.live_threads()

@@ -1,12 +1,13 @@
-"""A kernel thread (struct thread) and what goes wrong in one."""
+"""A kernel thread (struct thread) and the exceptions that end one."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import Carried
+from smpvm.kern.cname import SKIP
 
 if TYPE_CHECKING:
     from smpvm.kern.lockmgr import Lock
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
     from smpvm.kern.token import Token, TokRef
     from smpvm.kern.tsleep import Sleeper
 
+FRAMES: Final = SKIP
+
 TDF_SYSTHREAD = 0x00000100
-"""The thread may dig deeper into the free reserve (the page-out daemon sets it for itself)."""
+"""The thread may use more of the free reserve (the page-out daemon sets it for itself)."""
 TDF_DEADLKTREAT = 0x00001000
 """Shared lockmgr requests overtake waiting exclusive ones: uiomove sets it while it copies, because
-its faults come with a vnode locked (kern_subr.c)."""
+it may fault with a vnode locked (kern_subr.c)."""
 
 
 class Panic(Exception):
-    """The kernel stopped itself: a KASSERT, KKASSERT or panic, or a NULL it followed.
+    """The kernel stopped itself: a KASSERT, KKASSERT or panic, or a NULL dereference.
 
     *code* is a short stable name (``cache-dirty``), *kind* is ``"panic"`` or ``"fault"``.
     """
@@ -36,15 +39,39 @@ class Panic(Exception):
 
 
 class Misuse(Panic):
-    """A primitive was used against its contract: sleep with a spinlock, recursion, ..."""
+    """A primitive was used in violation of its contract: sleep with a spinlock, recursion, ..."""
+
+
+class End:
+    """The end of a thread, as join waits for it: like a lock that the thread holds until then."""
+
+    __slots__ = ("td",)
+
+    kind = cls = "end"
+    under = None
+
+    def __init__(self, td: Thread) -> None:
+        self.td = td
+
+    def __str__(self) -> str:
+        return f"end of {self.td}"
+
+    @property
+    def owner(self) -> Thread | None:
+        """The thread, while it has not ended."""
+        return None if self.td.exited else self.td
+
+    def owners(self) -> list[Thread]:
+        """The same, as the waits-for graph asks for it."""
+        return [] if self.td.exited else [self.td]
 
 
 class Thread(Carried):
-    """struct thread: who runs, what it holds, and its CPU's share of the counters.
+    """struct thread: the thread, what it holds, and its share of the per-CPU counters.
 
     ``spins`` are the spinlocks held, oldest first; ``toks`` the token references, oldest first;
-    ``cnt`` stands for the per-CPU gd_cnt: only the owner writes it, sums are taken at rest.
-    ``acquired`` and ``contended`` count lock acquisitions by lock class, in the same way.
+    ``cnt`` stands for the per-CPU gd_cnt: only its owner writes it, sums are taken at rest.
+    ``acquired`` and ``contended`` count lock acquisitions by lock class in the same way.
     """
 
     __slots__ = (
@@ -52,6 +79,7 @@ class Thread(Carried):
         "cnt",
         "contended",
         "cpu",
+        "end_of",
         "exited",
         "flags",
         "locks",
@@ -79,28 +107,30 @@ class Thread(Carried):
         self.cpu = cpu
         self.flags = 0
         self.exited = False
+        self.end_of: End | None = None  # of a thread that may be joined: its end, to wait for
         self.proc: Proc | None = None
-        self.lwp_token: Token | None = None  # of a thread of a process, with its signals' lock
+        self.lwp_token: Token | None = None  # only for a thread of a process; protects its signals
         self.lwp_spin: Spinlock | None = None
         self.spins: list[Spinlock] = []
         self.toks: list[TokRef] = []
-        self.toks_dropped = False  # blocked: the references stay, the tokens are given up
+        self.toks_dropped = False  # blocked: the references stay, the tokens are released
         self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
-        self.waiting: Spinlock | Token | None = None  # what an acquire waits for (slow path)
+        self.waiting: Spinlock | Token | End | None = None  # what an acquire waits for (slow path)
         self.sleeper: Sleeper | None = None  # the place on a sleep queue
-        self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal ends; lwp_token
+        self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal interrupts
         self.wmesg = ""
         self.wchan: Any = None
-        self.quiet = 0  # > 0: reads are a checker's, not the model's
+        self.quiet = 0  # > 0: reads belong to a checker, not to the model
         self.cnt: defaultdict[str, int] = defaultdict(int)
         self.acquired: defaultdict[str, int] = defaultdict(int)
         self.contended: defaultdict[str, int] = defaultdict(int)
         self.observed: Any = None  # for observers: per-thread state, keyed by them
 
-    def end(self) -> None:
-        """It has come to its end: who joins it may go on."""
-        self.exited = True
+    def forget(self) -> None:
+        """Let go of what knows it in turn."""
+        super().forget()
+        self.end_of = None
 
     def hit(self, what: str) -> None:
-        """Count one pass through a function or a branch (gd_cnt, and the coverage table)."""
+        """Count one run of a function or branch (gd_cnt, and the coverage table)."""
         self.cnt[what] += 1

@@ -1,7 +1,7 @@
 """LWKT serializing tokens (lwkt_token.c).
 
-A token serialises only while its holder runs: whoever blocks, in tsleep or waiting for another
-token, gives up all its tokens and has all of them again before it resumes.
+A token serialises only while its holder runs: a thread that blocks, in tsleep or waiting for
+another token, releases all its tokens and reacquires all of them before it resumes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
 from smpvm.kern import probe
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.order import Ordered
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SPIN_LOOPS: Final = 10
 """lwkt_spin_loops: failed attempts before all tokens are taken in sorted order."""
 COURTESY: Final = 32
-"""Turns that a new shared request waits where an exclusive one has been waiting (native)."""
+"""How often a new shared request yields to a waiting exclusive one (native)."""
 
 
 class TokRef:
@@ -33,10 +34,11 @@ class TokRef:
 
     __slots__ = ("excl", "mode", "tok")
 
+    @c("_lwkt_tokref_init", "lwkt_token.c:223-230")
     def __init__(self, tok: Token, excl: bool) -> None:
         self.tok = tok
         self.excl = excl
-        self.mode = "excl" if excl else "shared"  # as asked for; recursion does not change it
+        self.mode = "excl" if excl else "shared"  # as requested; recursion does not change it
 
 
 class Token(Ordered):
@@ -46,32 +48,42 @@ class Token(Ordered):
 
     kind = noun = "token"
 
+    @c("lwkt_token_init", "lwkt_token.c:881-888")
     def __init__(
         self, k: Kernel, cls: str, name: str = "", *, subclass: int = 0, under: Any = None
     ) -> None:
         super().__init__(k, cls, name, subclass=subclass, under=under)
         self.seq = k.next_id("token")  # stands for the address in the sorted order
-        self.owner: Thread | None = None  # TOK_EXCLUSIVE is set, and whose it is
+        self.owner: Thread | None = None  # the holder if TOK_EXCLUSIVE is set
         self.ref: TokRef | None = None  # t_ref: the reference that owns the exclusive bit
         self.count = 0  # shared and recursive references
-        self.exclreq = False  # TOK_EXCLREQ: set by a waiting exclusive request, consulted by none
+        self.exclreq = False  # TOK_EXCLREQ: set by a waiting exclusive request, tested by none
         self.collisions = 0
         self._waiters: list[Thread] = []
         self._guard = threading.Lock()
 
     # -- the C's functions
 
+    @c("lwkt_gettoken", "lwkt_token.c:620-684", blocks=True)
+    @holds("no spinlock; not this token shared", "the token, exclusive (others lost meanwhile)")
     def get(self) -> None:
-        """lwkt_gettoken (lwkt_token.c:621): exclusive; may block, giving up every token meanwhile.
+        """lwkt_gettoken (lwkt_token.c:621).
 
-        Raises Misuse with a spinlock held, and for exclusive after shared (it would never end).
+        Exclusive.  May block, which releases every token meanwhile.
+
+        Raises Misuse with a spinlock held, and for exclusive after shared (it would never return).
         """
         self._get(True)
 
+    @c("lwkt_gettoken_shared", "lwkt_token.c:690-746", blocks=True)
+    @holds("no spinlock", "the token, shared (others lost meanwhile)")
     def get_shared(self) -> None:
         """lwkt_gettoken_shared (lwkt_token.c:691): shared; may block like ``get``."""
         self._get(False)
 
+    @c("lwkt_gettoken", "lwkt_token.c:626-683", part=True, blocks=True)
+    @c("lwkt_gettoken_shared", "lwkt_token.c:696-745", part=True)
+    @holds("no spinlock", "the token")
     def _get(self, excl: bool) -> None:
         k = self.k
         td = k.curthread()
@@ -81,7 +93,7 @@ class Token(Ordered):
         if td.toks or td.spins:
             self._check(td, excl)
         if (p := k.point) is not None:
-            # With other tokens in hand a failing attempt has an effect: it gives those up.
+            # If other tokens are held, a failing attempt has an effect: it releases them.
             free = (self.free_excl if excl else self.free_shared) if not td.toks else None
             if free is not None and not free() and self.owner is not td:
                 td.contended[self.cls] += 1
@@ -100,9 +112,9 @@ class Token(Ordered):
             f(td, self, mode, probe.WAIT)
 
     def _courtesy(self) -> None:
-        """Let a waiting exclusive request have a chance, for a few milliseconds of host time.
+        """Give a waiting exclusive request a chance, for a few milliseconds of host time.
 
-        The C does not do this, but its waiters poll on CPUs of their own, and see every instant at
+        The C does not do this, but its waiters poll on CPUs of their own and see every instant at
         which nobody shares the token; a parked host thread would miss them for many seconds.
         """
         relax = self.k.carrier.relax
@@ -111,6 +123,7 @@ class Token(Ordered):
                 break
             relax(self)
 
+    @c("lwkt_gettoken", "lwkt_token.c:637-649", part=True)
     def _check(self, td: Thread, excl: bool) -> None:
         if self.owner is td:
             return  # recursion never blocks
@@ -119,8 +132,11 @@ class Token(Ordered):
         if excl and any(ref.tok is self for ref in td.toks):
             self.k.misuse("token-excl-after-shared", f"{td} has {self} shared")
 
+    @c("lwkt_gettoken", "lwkt_token.c:666-683", part=True, blocks=True)
+    @c("lwkt_gettoken_shared", "lwkt_token.c:729-745", part=True)
+    @holds("no spinlock", "the token and all others of the thread")
     def _block(self, td: Thread, ref: TokRef) -> None:
-        """Give up running until this token and all the others can be had at once."""
+        """Block until this token and all the others can be taken at once."""
         k = self.k
         td.contended[self.cls] += 1
         self.collisions += 1
@@ -135,8 +151,13 @@ class Token(Ordered):
         if had and (f := k.probe.token_regain) is not None:
             f(td, [r.tok for r in had])
 
+    @c("lwkt_trytoken", "lwkt_token.c:755-777")
+    @holds("", "on True the token, exclusive")
     def try_(self) -> bool:
-        """lwkt_trytoken (lwkt_token.c:756): exclusive, without waiting; True when it got it."""
+        """lwkt_trytoken (lwkt_token.c:756).
+
+        Exclusive, without waiting; True if it got the token.
+        """
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
@@ -154,8 +175,13 @@ class Token(Ordered):
             f(td, self, "excl", probe.TRY)
         return True
 
+    @c("lwkt_reltoken", "lwkt_token.c:803-818")
+    @holds("the token, the newest", "released")
     def release(self) -> None:
-        """lwkt_reltoken (lwkt_token.c:804): the newest token, or it is a Misuse (token-order)."""
+        """lwkt_reltoken (lwkt_token.c:804).
+
+        Release the newest token; any other is a Misuse (token-order).
+        """
         k = self.k
         td = k.curthread()
         if not td.toks or td.toks[-1].tok is not self:
@@ -172,15 +198,17 @@ class Token(Ordered):
         if k.point is not None:
             k.carrier.touched(self)
         elif waited and not td.spins:
-            k.carrier.yield_()  # or a busy holder would have it again before they ran
+            k.carrier.yield_()  # else a busy holder would retake it before the waiters run
 
     # -- the attempts (lwkt_token.c:244-430)
 
+    @c("_lwkt_trytokref", "lwkt_token.c:242-360")
+    @holds("", "on True a reference")
     def try_ref(self, ref: TokRef, td: Thread, blocking: bool) -> bool:
         """_lwkt_trytokref: take one reference if that is possible now.
 
-        A blocking request that fails leaves *td* among those whom a release wakes (native; a
-        serial carrier asks ``free_excl`` and ``free_shared`` instead).
+        A blocking request that fails is added to the threads that a release wakes (native; a serial
+        carrier tests ``free_excl`` and ``free_shared`` instead).
         """
         with self._guard:
             if self.owner is td:
@@ -202,8 +230,10 @@ class Token(Ordered):
                 self._waiters.append(td)
             return False
 
+    @c("_lwkt_reltokref", "lwkt_token.c:396-435")
+    @holds("a reference", "given back")
     def rel_ref(self, ref: TokRef) -> bool:
-        """_lwkt_reltokref: drop one reference; True if somebody waited for it (and was woken)."""
+        """_lwkt_reltokref: drop one reference; True if a thread waited for it (and was woken)."""
         with self._guard:
             if self.ref is ref:
                 self.ref = None
@@ -211,7 +241,7 @@ class Token(Ordered):
             else:
                 self.count -= 1
                 if self.count:
-                    return False  # those who wait, wait for the last of them
+                    return False  # the waiters need the last one to be dropped
             waiters = self._waiters
             if not waiters or self.owner is not None:
                 return False
@@ -222,48 +252,60 @@ class Token(Ordered):
 
     # -- questions
 
+    @own
     def free_excl(self) -> bool:
-        """Could a thread that has no reference to it have it exclusively now?"""
+        """Could a thread without a reference take it exclusively now?"""
         return self.owner is None and self.count == 0
 
+    @own
     def free_shared(self) -> bool:
-        """Could a thread that has no reference to it share it now?"""
+        """Could a thread without a reference take it shared now?"""
         return self.owner is None
 
+    @c("LWKT_TOKEN_HELD_ANY", "thread.h:135")
+    @c("_lwkt_token_held_any", "thread2.h:39-52")
     def held(self) -> bool:
         """LWKT_ASSERT_TOKEN_HELD: does the caller hold it, in either mode?"""
         return any(ref.tok is self for ref in self.k.curthread().toks)
 
+    @c("LWKT_TOKEN_HELD_EXCL", "thread.h:136")
+    @c("_lwkt_token_held_excl", "thread2.h:57-62")
     def held_excl(self) -> bool:
         """ASSERT_LWKT_TOKEN_HELD_EXCL: does the caller hold it exclusively?"""
         return self.owner is self.k.curthread()
 
+    @own
     def held_by(self, td: Thread) -> bool:
-        """Has *td* a reference to it (it may have given it up to block)?"""
+        """Does *td* have a reference (the token itself may be released while it is blocked)?"""
         return any(ref.tok is self for ref in td.toks)
 
+    @own
     def owners(self) -> list[Thread]:
-        """The threads that have it now, blocked ones not counted."""
+        """The threads that own it now, not counting blocked ones."""
         if (owner := self.owner) is not None:
             return [owner]
         if not self.count:
             return []
-        # A blocked thread keeps its references, but has given the tokens up.
+        # A blocked thread keeps its references but does not own the tokens.
         return [
             td for td in self.k.live_threads() if not self.k.token.dropped(td) and self.held_by(td)
         ]
 
 
 class Tokens:
-    """What concerns all tokens of a thread at once."""
+    """Operations on all tokens of a thread at once."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
 
+    @c("lwkt_token_swap", "lwkt_token.c:909-941")
+    @holds("two tokens", "the same two, exchanged")
     def swap(self) -> None:
-        """lwkt_token_swap (lwkt_token.c:910): exchange the two newest, to release out of order.
+        """lwkt_token_swap (lwkt_token.c:910).
 
-        Two references to the same token stay as they are: the older one owns the exclusive bit.
+        Exchange the two newest, to release them out of order.
+
+        Two references to the same token are not exchanged: the older one owns the exclusive bit.
         """
         toks = self.k.curthread().toks
         if len(toks) < 2:
@@ -271,12 +313,18 @@ class Tokens:
         if toks[-1].tok is not toks[-2].tok:
             toks[-1], toks[-2] = toks[-2], toks[-1]
 
+    @own
     def dropped(self, td: Thread) -> bool:
-        """Has *td* given its tokens up to block?"""
+        """Has *td* released its tokens in order to block?"""
         return td.toks_dropped
 
+    @c("lwkt_relalltokens", "lwkt_token.c:514-530")
+    @holds("the tokens of td", "all given up, the references stay")
     def drop_all(self, td: Thread) -> None:
-        """lwkt_relalltokens (lwkt_token.c:515): *td* is about to block; newest first."""
+        """lwkt_relalltokens (lwkt_token.c:515).
+
+        *td* is about to block; releases the newest first.
+        """
         k = self.k
         if (f := k.probe.token_drop) is not None:
             f(td, [ref.tok for ref in td.toks])
@@ -287,24 +335,28 @@ class Tokens:
             if serial:
                 k.carrier.touched(ref.tok)
 
+    @c("lwkt_switch", "lwkt_thread.c:668-675", part=True, blocks=True)
+    @holds("references, tokens given up", "all tokens of td")
     def regain_all(self, td: Thread) -> None:
-        """All tokens of *td* again, before it resumes from a sleep."""
+        """Reacquire all tokens of *td* before it resumes from a sleep."""
         k = self.k
         self.acquire_all(td, td.toks, None)
         if (f := k.probe.token_regain) is not None:
             f(td, [ref.tok for ref in td.toks])
 
+    @c("lwkt_switch", "lwkt_thread.c:668-675", part=True, blocks=True)
+    @holds("no token", "all of refs")
     def acquire_all(self, td: Thread, refs: Sequence[TokRef], wanted: Token | None) -> None:
-        """What the LWKT scheduler does for a thread that wants to run: all of *refs*, or wait.
+        """The LWKT scheduler's part for a thread that wants to run: take all of *refs*, or wait.
 
-        *wanted* is the token that a ``get`` just failed on; None after a sleep.  May block with
+        *wanted* is the token that a ``get`` has just failed on; None after a sleep.  May block with
         no token held.
         """
         k = self.k
         fails = 0
         missing = wanted
         if missing is None and refs and k.point is not None:
-            missing = refs[0].tok  # serial: having them again is an operation with its own point
+            missing = refs[0].tok  # serial: reacquiring is an operation with its own schedule point
         while True:
             if missing is not None:
                 self._wait(td, refs, missing)
@@ -320,15 +372,16 @@ class Tokens:
                 k.carrier.touched(ref.tok)
 
     def _wait(self, td: Thread, refs: Sequence[TokRef], missing: Token) -> None:
-        """Until *missing* may have become free (native), or until all are (serial)."""
+        """Wait until *missing* may have become free (native), or until all are free (serial)."""
         k = self.k
         td.waiting = missing
         if (p := k.point) is not None:
             field = HOLDING if len(refs) > 1 else ""
             p(ACQUIRE, missing, field, ready=lambda: self.all_free(td, refs))
         else:
-            k.carrier.park(None)  # get_all left us among the waiters of missing
+            k.carrier.park(None)  # get_all has added us to the waiters of missing
 
+    @own
     def all_free(self, td: Thread, refs: Sequence[TokRef]) -> bool:
         """Would ``get_all`` succeed?"""
         excl = {ref.tok.seq for ref in refs if ref.excl}
@@ -338,11 +391,14 @@ class Tokens:
                 return False
         return True
 
+    @c("lwkt_getalltokens", "lwkt_token.c:451-500")
+    @c("_lwkt_getalltokens_sorted", "lwkt_token.c:539-615")
+    @holds("no token", "on None all of refs; else none")
     def get_all(self, td: Thread, refs: Sequence[TokRef], in_order: bool) -> Token | None:
         """lwkt_getalltokens (lwkt_token.c:452) and its sorted variant (lwkt_token.c:541).
 
-        Returns None with all of *refs* taken, or the token that could not be had, with none.
-        *in_order*: in order of creation, as the C does by address once a thread failed often.
+        Returns None with all of *refs* taken, or the token that could not be taken, with none
+        taken.  *in_order*: in order of creation, as the C does by address after many failures.
         """
         order = sorted(refs, key=lambda ref: ref.tok.seq) if in_order else refs
         taken: list[TokRef] = []

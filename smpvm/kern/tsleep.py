@@ -1,4 +1,6 @@
-"""Sleep and wakeup by identity (kern_synch.c), with the interlock that closes the gap between."""
+"""Sleep and wakeup on an identity (kern_synch.c), with the interlock that closes the gap between
+the test and the sleep.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, SLEEP, WAKEUP
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import EINTR, EWOULDBLOCK
 
 if TYPE_CHECKING:
@@ -15,13 +18,13 @@ if TYPE_CHECKING:
     from smpvm.kern.thread import Thread
 
 PCATCH: Final = 0x00000100
-"""A kill signal ends the sleep (EINTR)."""
+"""A kill signal interrupts the sleep (EINTR)."""
 PINTERLOCKED: Final = 0x00000400
 """The caller has called tsleep_interlock: a wakeup since then is not missed."""
 
 
 class Ident:
-    """The identity for a sleep on ``&variable``: *name* is the variable's, as the C has it."""
+    """The identity of a sleep on ``&variable``; *name* is the variable's name in the C."""
 
     __slots__ = ("name",)
 
@@ -33,7 +36,7 @@ class Ident:
 
 
 class Addr(NamedTuple):
-    """The identity for a sleep on ``&object->field``."""
+    """The identity of a sleep on ``&object->field``."""
 
     obj: Any
     field: str
@@ -43,7 +46,7 @@ class Addr(NamedTuple):
 
 
 class Sleeper:
-    """One thread's place on a sleep queue: from tsleep_interlock or tsleep to the wakeup."""
+    """A thread's entry on a sleep queue, from tsleep_interlock or tsleep to the wakeup."""
 
     __slots__ = ("asleep", "cond", "flags", "ident", "since", "td", "timo", "wmesg")
 
@@ -51,7 +54,7 @@ class Sleeper:
         self.td = td
         self.ident = ident
         self.flags = flags
-        self.asleep = False  # TDF_TSLEEP_DESCHEDULED: not only interlocked
+        self.asleep = False  # TDF_TSLEEP_DESCHEDULED: not just interlocked
         self.wmesg = ""
         self.timo = 0  # ticks, 0: no timer
         self.since = 0  # tick at which it fell asleep
@@ -63,20 +66,22 @@ class Sleeper:
 
 
 class SleepQueue:
-    """The sleep queues of one machine.  An identity is any object that is hashable by identity."""
+    """The sleep queues of one machine.  Any object that is hashable by identity can be slept on."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
-        self._guard = threading.Lock()  # over _queues and the queue links of every thread
+        self._guard = threading.Lock()  # protects _queues and td.sleeper of every thread
         self._queues: dict[Hashable, list[Sleeper]] = {}
 
     # -- the queues; _guard held
 
+    @c("_tsleep_interlock", "kern_synch.c:353-376")
     def _enqueue(self, s: Sleeper) -> None:
         self._remove(s.td)
         self._queues.setdefault(s.ident, []).append(s)
         s.td.sleeper = s
 
+    @c("_tsleep_remove", "kern_synch.c:388-407")
     def _remove(self, td: Thread) -> None:
         """_tsleep_remove (kern_synch.c:389)."""
         s = td.sleeper
@@ -88,17 +93,23 @@ class SleepQueue:
         if not queue:
             del self._queues[s.ident]
 
+    @c("tsleep_remove", "kern_synch.c:409-413")
     def tsleep_remove(self, td: Thread) -> None:
-        """tsleep_remove (kern_synch.c:410): leave the queue that an interlock has put *td* on."""
+        """tsleep_remove (kern_synch.c:410).
+
+        Take *td* off the queue that an interlock has put it on.
+        """
         with self._guard:
             self._remove(td)
 
     # -- sleeping
 
+    @c("tsleep_interlock", "kern_synch.c:378-382")
+    @holds("", "on the queue of ident")
     def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
-        """tsleep_interlock (kern_synch.c:379): go on *ident*'s queue without sleeping yet.
+        """tsleep_interlock (kern_synch.c:379): join the queue of *ident* without sleeping yet.
 
-        A thread is on one queue at a time.  Does not block; any lock may be held.
+        A thread is on at most one queue.  Does not block; any lock may be held.
         """
         k = self.k
         td = k.curthread()
@@ -109,6 +120,11 @@ class SleepQueue:
         if (f := k.probe.sleep_interlock) is not None:
             f(td, ident)
 
+    @c("tsleep", "kern_synch.c:435-714", blocks=True)
+    @holds(
+        "no spinlock; interlocked if PINTERLOCKED",
+        "no spinlock; interlocked if PINTERLOCKED (tokens lost while asleep)",
+    )
     def tsleep(
         self,
         ident: Any,
@@ -117,11 +133,13 @@ class SleepQueue:
         timo: int,
         cond: Callable[[], bool] | None = None,
     ) -> int:
-        """tsleep (kern_synch.c:436): sleep until wakeup(*ident*), *timo* ticks at most (0: no end).
+        """tsleep (kern_synch.c:436).
 
-        Blocks; no spinlock may be held (Misuse), tokens are given up meanwhile and had again on
-        return.  *cond* tells a checker whether the awaited thing is true already.  Returns 0,
-        EWOULDBLOCK when the timer ended it, or EINTR (PCATCH and a kill signal).
+        Sleep until wakeup(*ident*), at most *timo* ticks (0: no limit).
+
+        Blocks.  No spinlock may be held (Misuse); tokens are released while asleep and reacquired
+        before return.  *cond* lets a checker test whether the awaited condition already holds.
+        Returns 0, EWOULDBLOCK on timeout, or EINTR (PCATCH and a kill signal).
         """
         k = self.k
         td = k.curthread()
@@ -147,12 +165,14 @@ class SleepQueue:
             f(td, ident, wmesg, error == EWOULDBLOCK)
         return error
 
+    @c("tsleep", "kern_synch.c:515-556,690-709", part=True, blocks=True)
+    @holds("on the queue of ident; no spinlock", "off the queue")
     def _catching(self, td: Thread, ident: Any, sleep: Callable[[], int]) -> int:
-        """The sleep of a process with PCATCH (kern_synch.c:515-550, :688-709).
+        """The sleep of a process with PCATCH (kern_synch.c:515-556, :688-709).
 
-        lwp_token is held but while asleep: a kill comes before the look here, or it finds
-        LWP_SINTR set.  A killed thread leaves the queue, where the C leaves it until its next
-        sleep: whoever wakes it there has woken nobody.
+        lwp_token is held except while asleep: a kill comes either before the test here, or it finds
+        LWP_SINTR set.  A killed thread leaves the queue; in the C it stays there until its next
+        sleep, and a wakeup that picks it there wakes nobody.
         """
         k = self.k
         token = td.lwp_token
@@ -173,6 +193,8 @@ class SleepQueue:
         token.release()
         return error
 
+    @c("tsleep", "kern_synch.c:584-684", part=True, blocks=True)
+    @holds("on the queue of ident; no spinlock", "off the queue")
     def _sleep(
         self,
         td: Thread,
@@ -203,8 +225,10 @@ class SleepQueue:
             k.token.regain_all(td)
         return EWOULDBLOCK if timed_out else 0
 
+    @c("tsleep", "kern_synch.c:605-672", part=True, blocks=True)
+    @holds("on the queue; no token, no spinlock", "off the queue")
     def _wait(self, td: Thread, s: Sleeper) -> bool:
-        """Park until a wakeup takes *s* off its queue; True when the timer did."""
+        """Park until a wakeup removes *s* from its queue; True on timeout."""
         carrier = self.k.carrier
         end = s.since + s.timo if s.timo else None
         while td.sleeper is s:
@@ -212,25 +236,31 @@ class SleepQueue:
             if (left is None or left > 0) and carrier.park(left):
                 continue
             if left is None:
-                continue  # nothing but a stray return
+                continue  # a spurious return
             with self._guard:
                 if td.sleeper is not s:
-                    return False  # the wakeup was first
+                    return False  # the wakeup came first
                 self._remove(td)
                 return True
         return False
 
+    @c("CURSIG", "signal2.h:70")
+    @c("__cursig", "signal2.h:84-112")
     def signalled(self, td: Thread) -> bool:
-        """CURSIG (signal2.h:85): has the thread's process been killed?  Needs no lock."""
+        """CURSIG (signal2.h:85): has the thread's process been killed?  No lock needed."""
         return td.proc is not None and td.proc.killed
 
     # -- waking
 
+    @c("wakeup", "kern_synch.c:974-998")
+    @c("_wakeup", "kern_synch.c:908-969")
     def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
-        """wakeup (kern_synch.c:975): every sleeper on *ident*; not remembered for later ones.
+        """wakeup (kern_synch.c:975).
 
-        *first* is done in the same step, before anybody is woken.  Does not block; any lock may be
-        held.
+        Wake every sleeper on *ident*; not remembered for later sleepers.
+
+        *first* is called in the same step, before anybody is woken.  Does not block; any lock may
+        be held.
         """
         k = self.k
         if (p := k.point) is not None:
@@ -246,10 +276,12 @@ class SleepQueue:
             f(k.curthread(), ident, [s.td for s in woken])
         self._run(woken)
 
+    @c("wakeup_one", "kern_synch.c:1003-1009", uncalled=True)
+    @c("_wakeup", "kern_synch.c:908-969")
     def wakeup_one(self, ident: Any) -> None:
-        """wakeup_one (kern_synch.c:1004): one sleeper on this CPU, or else one on each other CPU.
+        """wakeup_one (kern_synch.c:1004): wake one sleeper of this CPU, else one of each other CPU.
 
-        The C asks the other CPUs all at once, so that each of them may wake one.
+        The C asks all other CPUs at once, so each of them may wake one.
         """
         k = self.k
         if (p := k.point) is not None:
@@ -266,8 +298,12 @@ class SleepQueue:
             f(td, ident, [s.td for s in woken])
         self._run(woken)
 
+    @c("_wakeup", "kern_synch.c:924-939", part=True)
     def _wake_first(self, queue: list[Sleeper], woken: list[Sleeper]) -> bool:
-        """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:909): those only interlocked go too."""
+        """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:909).
+
+        Also dequeues interlocked threads.
+        """
         for s in queue:
             self._remove(s.td)
             woken.append(s)
@@ -275,10 +311,12 @@ class SleepQueue:
                 return True
         return False
 
+    @c("setrunnable", "kern_synch.c:1132-1149")
+    @holds("lwp_token of td")
     def setrunnable(self, td: Thread) -> None:
-        """setrunnable (kern_synch.c:1133): end a sleep of *td* that was begun with PCATCH.
+        """setrunnable (kern_synch.c:1133): end a sleep of *td* that uses PCATCH.
 
-        lwp_token of *td* held.  Does not block.
+        The caller holds the lwp_token of *td*.  Does not block.
         """
         s = td.sintr
         if s is None:
@@ -287,10 +325,11 @@ class SleepQueue:
             p(WAKEUP, s.ident)
         with self._guard:
             if td.sleeper is not s:
-                return  # somebody has woken it, but it has not run yet
+                return  # it has been woken already, but has not run yet
             self._remove(td)
         self._run([s])
 
+    @c("_wakeup", "kern_synch.c:932-933", part=True)
     def _run(self, woken: list[Sleeper]) -> None:
         unpark = self.k.carrier.unpark
         for s in woken:
@@ -299,12 +338,14 @@ class SleepQueue:
 
     # -- for reports and checkers
 
+    @own
     def sleepers(self) -> list[Sleeper]:
-        """Everyone asleep, in the order of their threads."""
+        """All sleeping threads' entries, in the order of their threads."""
         found = [td.sleeper for td in self.k.live_threads()]
         return [s for s in found if s is not None and s.asleep]
 
+    @own
     def waiting_on(self, ident: Any) -> list[Thread]:
-        """The threads on *ident*'s queue, first come first, interlocked ones too."""
+        """The threads on *ident*'s queue in order of arrival, including interlocked ones."""
         with self._guard:
             return [s.td for s in self._queues.get(ident, ())]

@@ -1,4 +1,4 @@
-"""Vnodes (vfs_lock.c, vn_lock of vfs_vnops.c): references, the vnode lock, and what is cached."""
+"""Vnodes (vfs_lock.c, vn_lock of vfs_vnops.c): references, the vnode lock, and states."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.clock import i32
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ENOENT
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import (
     LK_EXCLUSIVE,
     LK_EXTFLG_MASK,
     LK_FAILRECLAIM,
     LK_RELEASE,
     LK_RETRY,
     LK_TYPE_MASK,
-    Lock,
 )
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
@@ -32,7 +33,7 @@ VOBJDIRTY: Final = 0x00800000
 VREF_TERMINATE: Final = 0x80000000
 VREF_FINALIZE: Final = 0x40000000
 VREF_MASK: Final = 0xBFFFFFFF
-"""The references, and VREF_TERMINATE: with that set no release is the last one."""
+"""The references and VREF_TERMINATE: while that is set no release is the last."""
 
 # v_state
 VS_CACHED: Final = 0
@@ -44,8 +45,9 @@ VACT_INC: Final = 2
 VACT_MAX: Final = 10
 
 
+@c("VLKTIMEOUT", "vnode.h:306")
 def vlktimeout(hz: int) -> int:
-    """VLKTIMEOUT: ticks that a LK_TIMELOCK request waits for a vnode."""
+    """VLKTIMEOUT: the ticks that a LK_TIMELOCK request waits for a vnode."""
     return hz // 20 + 1
 
 
@@ -62,7 +64,7 @@ def vlktimeout(hz: int) -> int:
     },
 )
 class Vnode:
-    """struct vnode, as far as the page-out path knows it."""
+    """struct vnode: the fields that the page-out path uses."""
 
     __slots__ = (
         "data",
@@ -99,7 +101,7 @@ class Vnode:
 
 
 class Vnodes:
-    """The functions of vfs_lock.c that the VM uses, and every vnode of the machine."""
+    """The functions of vfs_lock.c that the VM uses, and a list of all vnodes."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
@@ -107,6 +109,8 @@ class Vnodes:
         self._guard = threading.Lock()
         self._all: list[Vnode] = []
 
+    @c("getnewvnode", "vfs_mount.c:164-194")
+    @holds("", "the vnode referenced")
     def new(self, data: Any = None, subclass: int = 0) -> Vnode:
         """getnewvnode: an active vnode with one reference, not locked.
 
@@ -118,40 +122,48 @@ class Vnodes:
             self._all.append(vp)
         return vp
 
+    @own
     def all(self) -> list[Vnode]:
-        """Every vnode that is not reclaimed, oldest first."""
+        """All vnodes that are not reclaimed, oldest first."""
         with self._guard:
             return list(self._all)
 
     # -- flags
 
+    @c("vsetflags", "vfs_lock.c:139-143")
     def vsetflags(self, vp: Vnode, bits: int) -> None:
         """vsetflags (vfs_lock.c:140)."""
         self.k.atomic.set_int(vp, "v_flag", bits)
 
+    @c("vclrflags", "vfs_lock.c:145-149")
     def vclrflags(self, vp: Vnode, bits: int) -> None:
         """vclrflags (vfs_lock.c:146)."""
         self.k.atomic.clear_int(vp, "v_flag", bits)
 
+    @c("vclrobjdirty", "vfs_sync.c:239-245")
     def vclrobjdirty(self, vp: Vnode) -> None:
-        """vclrobjdirty (vfs_sync.c:239-245): the object is clean, as far as the syncer goes.
+        """vclrobjdirty (vfs_sync.c:239-245): mark the vnode's object clean for the syncer.
 
-        On this mount nothing but dirty buffers, which are not modelled, puts a vnode on the
-        syncer's list, so that there is nothing to take off it (which wants the syncer's token).
+        On this mount only dirty buffers, which are not modelled, put a vnode on the syncer's list,
+        so there is nothing to remove from it (which would need the syncer's token).
         """
         self.vclrflags(vp, VOBJDIRTY)
 
     # -- references
 
+    @c("vref", "vfs_lock.c:274-280")
+    @holds("a reference", "one more")
     def vref(self, vp: Vnode) -> None:
-        """vref (vfs_lock.c:275): one reference more; there must be one already."""
+        """vref (vfs_lock.c:275): add a reference; there must already be one."""
         k = self.k
         refs = i32(vp.v_refcnt & VREF_MASK)
         k.kassert(refs > 0 and vp.v_state != VS_INACTIVE, "vref-bad", str(vp))
         k.atomic.add_int(vp, "v_refcnt", 1)
 
+    @c("vrele", "vfs_lock.c:316-362", blocks=True)
+    @holds("a reference; no spinlock", "given back")
     def vrele(self, vp: Vnode) -> None:
-        """vrele (vfs_lock.c:317): one reference less.
+        """vrele (vfs_lock.c:317): drop a reference.
 
         The last one leaves the vnode cached, or with VREF_FINALIZE makes it inactive (blocks).
         """
@@ -172,8 +184,10 @@ class Vnodes:
             elif k.atomic.cmpset_int(vp, "v_refcnt", count, 0):
                 return
 
+    @c("vnode_terminate", "vfs_lock.c:416-433")
+    @holds("vnode locked exclusively, VREF_TERMINATE set", "vnode unlocked, inactive")
     def _terminate(self, vp: Vnode) -> None:
-        """vnode_terminate (vfs_lock.c:418): inactive; releases the vnode lock."""
+        """vnode_terminate (vfs_lock.c:418): make inactive; releases the vnode lock."""
         self.k.kassert(vp.v_state == VS_ACTIVE, "vnode-state", str(vp))
         if not vp.v_flag & VINACTIVE:
             self.vsetflags(vp, VINACTIVE)
@@ -184,8 +198,10 @@ class Vnodes:
 
     # -- the lock
 
+    @c("vn_lock", "vfs_vnops.c:985-1019", blocks=True)
+    @holds("vp referenced; no spinlock unless LK_NOWAIT", "on 0 vnode locked")
     def vn_lock(self, vp: Vnode, flags: int) -> int:
-        """vn_lock (vfs_vnops.c): lockmgr on the vnode, until it works with LK_RETRY.
+        """vn_lock (vfs_vnops.c): lockmgr on the vnode; with LK_RETRY, until it succeeds.
 
         With LK_FAILRECLAIM a reclaimed vnode is unlocked again: ENOENT.
         """
@@ -198,19 +214,25 @@ class Vnodes:
             return ENOENT
         return 0
 
+    @c("vn_unlock", "vfs_vnops.c:1032-1036")
+    @holds("vnode locked", "vnode unlocked")
     def vn_unlock(self, vp: Vnode) -> None:
         """vn_unlock."""
         vp.v_lock.lockmgr(LK_RELEASE)
 
+    @c("vget", "vfs_lock.c:474-574", blocks=True)
+    @holds("no page hard-busied (lock order); no spinlock", "on 0 vnode referenced and locked")
     def vget(self, vp: Vnode, flags: int) -> int:
-        """vget (vfs_lock.c:475): reference and lock, making an inactive vnode active again.
+        """vget (vfs_lock.c:475): reference and lock a vnode, and make an inactive one active again.
 
-        Blocks unless LK_NOWAIT; the caller may hold no page hard-busy (lock order).  Returns 0,
+        Blocks unless LK_NOWAIT; the caller must have no page hard-busied (lock order).  Returns 0,
         EBUSY, EWOULDBLOCK (LK_TIMELOCK), or ENOENT for a reclaimed vnode.
         """
         k = self.k
         k.kassert(flags & LK_TYPE_MASK, "vget-no-lock-type", str(vp))
         k.atomic.fetchadd_int(vp, "v_refcnt", 1)
+        # Reference first: it keeps the vnode from being reused while this thread waits for the
+        # lock.
         error = self.vn_lock(vp, flags | LK_FAILRECLAIM)
         if error:
             self.vrele(vp)
@@ -220,6 +242,8 @@ class Vnodes:
             f(k.curthread(), "vget", vnode=vp, flags=flags, result=error)
         return error
 
+    @c("vget", "vfs_lock.c:520-571", part=True)
+    @holds("vnode referenced and locked")
     def _reactivate(self, vp: Vnode) -> None:
         self.vclrflags(vp, VINACTIVE)
         vp.v_act = min(vp.v_act + VACT_INC, VACT_MAX)
@@ -234,22 +258,29 @@ class Vnodes:
         self.k.atomic.clear_int(vp, "v_refcnt", drop)
         vp.v_spin.unlock()
 
+    @c("_vactivate", "vfs_lock.c:156-185")
+    @c("_vinactive", "vfs_lock.c:192-236")
+    @holds("v_spin")
     def _move(self, vp: Vnode, state: int) -> None:
-        """_vactivate, _vinactive (vfs_lock.c:157-236): to the other list; v_spin is held."""
+        """_vactivate, _vinactive (vfs_lock.c:156-185): move to the other list; v_spin is held."""
         self.spin.lock()
         vp.v_state = state
         self.spin.unlock()
 
+    @c("vput", "vfs_lock.c:588-593", blocks=True)
+    @holds("vnode referenced and locked", "both given back")
     def vput(self, vp: Vnode) -> None:
-        """vput (vfs_lock.c:589): unlock and release."""
+        """vput (vfs_lock.c:589): unlock and drop the reference."""
         k = self.k
         if (f := k.probe.call) is not None:
             f(k.curthread(), "vput", vnode=vp)
         self.vn_unlock(vp)
         self.vrele(vp)
 
+    @c("vclean_vxlocked", "vfs_subr.c:1216-1218", part=True)
+    @holds("vnode locked exclusively")
     def reclaim(self, vp: Vnode) -> None:
-        """The start of vclean_vxlocked (vfs_subr.c:1216-1218): from here on vget fails.
+        """The start of vclean_vxlocked (vfs_subr.c:1216-1218): vget fails from now on.
 
         The caller holds the vnode lock exclusively.  The last release will make it inactive.
         """

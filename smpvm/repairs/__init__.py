@@ -1,1 +1,7 @@
-"""Named repairs: changes that mend defects of the kernel.  Off by default."""
+"""Named repairs: changes that repair defects of the kernel.  Off by default."""
+
+from typing import Final
+
+from smpvm.kern.cname import KEEP
+
+FRAMES: Final = KEEP

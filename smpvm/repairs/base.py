@@ -1,4 +1,4 @@
-"""What a repair says of itself: name, title, and where in the C the defect is."""
+"""The declaration of a repair: name, title, and where in the C the defect is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Repair:
 
 
 MARK: Final = "__repair__"
-"""The attribute of a change that says which repair it is; looked up in the class itself."""
+"""The attribute of a change that declares it a repair; looked up in the class itself."""
 
 
 def repair(name: str, title: str, where: str) -> Callable[[T], T]:

@@ -1,7 +1,7 @@
-"""Every repair by name.
+"""All repairs by name.
 
-A repair is a change (``vm/build.py``) declared with ``@repair``, in a module of this package; it
-needs no registration.  Repairs are off by default: the default model is the kernel.
+A repair is a change (``vm/build.py``) declared with ``@repair`` in a module of this package; it
+needs no registration.  Repairs are off by default: the default model is the kernel as it is.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def _declared() -> Iterator[Repair]:
 
 
 REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({r.name: r for r in _declared()})
-"""Every repair by name."""
+"""All repairs by name."""
 
 
 def choose(names: Iterable[str]) -> list[Repair]:
-    """The repairs called *names*; ``all`` is every one.  Raises ConfigError."""
+    """The repairs with these *names*; ``all`` selects every one.  Raises ConfigError."""
     chosen: dict[str, Repair] = {}
     for name in names:
         if name == "all":

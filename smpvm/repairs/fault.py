@@ -12,11 +12,15 @@ from smpvm.vm.page.struct import Page
 
 @repair(
     "copy-wired",
-    "find the wired pages that a fork has to copy in the objects behind the first, too",
-    "vm_fault_copy_entry (vm_fault.c:2290-2294)",
+    "Search the backing objects too for the wired pages that fork has to copy",
+    "vm_fault_copy_entry (vm_fault.c:2254-2257)",
 )
 class CopyWired(Fault):
-    """vm_fault_copy_entry looks for a wired page down the whole chain of objects."""
+    """vm_fault_copy_entry searches the whole chain of objects for a wired page.
+
+    In the C it looks in the first object only, and fork of a wired private mapping panics if one of
+    its pages is in a backing object.
+    """
 
     def copy_wired(self, obj: VmObject, pindex: int, m: Page) -> None:
         objects = self.vm.object
@@ -35,11 +39,15 @@ class CopyWired(Fault):
 
 @repair(
     "move-recheck",
-    "look at the map's timestamp again once its lock is had, before a page is moved",
-    "vm_fault_object (vm_fault.c:1836-1866)",
+    "Recheck the map's timestamp after relocking it, before a page is moved",
+    "vm_fault_object (vm_fault.c:1827-1828, 1854-1857)",
 )
 class MoveRecheck(Fault):
-    """Before a page is moved instead of copied: has the map changed until it was locked again?"""
+    """Recheck the timestamp once the map is locked again, before a page is moved.
+
+    In the C it is compared before the lock is taken and not after, so a mapping that another thread
+    changed in between is entered as it was.
+    """
 
     def _may_move(self, fs: FaultState) -> bool:
         unlocked = not fs.lookup_still_valid
@@ -53,11 +61,11 @@ class MoveRecheck(Fault):
 
 @repair(
     "fault-once",
-    "count a fault once, as soft or hard",
-    "vm_fault (vm_fault.c:613-627)",
+    "Count each fault once, as soft or hard",
+    "vm_fault (vm_fault.c:645-661)",
 )
 class FaultOnce(Fault):
-    """A fault counts once, as soft or hard."""
+    """Count each fault once, as soft or hard."""
 
     def _account(self, fs: FaultState) -> None:
         td = self.k.curthread()

@@ -9,11 +9,14 @@ from smpvm.vm.proc.glue import Glue
 
 @repair(
     "swapout-held",
-    "let a process be swapped out although the scan itself holds it",
-    "swappable (vm_glue.c:384-386)",
+    "Allow for the scan's own hold when selecting processes to swap out",
+    "swappable (vm_glue.c:455-457, 505)",
 )
 class SwapoutHeld(Glue):
-    """swappable() allows for the hold of the scan itself, so that idle processes do go."""
+    """swappable() allows for the hold of the scan itself, so idle processes are swapped out.
+
+    In the C it rejects a held process, and allproc_scan holds each process that it passes to it.
+    """
 
     def swappable(self, p: Proc) -> bool:
         held = p.p_lock & PLOCK_MASK

@@ -9,11 +9,11 @@ from smpvm.vm.map.maps import Maps
 
 @repair(
     "msync-end",
-    "end msync's check for holes at the last entry of the map",
-    "vm_map_clean (vm_map.c:2645-2659)",
+    "End msync's check for holes at the last entry of the map",
+    "vm_map_clean (vm_map.c:2628-2641)",
 )
 class MsyncEnd(Maps):
-    """vm_map_clean stops at the header, so that msync can reach the map's last entry."""
+    """vm_map_clean stops at the header, so msync can reach the map's last entry."""
 
     def clean_past_end(self, map: VmMap, current: VmMapEntry) -> bool:
         return current is map.header
@@ -21,11 +21,14 @@ class MsyncEnd(Maps):
 
 @repair(
     "wire-back-out",
-    "take the wiring back behind the entry that could not be wired, too",
-    "vm_map_wire (vm_map.c:2483-2493)",
+    "Also undo the wired counts behind the entry that could not be wired",
+    "vm_map_wire (vm_map.c:2482-2517, 2534-2541)",
 )
 class WireBackOut(Maps):
-    """vm_map_wire takes its counts back behind the entry that failed, too."""
+    """vm_map_wire also undoes its counts behind the entry that failed.
+
+    By reading: no caller in a default kernel wires more than one entry this way.
+    """
 
     def _kernel_wire(
         self, map: VmMap, first: VmMapEntry, end: int, kmflags: int
@@ -42,11 +45,14 @@ class WireBackOut(Maps):
 
 @repair(
     "map-token",
-    "cut and merge map entries with the map's token, under which the kill scan walks them",
-    "vm_map_protect (vm_map.c:1859-1935), vmspace_swap_count (:499-529)",
+    "Hold the map's token, which the kill scan relies on, to clip or merge entries",
+    "vm_map_protect (vm_map.c:1855-1934), vmspace_swap_count (:499-528)",
 )
 class MapToken(Maps):
-    """Whatever cuts and merges entries has the map's token too: the kill scan walks under it."""
+    """Every call that clips or merges entries takes the map's token as well.
+
+    The kill scan walks the entries under that token alone.
+    """
 
     def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
         map.token.get()

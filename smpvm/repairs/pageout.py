@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @repair(
     "cluster-forward",
-    "gather dirty pages above the first into its cluster, too",
-    "vm_pageout_clean (vm_pageout.c:341-345)",
+    "Add the dirty pages above the first one to its cluster",
+    "vm_pageout_clean (vm_pageout.c:341-342)",
 )
 class ClusterForward(Pageout):
-    """Gather the pages above the first, too: the busy bit found there is the gatherer's own."""
+    """Add the pages above the first one too: the busy bit found there is the caller's own."""
 
     def cluster_forward_special(self, p: Page) -> bool:
         """vm_pageout.c:341-342 without PG_BUSY; the soft busy count is 0 after the busy_try."""
@@ -36,14 +36,17 @@ class ClusterForward(Pageout):
 
 @repair(
     "active-null-object",
-    "age an active page without an object instead of following NULL",
+    "Test m->object before following it when ageing an active page",
     "vm_pageout_scan_active (vm_pageout.c:1320)",
 )
 class ActiveNullObject(Pageout):
-    """Age a page without an object like a file's, as the test behind it expects such pages."""
+    """Age a page without an object like a file's, since the test that follows expects such pages.
+
+    By reading: no path in a default kernel was found that puts such a page on the active queue.
+    """
 
     def active_decline(self, m: Page) -> None:
-        """vm_pageout.c:1320 with a look at the pointer first."""
+        """vm_pageout.c:1320 with a test of the pointer first."""
         if m.object is None:
             self.active_age(m, anonymous=False)
         else:
@@ -52,11 +55,11 @@ class ActiveNullObject(Pageout):
 
 @repair(
     "act-count-cap",
-    "stop act_count at ACT_MAX, so that it never wraps to look idle",
+    "Cap act_count at ACT_MAX wherever it is raised, so that it cannot wrap",
     "vm_pageout_scan_inactive (vm_pageout.c:588, 889, 906)",
 )
 class ActCountCap(Pageout):
-    """Stop act_count at ACT_MAX wherever it is raised, so that it never wraps as a u_char."""
+    """Cap act_count at ACT_MAX wherever it is raised, so that it cannot wrap as a u_char."""
 
     def inactive_activate(self, m: Page, more: int) -> None:
         """vm_pageout.c:889 and 906."""
@@ -71,27 +74,27 @@ class ActCountCap(Pageout):
 
 @repair(
     "queue-iterator",
-    "begin each round of scans behind the last queue scanned",
+    "Start each round behind the last queue scanned",
     "vm_pageout_thread (vm_pageout.c:1949, 2002)",
 )
 class QueueIterator(Pageout):
-    """Let each round of scans start at the queue behind the last one scanned."""
+    """Start each round at the queue behind the last one scanned."""
 
     def next_start(self, start: int, q: int) -> int:
-        """vm_pageout.c:1949 and 2002 with the start added in."""
+        """vm_pageout.c:1949 and 2002 with the start position added."""
         return i32(start + q + 1)
 
 
 @repair(
     "stats-interval",
-    "count the interval of full statistics scans once, not for each queue",
-    "vm_pageout_page_stats (vm_pageout.c:1621-1629)",
+    "Add the interval of statistics scans once per pass, not once per queue",
+    "vm_pageout_page_stats (vm_pageout.c:1620-1629)",
 )
 class StatsInterval(Pageout):
-    """Count one interval for one statistics scan over all queues, not for each queue."""
+    """Add one interval per statistics pass over all queues, not one per queue."""
 
     def stats_tick(self, q: int) -> None:
-        """vm_pageout.c:1621, once; the whole scan is then as full as its first queue."""
+        """vm_pageout.c:1621, once per pass: all queues are scanned in full if the first one is."""
         if q == 0:
             if self.fullintervalcount >= self.vm.sysctl.pageout_full_stats_interval:
                 self.fullintervalcount = 0
@@ -108,14 +111,17 @@ class StatsInterval(Pageout):
 
 @repair(
     "launder-recheck",
-    "do not write a page that was cleaned while its vnode was waited for",
+    "Recheck that a page is dirty after waiting for its vnode",
     "vm_pageout_scan_inactive (vm_pageout.c:1075-1096)",
 )
 class LaunderRecheck(Pageout):
-    """Do not write a page that somebody has cleaned while its vnode's lock was waited for."""
+    """Do not write a page that another thread cleaned while the daemon waited for its vnode.
+
+    By reading; costs an unnecessary write, nothing else.
+    """
 
     def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
-        """vm_pageout.c:1075-1096 with one look more."""
+        """vm_pageout.c:1075-1096 with one more check."""
         vp = super().inactive_vnode_lock(s, m, obj)
         if vp is None:
             return None
@@ -129,18 +135,21 @@ class LaunderRecheck(Pageout):
 
 @repair(
     "partial-page",
-    "do not write pages that are valid in part, which flush asserts never happens",
-    "vm_pageout_clean, vm_pageout_scan_inactive (vm_pageout.c:320-351, 970)",
+    "Do not write partly valid pages, against which vm_pageout_flush asserts",
+    "vm_pageout_clean, vm_pageout_scan_inactive (vm_pageout.c:319-354, 970)",
 )
 class PartialPage(Pageout):
-    """Leave pages alone that are valid in part: vm_pageout_flush asserts that none is."""
+    """Skip partly valid pages: vm_pageout_flush asserts that there are none.
+
+    By reading: no path in the default file systems that leaves such a page was found.
+    """
 
     def cluster_dirty(self, p: Page) -> bool:
-        """vm_pageout.c:320-325 and 347-351 with valid looked at."""
+        """vm_pageout.c:319-327 and 346-354 with a test of valid."""
         return p.valid == VM_PAGE_BITS_ALL and super().cluster_dirty(p)
 
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
-        """vm_pageout.c:970: such a page goes round again."""
+        """vm_pageout.c:970: such a page cycles once more."""
         if m.valid == VM_PAGE_BITS_ALL:
             super().inactive_launder(s, m)
         else:
@@ -149,8 +158,8 @@ class PartialPage(Pageout):
 
 @repair(
     "paper-shortage",
-    "do not count pages as available that were only deactivated",
-    "vm_pageout_thread (vm_pageout.c:2001)",
+    "Do not count pages that were only deactivated as available",
+    "vm_pageout_thread (vm_pageout.c:1365, 2001)",
 )
 class PaperShortage(Pageout):
     """Count as available only what the active scan has cached, not what it has deactivated."""
@@ -160,7 +169,7 @@ class PaperShortage(Pageout):
         self._cached = 0
 
     def active_cache(self, m: Page) -> None:
-        """A page that is available from here on."""
+        """A page that is available from now on."""
         self._cached += 1
         ScanActive.active_cache(self, m)
 
@@ -172,11 +181,15 @@ class PaperShortage(Pageout):
 
 @repair(
     "short-rest",
-    "rest before the next round when the shortage was met on paper only",
+    "Delay the next round when memory is still below the minimum",
     "vm_pageout_thread (vm_pageout.c:2049-2061)",
 )
 class ShortRest(Pageout):
-    """Rest a tenth of a second when the shortage was met on paper only, as in other back-offs."""
+    """Delay for a tenth of a second, as in other back-offs, when memory is still below the minimum
+    although the shortage was met.
+
+    In the C the next round starts at once and the daemon spins.
+    """
 
     def still_short(self) -> None:
         """vm_pageout.c:2057: the pages that were counted are still being written."""
@@ -185,18 +198,19 @@ class ShortRest(Pageout):
 
 @repair(
     "clean-counted",
-    "count a write as paging in progress while its object is still held",
-    "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:359-413)",
+    "Count a write as paging in progress before its object is dropped",
+    "vm_pageout_clean, vm_pageout_flush (vm_pageout.c:359, 412-413)",
 )
 class CleanCounted(Pageout):
-    """Count the write as paging in progress while the object is still held, unless it is dead.
+    """Count the write as paging in progress before the object is dropped, unless the object is
+    dead.
 
-    vm_pageout_flush raises the count without the object's token (vm_pageout.c:413), so that
-    vm_object_terminate may find it zero, stop waiting, and assert in vain.
+    vm_pageout_flush raises the count without the object's token (vm_pageout.c:413), so
+    vm_object_terminate may read zero, stop waiting, and panic on its assertion.
     """
 
     def clean_flush(self, obj: VmObject, mc: list[Page]) -> int:
-        """vm_pageout.c:359-364 with a count of its own around the flush."""
+        """vm_pageout.c:359-364 with an extra count around the flush."""
         objects = self.vm.object
         if obj.flags & OBJ_DEAD:
             for m in mc:
@@ -211,27 +225,30 @@ class CleanCounted(Pageout):
 
 @repair(
     "kill-once",
-    "do not kill a process that is being killed already",
+    "Skip processes that are already being killed or are exiting",
     "vm_pageout_scan_callback (vm_pageout.c:1555-1558)",
 )
 class KillOnce(Pageout):
-    """Pass over processes that are being killed or are exiting: their memory is on its way."""
+    """Skip processes that are being killed or are exiting: their memory will soon be free."""
 
     def never_kill(self, p: Proc) -> bool:
-        """vm_pageout.c:1555-1558 with two flags more."""
+        """vm_pageout.c:1555-1558 with two more flags."""
         return bool(p.p_flags & (P_LOWMEMKILL | P_WEXIT)) or super().never_kill(p)
 
 
 @repair(
     "back-off-wait",
-    "look for a request again once on the sleep queue, in a back-off",
+    "Recheck for a request after joining the sleep queue, in a back-off",
     "vm_pageout_thread (vm_pageout.c:2034-2036)",
 )
 class BackOffWait(Pageout):
-    """In a back-off, look for a request again once on the sleep queue."""
+    """In a back-off, recheck for a request after joining the sleep queue.
+
+    In the C a request made between the check and tsleep() waits for the timer.
+    """
 
     def delay_for_request(self, timo: int) -> None:
-        """vm_pageout.c:2034-2035, interlocked."""
+        """vm_pageout.c:2034-2035 with the interlock."""
         ident = self.vm.idents.vm_pages_needed
         self.take_requests()
         self.k.sleep.tsleep_interlock(ident)
@@ -241,14 +258,18 @@ class BackOffWait(Pageout):
 
 @repair(
     "request-hint",
-    "raise a request for pages only if the page-out daemon has not taken it meanwhile",
-    "pagedaemon_wakeup (vm_pageout.c:2096-2100)",
+    "Raise vm_pages_needed atomically, and wake the daemon if it was zero",
+    "pagedaemon_wakeup (vm_pageout.c:2095-2099)",
 )
 class RequestHint(Pageout):
-    """Ask in one operation, and wake the daemon if it had taken all that was asked before."""
+    """Raise the request in one operation, and wake the daemon if it had taken all earlier ones.
+
+    In the C the increment can land after the daemon has taken the request and gone to sleep:
+    vm_pages_needed is then non-zero, and nobody wakes the daemon until its timer.
+    """
 
     def pagedaemon_wakeup(self) -> None:
-        """vm_pageout.c:2094-2101 with the look and the increment as one atomic operation."""
+        """vm_pageout.c:2094-2101 with test and increment as one atomic operation."""
         vm, k = self.vm, self.k
         td, glob = k.curthread(), vm.glob
         if not vm.meter.paging_needed() or td is self.pagethread:
@@ -263,7 +284,7 @@ class RequestHint(Pageout):
             td.hit("pagedaemon_wakeup:hint")
 
     def take_requests(self) -> None:
-        """vm_pageout.c:2034 and 2058, atomic against the above."""
+        """vm_pageout.c:2034 and 2058, atomic with respect to the increment."""
         self.k.atomic.clear_int(self.vm.glob, "vm_pages_needed", -1)
 
     def ask_itself(self) -> None:

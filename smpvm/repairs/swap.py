@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @repair(
     "swap-error-hold",
-    "hold the object when a failed asynchronous swap write forgets its blocks",
-    "swp_pager_async_iodone (swap_pager.c:1831)",
+    "Hold the object when a failed asynchronous swap write frees its blocks",
+    "swp_pager_async_iodone (swap_pager.c:1830-1832)",
 )
 class SwapErrorHold(SwapPager):
-    """Hold the object where a failed asynchronous write forgets the swap of its pages.
+    """Hold the object while a failed asynchronous write frees the swap of its pages.
 
-    swp_pager_async_iodone (swap_pager.c:1831) calls swp_pager_meta_ctl, which asserts that the
-    object is held; the device's thread holds nothing.
+    swp_pager_async_iodone (swap_pager.c:1830-1832) calls swp_pager_meta_ctl, whose look-up asserts
+    that the object is held; the device's thread holds nothing.
     """
 
     def write_error_forget(self, obj: VmObject, m: Page) -> None:
-        """The same, with the object held: may block for its token."""
+        """The same with the object held: may block on its token."""
         self.vm.object.hold(obj)
         super().write_error_forget(obj, m)
         self.vm.object.drop(obj)
@@ -33,15 +33,15 @@ class SwapErrorHold(SwapPager):
 
 @repair(
     "buffer-wakeup",
-    "wake who sleeps for an I/O buffer at the first free one, not at the second",
+    "Wake threads waiting for an I/O buffer when the first one is freed, not the second",
     "relpbuf (vm_pager.c:659)",
 )
 class BufferWakeup(SwapPager):
-    """Wake those who sleep for a buffer when the first one is free.
+    """Wake threads waiting for a buffer when the first one becomes free.
 
     relpbuf (vm_pager.c:659) compares the count before its addition with 1 instead of 0.
     """
 
     def relpbuf_wakes(self, old: int) -> bool:
-        """At 0 to 1: what getpbuf sleeps for."""
+        """From 0 to 1: what getpbuf sleeps for."""
         return old == 0

@@ -1,9 +1,11 @@
-"""Repairs of the request for swap-out, which the page-out daemon makes and the swap daemon serves.
+"""Repairs of the swap-out request, which the page-out daemon makes and the swap daemon serves.
 
-In the seed the request is a plain int: the page-out daemon wakes the swap daemon and only then
-sets a bit (vm_pageout.c:1495-1496), within a second of the last time it does not even wake it
-(:2110-2119), and the swap daemon clears the whole request after it has acted on what it read
-(:2134-2137), and sleeps without a look (:2133).  A request can be lost, or stand for ever.
+In the C the request is a plain int.  The page-out daemon wakes the swap daemon first and sets a bit
+afterwards (vm_pageout.c:1495-1496); within a second of the last wakeup it does not even wake it
+(:2113-2118).  The swap daemon clears the whole request after acting on what it read (:2133-2137),
+and sleeps without checking for a request (:2133).  So a request can be lost, or remain for ever.
+
+Neither repair has an effect while the defect ``swapout-held`` remains: nothing is swapped out.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ _REQUEST = "vm_pageout_req_swapout"
 
 @repair(
     "swapout-ask",
-    "ask for a swap-out before waking the swap daemon, and atomically",
+    "Store a swap-out request atomically, before waking the swap daemon",
     "vm_pageout_scan_cache (vm_pageout.c:1495-1496)",
 )
 class SwapoutAsk(Pageout):
-    """Say what for, atomically, and then wake the swap daemon."""
+    """Store the request atomically, then wake the swap daemon."""
 
     def cache_request_swapout(self) -> None:
-        """vm_pageout.c:1495-1496 the other way round."""
+        """vm_pageout.c:1495-1496 in the opposite order."""
         self._ask(VM_SWAP_NORMAL)
 
     def cache_idle_swap(self) -> None:
@@ -49,22 +51,22 @@ class SwapoutAsk(Pageout):
 
 @repair(
     "swapout-take",
-    "lose no request for a swap-out: look before sleeping, take it in one step",
-    "vm_daemon, vm_req_vmdaemon (vm_pageout.c:2110-2144)",
+    "Take a swap-out request in one step, and check for one before sleeping",
+    "vm_daemon, vm_req_vmdaemon (vm_pageout.c:2113-2118, 2133-2137)",
 )
 class SwapoutTake(VmDaemon):
-    """Take the request in one step, look before sleeping, and wake for every request.
+    """Take the request in one step, check for one before sleeping, and wake for every request.
 
-    That the swap daemon swaps out at most once a second is now its own affair.
+    The limit of one swap-out a second is now kept by the swap daemon itself.
     """
 
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self._due = 0
-        """Tick before which no swap-out begins."""
+        """The tick before which no swap-out starts."""
 
     def req_vmdaemon(self) -> None:
-        """vm_req_vmdaemon: its limit of once a second holds for calls without a request."""
+        """vm_req_vmdaemon: its limit of once a second applies only to calls without a request."""
         if self.swapout_requested():
             self.k.curthread().hit("vm_req_vmdaemon")
             self.k.sleep.wakeup(self.vm.idents.vm_daemon_needed)
@@ -72,7 +74,7 @@ class SwapoutTake(VmDaemon):
             super().req_vmdaemon()
 
     def daemon_sleep(self) -> None:
-        """Sleep unless there is a request; wait out the rest of the second if there is one."""
+        """Sleep unless there is a request; if there is one, wait for the rest of the second."""
         k, ident = self.k, self.vm.idents.vm_daemon_needed
         k.sleep.tsleep_interlock(ident)
         if not self.swapout_requested():

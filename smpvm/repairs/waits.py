@@ -1,8 +1,8 @@
-"""Repairs of the waits for memory, and of that for a page.
+"""Repairs of the waits for memory, and of the wait for a page.
 
-None of the seed's waits for memory looks and sleeps in one step: between the look and the tsleep
-another CPU can free what is waited for and find nobody asleep; the sleeper's timer then hides that
-the wakeup was lost (vm_page.c:1992-2001, 2023-2036, vm_pageout.c:1897-1901).
+None of the C's waits for memory checks and sleeps in one step: between the check and tsleep()
+another CPU can free memory and find no sleeper to wake; the sleeper's timeout recovers from the
+lost wakeup and hides it (vm_page.c:1992-1998, 2024-2033, vm_pageout.c:1898-1900).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from smpvm.vm.pageout.daemon import Pageout
 
 @repair(
     "free-wait",
-    "look for free memory again once on the sleep queue",
-    "vm_wait, vm_wait_pfault (vm_page.c:1964-2046)",
+    "Recheck free memory after joining the sleep queue",
+    "vm_wait, vm_wait_pfault (vm_page.c:1978-1998, 2024-2033)",
 )
 class FreeWait(Pages):
-    """Join the sleep queue first, then say so, then look again."""
+    """Join the sleep queue first, then count as waiting, then check again."""
 
     def _wait_for_free(self, wmesg: str, timo: int) -> None:
-        """The sleep of vm_wait and vm_wait_pfault, interlocked."""
+        """The sleep of vm_wait and vm_wait_pfault with the interlock."""
         k, glob, idents = self.k, self.glob, self.vm.idents
         if k.atomic.cmpset_int(glob, "vm_pages_needed", 0, 1):
             k.sleep.wakeup(idents.vm_pages_needed)
@@ -35,7 +35,7 @@ class FreeWait(Pages):
             )
 
     def _wait_as_daemon(self, timo: int) -> None:
-        """The sleep of the page-out daemon in vm_wait, interlocked."""
+        """The sleep of the page-out daemon in vm_wait with the interlock."""
         ident = self.vm.idents.vm_pageout_pages_needed
         self.k.sleep.tsleep_interlock(ident)
         self.glob.vm_pageout_pages_needed = 1
@@ -45,39 +45,44 @@ class FreeWait(Pages):
 
 @repair(
     "unhold-wakeup",
-    "tell who waits for memory of a page that its last unhold frees",
-    "vm_page_unhold (vm_page.c:957-972)",
+    "Wake threads waiting for memory when the last unhold frees a page",
+    "vm_page_unhold (vm_page.c:965-970)",
 )
 class UnholdWakeup(Pages):
-    """Tell who waits for memory of a page that its last unhold frees."""
+    """Wake threads waiting for memory when the last unhold frees a page."""
 
     def unhold(self, m: Page) -> None:
-        """vm_page_unhold (vm_page.c:957-972) moves a page to the free queue and tells nobody."""
+        """vm_page_unhold (vm_page.c:957-972) moves the page to the free queue without a wakeup."""
         super().unhold(m)
         self.free_wakeup()
 
 
 @repair(
     "alloc-wanted",
-    "keep the mark of who waits for a page that is allocated again meanwhile",
+    "Keep PG_WANTED on allocation for threads that still wait for the page",
     "vm_page_alloc (vm_page.c:1786)",
 )
 class AllocWanted(Pages):
-    """A fresh page is still wanted by who waits for it."""
+    """Keep PG_WANTED of a newly allocated page, because a thread may still sleep on it.
+
+    In the C a fault that finds a page of a backing object busy drops that object before it sleeps;
+    the page may be freed and allocated again by then, and vm_page_alloc clears PG_WANTED: no
+    wakeup, no timer.
+    """
 
     alloc_keeps = Pages.alloc_keeps | PG_WANTED
 
 
 @repair(
     "pagedaemon-wait",
-    "look for a request again once on the sleep queue",
-    "vm_pageout_thread (vm_pageout.c:1897-1901)",
+    "Recheck for a request after joining the sleep queue",
+    "vm_pageout_thread (vm_pageout.c:1898-1900)",
 )
 class DaemonWait(Pageout):
-    """The page-out daemon looks again once it is on the sleep queue."""
+    """The page-out daemon rechecks for a request after joining the sleep queue."""
 
     def daemon_sleep(self, timo: int) -> int:
-        """The tsleep of vm_pageout_thread (vm_pageout.c:1899), interlocked."""
+        """The tsleep of vm_pageout_thread (vm_pageout.c:1899) with the interlock."""
         k, ident = self.k, self.vm.idents.vm_pages_needed
         k.sleep.tsleep_interlock(ident)
         if self.pages_are_needed():

@@ -11,6 +11,7 @@ from smpvm.host.carrier import ATOMIC, READ, WAKEUP, WRITE
 from smpvm.host.serialthread import CLOCK, TIMER, Op
 from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
+from smpvm.kern.thread import End
 
 
 class Recorder(Probe):
@@ -86,6 +87,8 @@ def step_line(op: Op, notes: Sequence[str]) -> str:
             text = "wakes up"
         case "timer":
             text = "time moves on"
+        case _ if isinstance(obj, End):
+            text = f"joins {obj.td}"
         case _:
             text = f"{kind} {obj}" + (f" ({field})" if field else "")
     return "; ".join([text, *notes])

@@ -19,11 +19,11 @@ vm_page_select_free, vm_page_wakeup.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect
+from smpvm.scenarios.base import VmScenario
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
-class BusyReuse(Situation):
+class BusyReuse(VmScenario):
     """See the module."""
 
     name = "busy-reuse"
@@ -31,24 +31,21 @@ class BusyReuse(Situation):
     repairs = ("alloc-wanted",)
     pages = 3
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One page in use, none free."""
-        self.obj, self.other = self.anon(), self.anon()
+        self.obj, self.other = self.object(), self.object()
         self.m = self.page(self.obj, 0, words={0: 1})
         self.waste(0)
         self.limits(free_reserved=1, free_min=1, free_severe=1, free_target=1)
-
-    def threads(self) -> None:
-        """Who uses the page, and who wants it."""
-        self.spawn("owner", self.owner)
-        self.spawn("fault", self.fault)
+        self.thread("owner", self.owner)
+        self.thread("fault", self.fault)
 
     def owner(self) -> None:
         """Free the page, and use it again."""
         objects, page = self.vm.object, self.vm.page
         objects.hold(self.obj)
         m = page.lookup_busy_wait(self.obj, 0, True, "owner")
-        expect(m is self.m, f"looked up {m}")
+        assert m is self.m, f"looked up {m}"
         objects.drop(self.obj)  # as around any I/O
         objects.hold(self.obj)
         page.protect(self.m, 0)
@@ -56,7 +53,7 @@ class BusyReuse(Situation):
         objects.drop(self.obj)
         objects.hold(self.other)
         m = page.alloc(self.other, 0, VM_ALLOC_NORMAL)
-        expect(m is self.m, f"allocated {m}")
+        assert m is self.m, f"allocated {m}"
         self.vm.pmap.write_contents(self.m, {0: 9})
         self.m.valid = 0xFF
         page.activate(self.m)
@@ -79,4 +76,4 @@ class BusyReuse(Situation):
 
     def check(self) -> None:
         """The page has changed hands."""
-        expect(self.m.object is self.other, "the page has not been used again")
+        assert self.m.object is self.other, "the page has not been used again"

@@ -15,11 +15,11 @@ vm_page_activate, vm_object_hold_try, vm_page_free_toq.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.scenarios.base import VmScenario, fixed
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
-class CacheLookup(Situation):
+class CacheLookup(VmScenario):
     """See the module."""
 
     name = "cache-lookup"
@@ -28,17 +28,14 @@ class CacheLookup(Situation):
     finds = 2
     sizes = fixed(finds=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One cached page."""
-        self.obj, self.other = self.anon(), self.anon()
+        self.obj, self.other = self.object(), self.object()
         self.page(self.obj, 0, "cache", words={0: 1})
         self.waste(0)
         self.limits(free_reserved=1)
-
-    def threads(self) -> None:
-        """One who takes, one who looks."""
-        self.spawn("user", self.user)
-        self.spawn("finder", self.finder)
+        self.thread("user", self.user)
+        self.thread("finder", self.finder)
 
     def user(self) -> None:
         """Allocate, if that can be done."""
@@ -62,6 +59,6 @@ class CacheLookup(Situation):
             if m is None:
                 return
             words = self.vm.pmap.read_contents(m)
-            expect(words == {0: 1}, f"{m} is found and holds {words}")
+            assert words == {0: 1}, f"{m} is found and holds {words}"
             page.activate(m)
             page.wakeup(m)

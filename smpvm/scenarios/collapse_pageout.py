@@ -17,17 +17,17 @@ swap_pager_copy, vm_object_pip_wait, vm_pageout_clean, vm_pageout_flush, swp_pag
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.base import VA, Situation, expect
+from smpvm.scenarios.base import VA, VmScenario
 
 
-class CollapsePageout(Situation):
+class CollapsePageout(VmScenario):
     """See the module."""
 
     name = "collapse-pageout"
     title = "collapse against page-out"
     pages = 8
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A shadow over a shared object; three dirty inactive pages."""
         vm = self.vm
         self.p = self.process()
@@ -40,20 +40,17 @@ class CollapsePageout(Situation):
             if m.object is not None:
                 self.to_inactive(m)
         self.disks()
-
-    def threads(self) -> None:
-        """The child's end, the daemon, the parent."""
-        self.spawn("exit", lambda: self.vm.vmspace.rel(self.child))
+        self.thread("exit", self.vm.vmspace.rel, self.child)
         self.pagedaemon(self.launder)
-        self.spawn("owner", self.owner, self.p)
+        self.thread("owner", self.owner, process=self.p)
 
     def owner(self) -> None:
         """Store to page 0, read page 1."""
         self.write(self.p, VA, 4)
         got = self.read(self.p, VA + PAGE_SIZE)
-        expect(got == 2, f"page 1 reads {got}")
+        assert got == 2, f"page 1 reads {got}"
 
     def check(self) -> None:
         """Both pages."""
         got = [self.see(self.p, va) for va in (VA, VA + PAGE_SIZE)]
-        expect(got == [4, 2], f"the pages read {got} at the end")
+        assert got == [4, 2], f"the pages read {got} at the end"

@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.base import VA, Situation, expect
+from smpvm.scenarios.base import VA, VmScenario
 from smpvm.vm.map.mmap import PROT_RW
 from smpvm.vm.param import VM_PROT_READ
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from smpvm.kern.proc import Proc
 
 
-class ExecDeactivate(Situation):
+class ExecDeactivate(VmScenario):
     """See the module."""
 
     name = "exec-deactivate"
@@ -44,7 +44,12 @@ class ExecDeactivate(Situation):
     limit = 0
     """Bytes that may stay resident."""
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
+        """See ``make`` and ``start``."""
+        self.make()
+        self.start()
+
+    def make(self) -> None:
         """A process with one page."""
         self.p = self.process()
         self.map(self.p)
@@ -53,11 +58,11 @@ class ExecDeactivate(Situation):
         self.disks()
         self.p.p_rlimit_rss_cur = self.limit
 
-    def threads(self) -> None:
+    def start(self) -> None:
         """The process, the swap daemon, and the page-out daemon, for whose I/O it waits."""
         self.pagedaemon(self.launder)
-        self.spawn("vmdaemon", self.deactivate)
-        self.spawn("proc", self.body, self.p)
+        self.thread("vmdaemon", self.deactivate)
+        self.thread("proc", self.body, process=self.p)
 
     def deactivate(self) -> None:
         """One pass of vm_daemon."""
@@ -69,12 +74,12 @@ class ExecDeactivate(Situation):
         self.vm.process.exec(self.p)
         self.map(self.p)
         self.write(self.p, VA, 3)
-        expect(self.read(self.p, VA) == 3, "after the exec a store is lost")
+        assert self.read(self.p, VA) == 3, "after the exec a store is lost"
 
     def use(self, p: Proc) -> None:
         """A store, and what is read back."""
         self.write(p, VA, 2)
-        expect(self.read(p, VA) == 2, "a store is lost")
+        assert self.read(p, VA) == 2, "a store is lost"
 
 
 class ExitDeactivate(ExecDeactivate):
@@ -96,23 +101,23 @@ class ExitKill(ExecDeactivate):
     title = "exit against the kill scan"
     repairs = ("kill-flag",)
 
-    def set_up(self) -> None:
+    def make(self) -> None:
         """A small and a big process."""
-        super().set_up()
+        super().make()
         self.big = self.process()
         self.map(self.big, pages=2)
         for i in range(2):
             self.write(self.big, VA + i * PAGE_SIZE, 5)
 
-    def threads(self) -> None:
+    def start(self) -> None:
         """The daemon, and both processes."""
         self.pagedaemon(self.vm.pageout.kill_biggest)
-        self.spawn("small", lambda: self.vm.process.run(self.p, self.use), self.p)
-        self.spawn("big", lambda: self.vm.process.run(self.big, self.use), self.big)
+        self.thread("small", self.vm.process.run, self.p, self.use, process=self.p)
+        self.thread("big", self.vm.process.run, self.big, self.use, process=self.big)
 
     def check(self) -> None:
         """At least the two ended; the audit has seen to the rest."""
-        expect(not self.k.proc.all(), "a process is left")
+        assert not self.k.proc.all(), "a process is left"
 
 
 class ProtectKill(ExecDeactivate):
@@ -122,23 +127,23 @@ class ProtectKill(ExecDeactivate):
     title = "mprotect against the kill scan"
     repairs = ("map-token",)
 
-    def set_up(self) -> None:
+    def make(self) -> None:
         """One mapping of three pages."""
         self.p = self.process()
         self.map(self.p, pages=3)
         self.write(self.p, VA, 1)
 
-    def threads(self) -> None:
+    def start(self) -> None:
         """The daemon and the process."""
         self.pagedaemon(self.vm.pageout.kill_biggest)
-        self.spawn("proc", self.body, self.p)
+        self.thread("proc", self.body, process=self.p)
 
     def body(self) -> None:
         """Read-only, and back."""
         sys, va = self.vm.process.sys, VA + PAGE_SIZE
         for prot in (VM_PROT_READ, PROT_RW):
-            expect(sys.mprotect(self.p, va, PAGE_SIZE, prot) == 0, "mprotect failed")
+            assert sys.mprotect(self.p, va, PAGE_SIZE, prot) == 0, "mprotect failed"
 
     def check(self) -> None:
         """The mapping is whole."""
-        expect(self.see(self.p, VA) == 1, "the page is lost")
+        assert self.see(self.p, VA) == 1, "the page is lost"

@@ -19,10 +19,10 @@ vm_page_sleep_busy, pmap_enter.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.base import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, VmScenario, fixed
 
 
-class FaultPageout(Situation):
+class FaultPageout(VmScenario):
     """See the module."""
 
     name = "fault-pageout"
@@ -32,30 +32,27 @@ class FaultPageout(Situation):
     stores = 2
     sizes = fixed(scans=1, stores=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One dirty inactive page, mapped."""
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
         self.to_inactive(self.page_at(self.p, VA), unmap=not self.mapped)
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon and a writer."""
         self.pagedaemon(lambda: self.launder(self.scans))
-        self.spawn("writer", self.writer, self.p)
+        self.thread("writer", self.writer, process=self.p)
 
     def writer(self) -> None:
         """Store and read back."""
         for i in range(self.stores):
             self.write(self.p, VA, 10 + i)
             got = self.read(self.p, VA)
-            expect(got == 10 + i, f"the writer stored {10 + i} and reads {got}")
+            assert got == 10 + i, f"the writer stored {10 + i} and reads {got}"
 
     def check(self) -> None:
         """The last store is what is read."""
         got = self.see(self.p, VA)
-        expect(got == 9 + self.stores, f"the page reads {got} at the end")
+        assert got == 9 + self.stores, f"the page reads {got} at the end"
 
 
 class StorePageout(FaultPageout):

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.scenarios.base import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, VmScenario, fixed
 
 if TYPE_CHECKING:
     from smpvm.kern.proc import Proc
 
 
-class ForkPageout(Situation):
+class ForkPageout(VmScenario):
     """See the module."""
 
     name = "fork-pageout"
@@ -35,18 +35,15 @@ class ForkPageout(Situation):
     scans = 2
     sizes = fixed(scans=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One dirty inactive page, mapped."""
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
         self.to_inactive(self.page_at(self.p, VA))
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon and the parent."""
         self.pagedaemon(lambda: self.launder(self.scans))
-        self.spawn("parent", self.parent, self.p)
+        self.thread("parent", self.parent, process=self.p)
 
     def parent(self) -> None:
         """Fork, write, wait."""
@@ -54,18 +51,18 @@ class ForkPageout(Situation):
         process.fork1(self.p, self.child, name="child")
         self.write(self.p, VA, 2)
         got = self.read(self.p, VA)
-        expect(got == 2, f"the parent stored 2 and reads {got}")
+        assert got == 2, f"the parent stored 2 and reads {got}"
         process.wait(self.p)
 
     def child(self, q: Proc) -> None:
         """Read, write, read back."""
         got = self.read(q, VA)
-        expect(got == 1, f"the child reads {got}, before the fork it was 1")
+        assert got == 1, f"the child reads {got}, before the fork it was 1"
         self.write(q, VA, 3)
         got = self.read(q, VA)
-        expect(got == 3, f"the child stored 3 and reads {got}")
+        assert got == 3, f"the child stored 3 and reads {got}"
 
     def check(self) -> None:
         """The parent's store is what is there."""
         got = self.see(self.p, VA)
-        expect(got == 2, f"the page reads {got} at the end")
+        assert got == 2, f"the page reads {got} at the end"

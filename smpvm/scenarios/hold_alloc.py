@@ -19,11 +19,11 @@ vm_page_free_wakeup.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect
+from smpvm.scenarios.base import VmScenario
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
-class HoldAlloc(Situation):
+class HoldAlloc(VmScenario):
     """See the module."""
 
     name = "hold-alloc"
@@ -32,25 +32,22 @@ class HoldAlloc(Situation):
     pages = 3
     looks = 3
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One page in use, none free."""
-        self.obj, self.other, self.third = self.anon(), self.anon(), self.anon()
+        self.obj, self.other, self.third = self.object(), self.object(), self.object()
         self.m = self.page(self.obj, 0, words={0: 1})
         self.vm.page.hold(self.m)
         self.waste(0)
         self.limits(free_reserved=1, free_min=1, free_severe=1, free_target=1)
-
-    def threads(self) -> None:
-        """Three hands on one page."""
-        self.spawn("holder", self.holder)
-        self.spawn("freer", self.freer)
-        self.spawn("user", self.user)
+        self.thread("holder", self.holder)
+        self.thread("freer", self.freer)
+        self.thread("user", self.user)
 
     def holder(self) -> None:
         """What a caller of vm_fault_page does with the held page."""
         for _ in range(self.looks):
             words = self.vm.pmap.read_contents(self.m)
-            expect(words == {0: 1}, f"{self.m} is held and holds {words}")
+            assert words == {0: 1}, f"{self.m} is held and holds {words}"
             self.vm.object.hold(self.third)
             self.vm.object.drop(self.third)
         self.vm.page.unhold(self.m)
@@ -79,4 +76,4 @@ class HoldAlloc(Situation):
 
     def check(self) -> None:
         """The page has changed hands."""
-        expect(self.m.object is self.other, "the page has not been given to the one who waited")
+        assert self.m.object is self.other, "the page has not been given to the one who waited"

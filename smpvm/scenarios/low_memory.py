@@ -21,13 +21,11 @@ vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
 
 from __future__ import annotations
 
-from functools import partial
-
-from smpvm.scenarios.base import Situation, fixed
+from smpvm.scenarios.base import VmScenario, fixed
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
-class LowMemory(Situation):
+class LowMemory(VmScenario):
     """See the module."""
 
     name = "low-memory"
@@ -36,21 +34,18 @@ class LowMemory(Situation):
     users = 2
     sizes = fixed(users=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """Little free, little to gain."""
-        obj = self.anon()
+        obj = self.object()
         for i in range(3):
             self.page(obj, i)
-        self.own = self.anon()
+        self.own = self.object()
         self.waste(1)
         self.limits(free_reserved=2, free_min=2, free_severe=1, free_target=3)
         self.limits(pageout_free_min=1, interrupt_free_min=0)
-
-    def threads(self) -> None:
-        """The daemon and its clients."""
         self.pagedaemon()
         for i in range(self.users):
-            self.spawn(f"user {i + 1}", partial(self.user, i))
+            self.thread(f"user {i + 1}", self.user, i)
 
     def user(self, pindex: int) -> None:
         """vm_page_alloc until it works."""

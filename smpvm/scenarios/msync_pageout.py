@@ -19,17 +19,17 @@ vm_pageout_scan_inactive, vget, vnode_pager_putpages.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.base import VA, Situation, expect
+from smpvm.scenarios.base import VA, VmScenario
 
 
-class MsyncPageout(Situation):
+class MsyncPageout(VmScenario):
     """See the module."""
 
     name = "msync-pageout"
     title = "msync against page-out"
     repairs = ("msync-range",)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A mapped file page, dirty and inactive."""
         self.vp = self.file({0: 1}, {0: 1})
         self.page(self.vp.v_object, 0, words={0: 1})
@@ -38,21 +38,18 @@ class MsyncPageout(Situation):
         self.write(self.p, VA, 2)
         self.to_inactive(self.page_at(self.p, VA), unmap=True)
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon, one who syncs, one who writes."""
         self.pagedaemon(self.launder)
-        self.spawn("syncer", self.sync, self.p)
-        self.spawn("writer", lambda: self.write(self.p, VA, 5, word=1), self.p)
+        self.thread("syncer", self.sync, process=self.p)
+        self.thread("writer", lambda: self.write(self.p, VA, 5, word=1), process=self.p)
 
     def sync(self) -> None:
         """Store, msync, look into the file."""
         self.write(self.p, VA, 3)
-        expect(self.vm.process.sys.msync(self.p, VA, PAGE_SIZE) == 0, "msync failed")
+        assert self.vm.process.sys.msync(self.p, VA, PAGE_SIZE) == 0, "msync failed"
         on_disk = self.vm.vnode_pager.file(self.vp).blocks.get(0, {}).get(0, 0)
-        expect(on_disk == 3, f"msync has returned, and the file holds {on_disk}")
+        assert on_disk == 3, f"msync has returned, and the file holds {on_disk}"
 
     def check(self) -> None:
         """Both stores."""
         got = [self.see(self.p, VA, word) for word in (0, 1)]
-        expect(got == [3, 5], f"the page reads {got} at the end")
+        assert got == [3, 5], f"the page reads {got} at the end"

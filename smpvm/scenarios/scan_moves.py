@@ -15,26 +15,23 @@ vm_page_free_toq, vm_page_cache, _vm_page_rem_queue_spinlocked.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation
+from smpvm.scenarios.base import VmScenario
 
 
-class ScanMoves(Situation):
+class ScanMoves(VmScenario):
     """See the module."""
 
     name = "scan-moves"
     title = "queue scan against activation, free and requeue"
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """Three inactive pages."""
-        self.obj = self.anon()
+        self.obj = self.object()
         for i in range(3):
             self.page(self.obj, i)
-
-    def threads(self) -> None:
-        """One scanner, two who move pages."""
-        self.spawn("scanner", lambda: self.scan(want=2))
-        self.spawn("user", self.user)
-        self.spawn("freer", self.freer)
+        self.thread("scanner", lambda: self.scan(want=2))
+        self.thread("user", self.user)
+        self.thread("freer", self.freer)
 
     def user(self) -> None:
         """Activate pages 0 and 2; give page 2 back."""

@@ -22,25 +22,26 @@ relpbuf.
 
 from __future__ import annotations
 
-from functools import partial
-
 from smpvm.config import PAGE_SIZE
-from smpvm.scenarios.base import VA, Situation, expect
+from smpvm.scenarios.base import VA, VmScenario
 
 
-class SwapFault(Situation):
+class SwapFault(VmScenario):
     """See the module."""
 
     name = "swap-fault"
     title = "swap completion against fault"
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A page on swap."""
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
         self.place()
         self.disks()
+        self.thread("reader", self.reader, process=self.p)
+        self.thread("writer", self.writer, process=self.p)
+        self.pagedaemon(self.scans)
 
     def place(self) -> None:
         """Throw the page out as if it had been written long ago."""
@@ -51,12 +52,6 @@ class SwapFault(Situation):
         vm.page.undirty(m)
         vm.page.free(m)
 
-    def threads(self) -> None:
-        """Two threads of the process, and the daemon."""
-        self.spawn("reader", self.reader, self.p)
-        self.spawn("writer", self.writer, self.p)
-        self.pagedaemon(self.scans)
-
     def scans(self) -> None:
         """Both queues."""
         self.scan_active(pass_=9, avail=8)
@@ -65,18 +60,18 @@ class SwapFault(Situation):
     def reader(self) -> None:
         """Read word 0."""
         got = self.read(self.p, VA)
-        expect(got == 1, f"word 0 reads {got}")
+        assert got == 1, f"word 0 reads {got}"
 
     def writer(self) -> None:
         """Write word 1, read both."""
         self.write(self.p, VA, 2, word=1)
         got = [self.read(self.p, VA, word) for word in (0, 1)]
-        expect(got == [1, 2], f"the page reads {got}")
+        assert got == [1, 2], f"the page reads {got}"
 
     def check(self) -> None:
         """Both words."""
         got = [self.see(self.p, VA, word) for word in (0, 1)]
-        expect(got == [1, 2], f"the page reads {got} at the end")
+        assert got == [1, 2], f"the page reads {got} at the end"
 
 
 class SwapWriteFault(SwapFault):
@@ -97,20 +92,20 @@ class SwapErrorFault(SwapWriteFault):
     title = "completion of a failed swap write against fault"
     repairs = ("swap-error-hold",)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """The next write fails."""
-        super().set_up()
+        super().setup()
         self.vm.swap.disk.fail_next("write")
 
 
-class SwapBuffers(Situation):
+class SwapBuffers(VmScenario):
     """Two page-ins, and one buffer left (as when fifteen others are in use)."""
 
     name = "swap-buffers"
     title = "two page-ins for the last I/O buffer"
     repairs = ("buffer-wakeup",)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """Two pages on swap."""
         self.p = self.process()
         self.map(self.p, pages=2)
@@ -125,13 +120,10 @@ class SwapBuffers(Situation):
         self.vm.page.free(m)
         self.vm.swap.nsw_rcount.count = 1
         self.disks()
-
-    def threads(self) -> None:
-        """Two readers."""
         for i in range(2):
-            self.spawn(f"reader {i + 1}", partial(self.reader, i), self.p)
+            self.thread(f"reader {i + 1}", self.reader, i, process=self.p)
 
     def reader(self, i: int) -> None:
         """Read page *i*."""
         got = self.read(self.p, VA + i * PAGE_SIZE)
-        expect(got == i + 1, f"page {i} reads {got}")
+        assert got == i + 1, f"page {i} reads {got}"

@@ -18,10 +18,10 @@ allproc_scan.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.scenarios.base import VmScenario, fixed
 
 
-class SwapoutRequest(Situation):
+class SwapoutRequest(VmScenario):
     """See the module."""
 
     name = "swapout-request"
@@ -31,12 +31,9 @@ class SwapoutRequest(Situation):
     sizes = fixed(asks=1)
     pages = 2
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """The swap daemon has not run for long."""
         self.vm.vmdaemon.lastrun = -1000
-
-    def threads(self) -> None:
-        """Both daemons."""
         td = self.daemon("vmdaemon", self.vm.vmdaemon.daemon)
         self.vm.vmdaemon.vmthread = td
         self.pagedaemon(self.ask)
@@ -49,4 +46,4 @@ class SwapoutRequest(Situation):
 
     def check(self) -> None:
         """Nothing stands."""
-        expect(not self.vm.vmdaemon.swapout_requested(), "a request is left, the daemon sleeps")
+        assert not self.vm.vmdaemon.swapout_requested(), "a request is left, the daemon sleeps"

@@ -19,10 +19,10 @@ swp_pager_async_iodone.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.scenarios.base import VmScenario, fixed
 
 
-class TerminateScan(Situation):
+class TerminateScan(VmScenario):
     """See the module."""
 
     name = "terminate-scan"
@@ -31,21 +31,18 @@ class TerminateScan(Situation):
     dirty_pages = 2
     sizes = fixed(dirty_pages=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """Dirty pages of an object with one reference."""
-        self.obj = self.anon(swap=True)
+        self.obj = self.object(swap=True)
         self.objects.remove(self.obj)
         for i in range(self.dirty_pages):
             self.page(self.obj, i, words={0: i + 1}, dirty=True)
-        self.first = self.anon(swap=True)
+        self.first = self.object(swap=True)
         self.objects.remove(self.first)
         self.page(self.first, 0, dirty=True)
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon, and the last owner."""
         self.pagedaemon(lambda: self.scan(pass_=1))
-        self.spawn("owner", self.owner)
+        self.thread("owner", self.owner)
 
     def owner(self) -> None:
         """Both objects go, as at exit."""
@@ -54,6 +51,6 @@ class TerminateScan(Situation):
 
     def check(self) -> None:
         """Nothing is left."""
-        expect(self.vm.stats.v_free_count == self.pages, "not every page is free")
-        expect(self.obj not in self.vm.object.all_objects(), "the object is still listed")
-        expect(self.vm.swap.blocks_in_use() == 0, "swap is left")
+        assert self.vm.stats.v_free_count == self.pages, "not every page is free"
+        assert self.obj not in self.vm.object.all_objects(), "the object is still listed"
+        assert self.vm.swap.blocks_in_use() == 0, "swap is left"

@@ -16,39 +16,36 @@ vm_page_and_queue_spin_lock, vm_page_cache, vm_page_activate.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import Situation, expect, fixed
+from smpvm.scenarios.base import VmScenario, fixed
 from smpvm.vm.page.struct import PG_REFERENCED
 
 
-class TwoScanners(Situation):
+class TwoScanners(VmScenario):
     """See the module."""
 
     name = "two-scanners"
     title = "two scanners on one queue"
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A clean, a referenced and a dirty page."""
-        obj = self.anon(swap=True)
+        obj = self.object(swap=True)
         self.clean = self.page(obj, 0)
         self.used = self.page(obj, 1)
         self.dirty = self.page(obj, 2, dirty=True)
         self.vm.page.flag_set(self.used, PG_REFERENCED)
         self.disks()
-
-    def threads(self) -> None:
-        """Two scans."""
-        self.spawn("scanner 1", self.scan)
-        self.spawn("scanner 2", self.scan)
+        self.thread("scanner 1", self.scan)
+        self.thread("scanner 2", self.scan)
 
     def check(self) -> None:
         """Where each page must be."""
         pq = self.vm.pq
-        expect(self.clean.queue == pq.CACHE, "the clean page is not in the cache")
-        expect(self.used.queue in (pq.ACTIVE, pq.INACTIVE, pq.CACHE), "the used page is lost")
-        expect(self.dirty.queue == pq.INACTIVE, "the dirty page is not inactive")
+        assert self.clean.queue == pq.CACHE, "the clean page is not in the cache"
+        assert self.used.queue in (pq.ACTIVE, pq.INACTIVE, pq.CACHE), "the used page is lost"
+        assert self.dirty.queue == pq.INACTIVE, "the dirty page is not inactive"
 
 
-class TwoKinds(Situation):
+class TwoKinds(VmScenario):
     """The same on the active queue: the daemon's scan and its statistics scan from another thread.
 
     Pages: one referenced, two idle ones.  In the kernel one thread runs both scans; the situation
@@ -59,17 +56,14 @@ class TwoKinds(Situation):
     title = "the active scan and the statistics scan on one queue"
     sysctls = fixed(pageout_stats_max=8, pageout_full_stats_interval=0)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """Three active pages."""
-        obj = self.anon()
+        obj = self.object()
         for i in range(3):
             m = self.page(obj, i, "active")
             m.act_count = i
             if i == 2:
                 self.vm.page.flag_set(m, PG_REFERENCED)
         self.limits(inactive_target=8)
-
-    def threads(self) -> None:
-        """Both scans."""
-        self.spawn("scanner", self.scan_active)
-        self.spawn("statistics", lambda: self.vm.pageout.page_stats(0))
+        self.thread("scanner", self.scan_active)
+        self.thread("statistics", self.vm.pageout.page_stats, 0)

@@ -23,14 +23,14 @@ vm_fault, vnode_pager_lock, vm_page_hold, vm_page_unhold.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.thread import TDF_DEADLKTREAT
-from smpvm.scenarios.base import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, VmScenario, fixed
 
 BUFFER = VA + 16 * PAGE_SIZE
 
 
-class VnodePageout(Situation):
+class VnodePageout(VmScenario):
     """See the module."""
 
     name = "vnode-pageout"
@@ -42,7 +42,7 @@ class VnodePageout(Situation):
     """What uiomove sets while it copies."""
     sizes = fixed(scans=1)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A file of one page, mapped, written to, inactive."""
         self.vp = self.file({0: 1}, {0: 1})
         self.page(self.vp.v_object, 0, words={0: 1})
@@ -52,11 +52,12 @@ class VnodePageout(Situation):
         self.write(self.p, VA, 2)
         self.to_inactive(self.page_at(self.p, VA), unmap=not self.mapped)
         self.disks()
+        self.start()
 
-    def threads(self) -> None:
+    def start(self) -> None:
         """The daemon and a writer."""
         self.pagedaemon(lambda: self.launder(self.scans))
-        self.spawn("writer", self.writer, self.p)
+        self.thread("writer", self.writer, process=self.p)
 
     def writer(self) -> None:
         """VOP_READ into a buffer that is a mapping of the file itself."""
@@ -76,7 +77,7 @@ class VnodePageout(Situation):
 
     def check(self) -> None:
         """The store is in memory."""
-        expect(self.see(self.p, VA) == 9 + self.stores, "the store is not in memory")
+        assert self.see(self.p, VA) == 9 + self.stores, "the store is not in memory"
 
 
 class VnodeMapper(VnodePageout):
@@ -90,11 +91,11 @@ class VnodeMapper(VnodePageout):
     name = "vnode-mapper"
     title = "a writer that holds the vnode and faults, a fault, and mmap"
 
-    def threads(self) -> None:
+    def start(self) -> None:
         """Three threads of the process."""
-        self.spawn("writer", self.writer, self.p)
-        self.spawn("reader", lambda: self.read(self.p, VA), self.p)
-        self.spawn("mapper", lambda: self.map(self.p, VA + 32 * PAGE_SIZE), self.p)
+        self.thread("writer", self.writer, process=self.p)
+        self.thread("reader", self.read, self.p, VA, process=self.p)
+        self.thread("mapper", self.map, self.p, VA + 32 * PAGE_SIZE, process=self.p)
 
 
 class VnodeSlow(VnodePageout):
@@ -103,9 +104,9 @@ class VnodeSlow(VnodePageout):
     name = "vnode-slow"
     title = "vnode page-out against a slow holder of the vnode (TIMELOCK, then NOWAIT)"
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A second dirty page of the file."""
-        super().set_up()
+        super().setup()
         self.page(self.vp.v_object, 1, words={0: 1}, dirty=True)
 
     def writer(self) -> None:

@@ -21,26 +21,23 @@ from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
 from smpvm.kern.shared import peek
-from smpvm.scenarios.base import VA, Situation, expect, fixed
+from smpvm.scenarios.base import VA, VmScenario, fixed
 
 
-class WireScan(Situation):
+class WireScan(VmScenario):
     """See the module."""
 
     name = "wire-scan"
     title = "wire/unwire against scan"
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """A clean and a dirty page."""
-        self.obj = self.anon(swap=True)
+        self.obj = self.object(swap=True)
         self.page(self.obj, 0)
         self.page(self.obj, 1, dirty=True)
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon, and one who wires."""
         self.pagedaemon(self.scans)
-        self.spawn("wirer", self.wirer)
+        self.thread("wirer", self.wirer)
 
     def scans(self) -> None:
         """Both queues."""
@@ -58,66 +55,61 @@ class WireScan(Situation):
                 continue
             page.wire(m)
             page.wakeup(m)
-            expect(m.queue == 0, f"{m} is wired and on queue {m.queue}")
+            queue = m.queue, m.queue  # looked at twice, as schedules of this scenario have it
+            assert queue[0] == 0, f"{m} is wired and on queue {queue[1]}"
             page.busy_wait(m, False, "wirer")
-            expect(m.object is self.obj, f"{m} is wired and out of its object")
+            assert m.object is self.obj, f"{m} is wired and out of its object"
             page.unwire(m, activate)
             page.wakeup(m)
 
 
-class MlockScan(Situation):
+class MlockScan(VmScenario):
     """The same through mlock and munlock of a process, with a writer beside them."""
 
     name = "mlock-scan"
     title = "mlock/munlock against scan and fault"
     sysctls = fixed(page_max_wired=8)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One dirty inactive page, mapped."""
         self.p = self.process()
         self.map(self.p)
         self.write(self.p, VA, 1)
         self.to_inactive(self.page_at(self.p, VA), unmap=True)
         self.disks()
-
-    def threads(self) -> None:
-        """The daemon, and two threads of the process."""
         self.pagedaemon(self.launder)
-        self.spawn("locker", self.locker, self.p)
-        self.spawn("writer", lambda: self.write(self.p, VA, 2), self.p)
+        self.thread("locker", self.locker, process=self.p)
+        self.thread("writer", self.write, self.p, VA, 2, process=self.p)
 
     def locker(self) -> None:
         """mlock, read, munlock."""
         sys = self.vm.process.sys
-        expect(sys.mlock(self.p, VA, PAGE_SIZE) == 0, "mlock failed")
-        expect(self.read(self.p, VA) in (1, 2), "the locked page reads wrong")
-        expect(sys.munlock(self.p, VA, PAGE_SIZE) == 0, "munlock failed")
+        assert sys.mlock(self.p, VA, PAGE_SIZE) == 0, "mlock failed"
+        assert self.read(self.p, VA) in (1, 2), "the locked page reads wrong"
+        assert sys.munlock(self.p, VA, PAGE_SIZE) == 0, "munlock failed"
 
     def check(self) -> None:
         """The store is there."""
-        expect(self.see(self.p, VA) == 2, "the store is lost")
+        assert self.see(self.p, VA) == 2, "the store is lost"
 
 
-class WireTerminate(Situation):
+class WireTerminate(VmScenario):
     """A page that is wired when its object ends, as by I/O in progress: it stays, in no object."""
 
     name = "wire-terminate"
     title = "unwiring a page without object against the active scan"
     repairs = ("active-null-object",)
 
-    def set_up(self) -> None:
+    def setup(self) -> None:
         """One wired page of an object that is about to go."""
-        self.obj = self.anon()
+        self.obj = self.object()
         self.objects.remove(self.obj)
         self.m = self.page(self.obj, 0, "active")
         assert not self.vm.page.busy_try(self.m, True)
         self.vm.page.wire(self.m)
         self.vm.page.wakeup(self.m)
-
-    def threads(self) -> None:
-        """The daemon, the object's last owner, and who has the page wired."""
         self.pagedaemon(lambda: [self.scan_active(), self.scan()])
-        self.spawn("owner", self.owner)
+        self.thread("owner", self.owner)
 
     def owner(self) -> None:
         """The object ends, then the I/O: unwire, and free what is nobody's."""
@@ -131,4 +123,4 @@ class WireTerminate(Situation):
 
     def check(self) -> None:
         """The page is free."""
-        expect(self.m.queue == self.vm.pq.FREE, f"{self.m} is not free")
+        assert self.m.queue == self.vm.pq.FREE, f"{self.m} is not free"

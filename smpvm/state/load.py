@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from smpvm.kern.lockmgr import LKC_EXCL, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LKC_EXCL
 from smpvm.kern.proc import Proc
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.kern.vnode import VOBJDIRTY, Vnode

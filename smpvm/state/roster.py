@@ -115,7 +115,7 @@ class Roster:
         if name == "vm_daemon_needed":
             self.vm_daemon_needed = value
         elif name in names.GLOBALS_OF_SYSCTL:
-            setattr(vm.sysctl, names.GLOBALS_OF_SYSCTL[name], value)
+            vars(vm.sysctl)[names.GLOBALS_OF_SYSCTL[name]] = value  # a recorded state may have any
         elif name in names.STATICS:
             part, field = names.STATICS[name]
             setattr(getattr(vm, part), field, value)

@@ -1,7 +1,6 @@
-"""The VM of one machine: builds its subsystems and lets each find the others.
+"""The VM of one machine: builds its subsystems and gives them access to each other.
 
-Every subsystem is a class that takes the ``Vm`` and nothing else; which classes they are is said by
-``build.py``.
+Every subsystem is a class whose only argument is the ``Vm``; ``build.py`` names the classes.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _SET_ONCE = "the daemon sets the limits once, as it starts; who looks earlier se
     atomic=dict.fromkeys(COUNTS, _COUNTED),
 )
 class VmStats:
-    """struct vmstats (sys/vmmeter.h), all in pages, all u32: what is where, and the limits."""
+    """struct vmstats (sys/vmmeter.h): page counts and limits, all in pages, all u32."""
 
     __slots__ = STATS
 
@@ -134,7 +134,7 @@ class VmGlobals:
 
 
 class Idents:
-    """The variables whose addresses are slept on."""
+    """The variables whose addresses threads sleep on."""
 
     __slots__ = ("v_free_count", "vm_daemon_needed", "vm_pageout_pages_needed", "vm_pages_needed")
 

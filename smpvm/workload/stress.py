@@ -17,7 +17,7 @@ import smpvm
 from smpvm.check.audit import audit
 from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
-from smpvm.check.finding import Finding, FindingLog, fingerprint, write_atomic
+from smpvm.check.finding import Finding, FindingLog, write_atomic
 from smpvm.check.lockevents import LOG_NAME, LockTrace
 from smpvm.check.suite import DEFAULT, CheckSuite
 from smpvm.config import Config, ConfigError
@@ -259,7 +259,7 @@ def _judge(
                 "stall",
                 f"the machine stopped making progress: {machine.stall[0]}",
                 evidence=machine.stall,
-                fingerprint=fingerprint("stall", plan.profile.name),
+                identity=(plan.profile.name,),
             )
         )
     if machine.failed:

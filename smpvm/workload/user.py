@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smpvm.check.contents import FileWords, Ledger
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
 from smpvm.kern.errno import EINTR
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RETRY
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RETRY
 from smpvm.kern.proc import Proc
 from smpvm.kern.tsleep import PCATCH, Ident
 from smpvm.kern.vnode import Vnode

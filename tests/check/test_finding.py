@@ -18,7 +18,7 @@ from smpvm.check.finding import (
     load_all,
     save,
 )
-from smpvm.check.stacks import Frame, c_name, capture, functions, resolve
+from smpvm.check.stacks import Frame, capture, functions, resolve
 
 
 def example(**changes):
@@ -194,20 +194,5 @@ class TestStacks:
         with open(__file__) as source:
             assert "raw = capture(1)" in source.readlines()[resolve(raw)[0].line - 1]
 
-    @pytest.mark.parametrize(
-        ("doc", "name"),
-        [
-            ("vm_page_busy_try, vm_page.c:857-878: set PG_BUSY.", "vm_page_busy_try"),
-            ("lwkt_gettoken (lwkt_token.c:600): exclusive.", "lwkt_gettoken"),
-            ("``wakeup`` (kern_synch.c:985): every sleeper.", "wakeup"),
-            ("wakeup (kern_synch.c:985): every sleeper.", "wakeup"),
-            ("The C's usual end: unbusy.", ""),
-            ("A thing of our own.", ""),
-            ("", ""),
-        ],
-    )
-    def test_the_c_function_is_the_one_the_docstring_names(self, doc, name):
-        assert c_name(doc) == name
-
     def test_functions_leave_out_the_primitives(self):
-        assert functions(capture(1), 1) == ("test_functions_leave_out_the_primitives",)
+        assert functions(capture(1), 1) == ("TestStacks.test_functions_leave_out_the_primitives",)

@@ -3,7 +3,9 @@
 import pytest
 
 from smpvm.check.lockorder import LockEdge, LockOrder, OrderGraph
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
+from smpvm.kern.cname import c
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK
 from smpvm.kern.spinlock import Spinlock, SpinPool
 from smpvm.kern.token import Token
 
@@ -533,13 +535,14 @@ class TestDeclaredRules:
         w = watch()
         map_lock = Lock(w.k, "map", "3")
 
-        def map_deactivate_pages(flags):
+        @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:635-711")
+        def deactivate(flags):
             if map_lock.lockmgr(LK_EXCLUSIVE | flags) == 0:
                 map_lock.lockmgr(LK_RELEASE)
 
-        w.go(lambda: map_deactivate_pages(LK_NOWAIT))
+        w.go(lambda: deactivate(LK_NOWAIT))
         assert w.findings == []
-        w.go(lambda: map_deactivate_pages(0))
+        w.go(lambda: deactivate(0))
         assert w.one("lock-order").title.startswith("deactivate-waits-for-map")
 
     def test_a_vnode_waited_for_with_a_page_busy_even_with_a_limit(self, watch):
@@ -563,6 +566,7 @@ class TestDeclaredRules:
         w = watch()
         vnode = Lock(w.k, "vnode", "2", timo=5)
 
+        @c("vm_pageout_scan_inactive", "vm_pageout.c:741-1181")
         def scan_inactive():
             if vnode.lockmgr(LK_EXCLUSIVE | flag) == 0:
                 vnode.lockmgr(LK_RELEASE)
@@ -582,12 +586,13 @@ class TestDeclaredRules:
         def helper():
             take()
 
-        def map_deactivate_pages():
+        @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:635-711")
+        def deactivate():
             helper()
 
         w.go(helper)
         assert w.findings == []
-        w.go(map_deactivate_pages)
+        w.go(deactivate)
         assert w.one("lock-order").title.startswith("deactivate-waits-for-map")
 
 

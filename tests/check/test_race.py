@@ -6,7 +6,8 @@ import pytest
 
 from smpvm.check.clocks import VectorClock
 from smpvm.check.race import KEPT
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token

@@ -12,7 +12,8 @@ import pytest
 
 from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE
 from smpvm.kern.spinlock import Spinlock
 from smpvm.report.locklog import read_log, records
 

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from smpvm.check.waitfor import WaitFor
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, LK_TIMELOCK, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, LK_TIMELOCK
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
 

@@ -1,6 +1,7 @@
 import pytest
 
 from smpvm.host.carrier import Stopped
+from smpvm.kern.errno import EWOULDBLOCK
 from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.spinlock import Spinlock
@@ -71,6 +72,17 @@ def test_join_and_thread_events(bench, recorder):
     assert [a[:2] for _, a, _ in recorder.of("thread_join")] == [(waiter, child)]
     assert {a for _, a, _ in recorder.of("thread_exit")} == {(child,), (waiter,)}
     assert [str(td) for td in k.live_threads()] == ["boot"]
+
+
+def test_a_join_gives_up_after_its_time(bench, recorder):
+    k = bench.kernel(recorder)
+    go, seen = [], []
+    child = k.spawn("child", lambda: bench.until(lambda: go))
+    bench.run(
+        k, lambda: (seen.append(k.join(child, 2)), go.append(True), seen.append(k.join(child)))
+    )
+    assert seen == [EWOULDBLOCK, 0]
+    assert len(recorder.of("thread_join")) == 1
 
 
 def test_counters_outlive_their_threads(bench, k):

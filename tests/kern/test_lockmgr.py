@@ -1,7 +1,8 @@
 import pytest
 
 from smpvm.kern.errno import EBUSY, ENOLCK, EWOULDBLOCK
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import (
     LK_CANRECURSE,
     LK_DOWNGRADE,
     LK_EXCLOTHER,
@@ -15,7 +16,6 @@ from smpvm.kern.lockmgr import (
     LK_UPGRADE,
     LKC_EXREQ,
     LKC_UPREQ,
-    Lock,
 )
 from smpvm.kern.thread import Misuse, Panic
 from smpvm.kern.token import Token

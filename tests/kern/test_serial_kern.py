@@ -5,14 +5,14 @@ import random
 import pytest
 
 from smpvm.kern.kernel import Kernel
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import (
     LK_DOWNGRADE,
     LK_EXCLUSIVE,
     LK_RELEASE,
     LK_SHARED,
     LK_TIMELOCK,
     LK_UPGRADE,
-    Lock,
 )
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE
 from smpvm.kern.spinlock import Spinlock, SpinPool
 from smpvm.kern.thread import Misuse
 from smpvm.kern.token import Token

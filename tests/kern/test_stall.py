@@ -1,4 +1,5 @@
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED, Lock
+from smpvm.kern.lockmgr import Lock
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.stall import waits_for, who_waits
 from smpvm.kern.token import Token

@@ -1,7 +1,7 @@
 import pytest
 
 from smpvm.kern.errno import EBUSY, ENOENT, EWOULDBLOCK
-from smpvm.kern.lockmgr import (
+from smpvm.kern.lockreq import (
     LK_EXCLUSIVE,
     LK_EXTFLG_MASK,
     LK_NOWAIT,

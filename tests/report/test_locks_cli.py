@@ -55,7 +55,7 @@ def test_show_as_json(run_dir, capsys):
     assert main(["show", str(run_dir), "--json"]) == 0
     (doc,) = json.loads(capsys.readouterr().out)
     assert doc["kind"] == "race"
-    assert doc["version"] == 1
+    assert doc["version"] == 2
 
 
 def test_locks_with_its_pictures(run_dir, capsys, tmp_path):

@@ -8,9 +8,10 @@ from smpvm.explore.registry import builtin
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.happens_before import covers
-from smpvm.host.carrier import HOLDING
+from smpvm.host.carrier import HOLDING, WAKEUP
 from smpvm.host.runnable import is_token
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_TIMELOCK
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_TIMELOCK
+from smpvm.kern.thread import End
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
 from smpvm.scenarios.terminate_scan import TerminateScan
@@ -266,7 +267,7 @@ def test_a_wait_for_a_vnode_that_the_rules_forbid(change, rule):
 
 @pytest.mark.parametrize("name", ["fork-pageout", "exit-kill", "low-memory", "vnode-pageout"])
 def test_what_a_step_changes_is_what_it_names(name):
-    """Or tokens in hand, and it says so: DPOR rests on that."""
+    """Or tokens in hand, and it says so, or the end of the thread: DPOR rests on that."""
     cls = ALL[name]
     strategy = make_strategy("portfolio", seed=2)
     given_up = 0
@@ -276,6 +277,9 @@ def test_what_a_step_changes_is_what_it_names(name):
             log = outcome.carrier.log
             for at, obj in outcome.carrier.touches:
                 if not covers(log[at], obj):
+                    if isinstance(obj, End):
+                        assert log[at][1:3] == (WAKEUP, obj.td)
+                        continue
                     assert log[at][3] == HOLDING
                     assert is_token(obj)
                     given_up += 1

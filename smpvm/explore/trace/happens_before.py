@@ -32,6 +32,7 @@ from smpvm.host.carrier import (
     HOLDING,
     READ,
     RELEASE,
+    WAKEUP,
     WRITE,
     YIELD,
     Compound,
@@ -221,11 +222,13 @@ class Order:
         return self.ops[nxt][0] == self.ops[history[i]][0] and self._gave_back(nxt, target)
 
     def _gave_back(self, at: int, target: Any) -> bool:
-        """Did step *at* release *target*: a release, or tokens given up by a thread that blocks?"""
+        """Did step *at* release *target*: a release, tokens given up by a thread that blocks, or
+        the end of a thread that is joined?"""
         _, kind, obj, field = self.ops[at]
         if kind == RELEASE:
             return True
-        return field == HOLDING and at not in self.gated and not same(obj, target)
+        other = at not in self.gated and not same(obj, target)
+        return other and (field == HOLDING or kind == WAKEUP)
 
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
         """Does that release give back a shared hold (which need not keep an acquire out)?"""

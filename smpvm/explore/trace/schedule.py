@@ -30,7 +30,12 @@ _RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
 _PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
 """A run, or some in parentheses and how often."""
 
-_RENAMED = {"Compound": "Several", "RushJob": "Rush"}
+_RENAMED = {
+    "Compound": "Several",
+    "RushJob": "Rush",
+    "TimedSpinlock": "Spinlock",
+    "TimedToken": "Token",
+}
 """Classes that were renamed keep their old names in schedules, so that old schedules still fit."""
 
 Run = tuple[int, int, str]

@@ -1,20 +1,21 @@
-"""vm_fault.c: page faults, gathered in one class, and how a user program touches memory.
+"""vm_fault.c: page faults, combined into one class, and how a user program accesses memory.
 
-    fault_state     struct faultstate, letting go
-    fault_object    vm_fault_object: the shadow chain, page-in, copy-on-write
-    fault_prefault  mapping neighbours
-    fault_wire      wiring
-    fault           vm_fault, vm_fault_page, vm_fault_object_page
+    state       struct faultstate, releasing locks and pages
+    object      vm_fault_object: the shadow chain, page-in, copy-on-write
+    prefault    mapping neighbouring pages
+    wire        wiring
+    fault       vm_fault, vm_fault_page, vm_fault_object_page
 
 Left out: virtual page tables (MAP_VPAGETABLE; the C calls them an initial implementation), and
-vm_fault_additional_pages, which is compiled out there.
+vm_fault_additional_pages, which is compiled out in the C.
 
-A user program reads and writes memory through ``vm.process`` (see process.py), which loops between
-the MMU (``vm.pmap.access``) and ``fault`` as trap_pfault does.
+A user program reads and writes memory through ``vm.process`` (see process.py), which alternates
+between the MMU (``vm.pmap.access``) and ``fault`` as trap_pfault does.
 """
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.proc import RLIM_INFINITY
 from smpvm.vm.fault.state import (
     VM_FAULT_BURST,
@@ -53,12 +54,14 @@ MAXSSIZ = 512 * 1024 * 1024
 class Fault(FaultWire):
     """vm_fault.c."""
 
+    @c("vm_fault", "vm_fault.c:300-678", blocks=True)
+    @holds("no locks; a reference on the map's space", "")
     def fault(self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int) -> int:
-        """vm_fault (vm_fault.c:300-648): make *vaddr* accessible as *fault_type* asks.
+        """vm_fault (vm_fault.c:300-678): make *vaddr* accessible for *fault_type*.
 
-        *vaddr* is the start of a page.  The caller holds no locks, and a reference to the map's
-        space.  Blocks: for locks, busy pages, memory and I/O.  Returns KERN_SUCCESS with the page
-        in the pmap, or why not.
+        *vaddr* is the start of a page.  The caller holds no locks, but a reference on the map's
+        vmspace.  Blocks: for locks, busy pages, memory and I/O.  Returns KERN_SUCCESS with the page
+        in the pmap, or another KERN_* code.
         """
         td = self.k.curthread()
         td.hit("vm_fault")
@@ -91,6 +94,8 @@ class Fault(FaultWire):
             self._choose_mode(fs, fault_flags)
             self._hold_first(fs)
             result = self.fault_object(fs, found.pindex, ftype, True)
+            # The failed try has released everything (and may have slept): start again with the
+            # lookup.
             if result == KERN_TRY_AGAIN:
                 self.vm.object.drop(obj)
                 td.hit("vm_fault:retry")
@@ -105,13 +110,15 @@ class Fault(FaultWire):
             td.hit("vm_shared_miss")
         return result
 
+    @c("vm_fault", "vm_fault.c:343-408", part=True, blocks=True)
+    @holds("map token", "on KERN_SUCCESS the map locked shared")
     def _find_entry(
         self, fs: FaultState, map: VmMap, vaddr: int, fault_type: int
     ) -> tuple[int, Lookup]:
         """The lookup at the start of every try; on success the map is locked shared.
 
-        A user wiring of a copy-on-write mapping that may not be written asks again for the override
-        that debuggers use, so that the page is copied now or never (vm_fault.c:370-420).
+        User wiring of a copy-on-write mapping without write permission repeats the lookup with the
+        override that debuggers use, so that the page is copied now or never (vm_fault.c:370-420).
         """
         found = self.vm.map.lookup(map, vaddr, fault_type)
         result = found.rv
@@ -130,12 +137,16 @@ class Fault(FaultWire):
             result = KERN_SUCCESS
         return result, found
 
+    @c("vm_fault", "vm_fault.c:366-367", part=True)
     def _grows(self, map: VmMap) -> bool:
-        """May a missing address be the growth of a stack: only in a process's own map."""
+        """Whether a missing address can be stack growth: only in the map of a process."""
         return map is not self.vm.map.kernel_map and self.k.curthread().proc is not None
 
+    @c("vm_fault", "vm_fault.c:415-465", part=True)
+    @c("vm_fault_page", "vm_fault.c:782-828", part=True)
+    @holds("map locked shared")
     def _first_object(self, fs: FaultState, found: Lookup) -> VmObject:
-        """Take over what the lookup found (vm_fault.c:428-487)."""
+        """Copy the result of the lookup to *fs* (vm_fault.c:415-465)."""
         if found.entry is None:
             self.k.panic("fault-no-entry", str(found.map), kind="fault")
         fs.map = found.map
@@ -153,15 +164,20 @@ class Fault(FaultWire):
         fs.first_object = fs.object = found.object
         return found.object
 
+    @c("vm_fault", "vm_fault.c:479-483", part=True)
+    @c("vm_fault_page", "vm_fault.c:838-842", part=True)
+    @holds("map locked shared")
     def _nofault_refuses(self, fs: FaultState, retry: int) -> bool:
-        """TDF_NOFAULT allows only trivial anonymous faults (vm_fault.c:489-509)."""
+        """With TDF_NOFAULT only trivial anonymous faults are allowed (vm_fault.c:479-483)."""
         obj = fs.first_object
         return bool(self.k.curthread().flags & TDF_NOFAULT) and (
             retry > 0 or obj.type in (OBJT_VNODE, OBJT_SWAP) or obj.backing_object is not None
         )
 
+    @c("vm_fault", "vm_fault.c:510-521", part=True)
+    @holds("map locked shared")
     def _choose_mode(self, fs: FaultState, fault_flags: int) -> None:
-        """Exclusive from the start where a shared try is unlikely to be enough."""
+        """Take the first object exclusively from the start if shared is unlikely to suffice."""
         obj = fs.first_object
         proc = self.k.curthread().proc
         if (
@@ -171,12 +187,18 @@ class Fault(FaultWire):
             and proc is not None
             and len(proc.threads) == 1
         ):
+            # A page will probably be inserted (copy-on-write), and few others use the object: save
+            # a retry.
             fs.first_shared = False
         if fault_flags & (VM_FAULT_UNSWAP | VM_FAULT_DIRTY):
+            # swap_pager_unswapped, called later, needs the object exclusively.
             fs.first_shared = False
 
+    @c("vm_fault", "vm_fault.c:530-535", part=True, blocks=True)
+    @c("vm_fault_page", "vm_fault.c:868-873", part=True)
+    @holds("map locked shared", "fs.first_object held (as fs.first_shared), fs.vp locked shared")
     def _hold_first(self, fs: FaultState) -> None:
-        """The first object's token, then the vnode at the end of the chain, locked shared."""
+        """Take the first object's token, then lock the vnode at the end of the chain shared."""
         if fs.first_shared:
             self.vm.object.hold_shared(fs.first_object)
         else:
@@ -184,8 +206,13 @@ class Fault(FaultWire):
         if fs.vp is None:
             fs.vp = self.vm.vnode_pager.lock(fs.first_object)
 
+    @c("vm_fault", "vm_fault.c:598-653", part=True, blocks=True)
+    @holds(
+        "map locked shared; fs.m busied; first object held",
+        "page given up, map and vnode unlocked; first object still held",
+    )
     def _enter(self, fs: FaultState, vaddr: int, fault_flags: int) -> None:
-        """Map the resolved page, queue and unbusy it, prefault around it (vm_fault.c:572-639)."""
+        """Map the page, put it on a queue, unbusy it, prefault around it (vm_fault.c:598-653)."""
         page, k = self.vm.page, self.k
         m, map = self.page_of(fs), fs.map
         if map is None:
@@ -202,8 +229,11 @@ class Fault(FaultWire):
                 page.unwire(m, True)
         else:
             page.activate(m)
+        # Unbusied before prefaulting, which busies other pages: never more than this one at a time.
         page.wakeup(m)
         if fault_flags & VM_FAULT_BURST and not wiring and not fs.wired:
+            # The full prefault takes exclusive locks down the chain: only worth it if they are
+            # exclusive already.
             if not fs.first_shared and not fs.shared:
                 self.prefault(map.pmap, vaddr, fs.entry, fs.prot, fault_flags)
             else:
@@ -211,16 +241,22 @@ class Fault(FaultWire):
         self._account(fs)
         self.unlock_things(fs)
 
+    @c("vm_fault", "vm_fault.c:646-661", part=True)
     def _account(self, fs: FaultState) -> None:
-        """The counters of a fault.  As in the C, ru_minflt also counts every hard fault once, and
-        every soft one twice (vm_fault.c:613-627)."""
+        """Update the counters of a fault (vm_fault.c:646-661).
+
+        As in the C, ru_minflt counts each hard fault once and each soft fault twice.
+        """
         td = self.k.curthread()
         td.hit("v_vm_faults")
         td.hit("ru_minflt")
         td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
 
+    @c("vm_fault", "vm_fault.c:440-456", part=True, blocks=True)
+    @holds("map locked shared", "map unlocked")
     def _fault_uksmap(self, fs: FaultState, found: Lookup, vaddr: int) -> int:
-        """A user-kernel shared mapping: its function gives the page; nothing else is managed.
+        """Fault on a user-kernel shared mapping: its function supplies the page; nothing is
+        managed.
 
         The C fills in a temporary fictitious page; here the callable returns the page or None.
         """
@@ -236,20 +272,24 @@ class Fault(FaultWire):
 
     # -- pages for the kernel's own use
 
+    @c("vm_fault_page_quick", "vm_fault.c:687-696", blocks=True)
+    @holds("no locks", "the page returned is held (hold_count)")
     def page_quick(self, va: int, fault_type: int) -> tuple[Page | None, int]:
-        """vm_fault_page_quick (vm_fault.c:656-666): vm_fault_page in the current process."""
+        """vm_fault_page_quick (vm_fault.c:687-696): vm_fault_page in the current process."""
         p = self.k.curthread().proc
         if p is None or p.p_vmspace is None:
             self.k.panic("fault-no-vmspace", kind="fault")
         return self.page(p.p_vmspace.vm_map, va, fault_type, VM_FAULT_NORMAL)
 
+    @c("vm_fault_page", "vm_fault.c:712-993", blocks=True)
+    @holds("no locks; a reference on the map's space", "the page returned is held (hold_count)")
     def page(
         self, map: VmMap, vaddr: int, fault_type: int, fault_flags: int
     ) -> tuple[Page | None, int]:
-        """vm_fault_page (vm_fault.c:684-981): the page behind *vaddr*, held; pmap left alone.
+        """vm_fault_page (vm_fault.c:712-993): the page at *vaddr*, held; does not change the pmap.
 
-        Written to (dirtied) if *fault_type* says so.  Blocks as vm_fault.  Returns (held page, 0)
-        or (None, KERN_*).
+        The page is made dirty if *fault_type* includes write.  Blocks like vm_fault.  Returns (held
+        page, 0) or (None, KERN_*).
         """
         td = self.k.curthread()
         self.k.kassert(not fault_flags & VM_FAULT_WIRE_MASK, "fault-page-wiring")
@@ -284,7 +324,7 @@ class Fault(FaultWire):
                 continue
             if error == KERN_SUCCESS:
                 if fault_type & VM_PROT_WRITE and not fs.prot & VM_PROT_WRITE:
-                    # As the C stands, the busy page is forgotten here.
+                    # As in the C, the page is left busy here.
                     error = KERN_PROTECTION_FAILURE
                     self.unlock_things(fs)
                 else:
@@ -298,8 +338,10 @@ class Fault(FaultWire):
         map.token.release()
         return m, error
 
+    @c("vm_fault_page", "vm_fault.c:798-818", part=True)
+    @holds("map locked shared", "map unlocked; the page returned is held")
     def _page_uksmap(self, found: Lookup) -> tuple[Page | None, int]:
-        """The page, held, that the function of a user-kernel shared mapping gives."""
+        """The page, held, supplied by the function of a user-kernel shared mapping."""
         entry, map = found.entry, found.map
         if entry is None:
             self.k.panic("fault-no-entry", str(map), kind="fault")
@@ -309,28 +351,35 @@ class Fault(FaultWire):
         self.vm.map.lookup_done(map, entry)
         return m, KERN_FAILURE if m is None else KERN_SUCCESS
 
+    @c("vm_fault_page", "vm_fault.c:966-969", part=True)
+    @c("vm_fault_object_page", "vm_fault.c:1129-1132", part=True)
+    @holds("m busied", "m busied and held")
     def _hold_page(self, m: Page, written: bool) -> None:
-        """Hold, activate, and dirty the busy page."""
+        """Hold, activate, and (if *written*) dirty the busied page."""
         page = self.vm.page
         page.hold(m)
         page.activate(m)
         if written:
             page.dirty(m)
 
+    @c("vm_fault_page", "vm_fault.c:971-982", part=True)
+    @holds("m busied and held", "m held, not busied")
     def _return_page(self, fs: FaultState, m: Page) -> None:
-        """Count the fault for the process, and unbusy the page, which is held."""
+        """Count the fault for the process and unbusy the page, which stays held."""
         td = self.k.curthread()
         if td.proc is not None:
             td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
         self.vm.page.wakeup(m)
 
+    @c("vm_fault_object_page", "vm_fault.c:1005-1158", blocks=True, uncalled=True)
+    @holds("obj held (shared or not, as shared says)", "obj held; the page returned is held")
     def object_page(
         self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool
     ) -> tuple[Page | None, int, bool]:
-        """vm_fault_object_page (vm_fault.c:996-1133): a held page of *obj* at byte *offset*.
+        """vm_fault_object_page (vm_fault.c:1005-1158): a held page of *obj* at byte *offset*.
 
-        *obj* is held on entry as *shared* says; the mode may be exclusive on return.  Blocks.
-        Returns (page or None, 0 or KERN_*, still shared).
+        *obj* is held on entry, shared or not as *shared* says; it may be held exclusively on
+        return.  Blocks.  Returns (page or None, 0 or KERN_*, still shared).
         """
         self.vm.object.assert_held(obj)
         entry = self.k.new(VmMapEntry, 0, 0)

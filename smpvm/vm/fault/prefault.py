@@ -1,4 +1,4 @@
-"""Prefaulting: mapping a few neighbours of a faulted page at once (vm_fault.c:2483-2950)."""
+"""Prefaulting: mapping some neighbours of a faulted page as well (vm_fault.c:2483-2918)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.vm.fault.object import FaultObject
 from smpvm.vm.fault.state import VM_FAULT_DIRTY
 from smpvm.vm.map.entry import VM_MAPTYPE_NORMAL, VmMapEntry, off_to_idx
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
 
 class Around:
-    """The addresses to try around one: the next, the one before, the second next, ...
+    """The addresses to try around a fault: the next one, the previous one, the second next, ...
 
-    ``stop`` ends one direction; iteration ends when both have ended, or after *maxpages* turns.
+    ``stop`` ends one direction; iteration ends when both directions have ended, or after *maxpages*
+    turns.
     """
 
+    @c("vm_prefault", "vm_fault.c:2502-2521", part=True)
     def __init__(self, addr: int, entry: VmMapEntry, maxpages: int) -> None:
         self.addr = addr
         self.entry = entry
@@ -38,8 +41,9 @@ class Around:
         self.ended = [False, False]
         self.turn = 0
 
+    @c("vm_prefault", "vm_fault.c:2575-2583", part=True)
     def stop(self) -> None:
-        """No further in the direction of this turn."""
+        """End the direction of the current turn."""
         self.ended[self.turn & 1] = True
 
     def __iter__(self) -> Iterator[int]:
@@ -63,8 +67,10 @@ class Around:
 class Prefault(FaultObject):
     """vm_prefault, vm_prefault_quick."""
 
+    @c("vm_prefault", "vm_fault.c:2502-2515", part=True)
+    @c("vm_prefault_quick", "vm_fault.c:2794-2807", part=True)
     def _foreign(self, pmap: Pmap, entry: VmMapEntry) -> bool:
-        """Is there nothing to prefault: not the current process's pmap, or no plain mapping."""
+        """Nothing to prefault: not the current process's pmap, or not a normal mapping."""
         p = self.k.curthread().proc
         return (
             self.prefault_pages <= 0
@@ -74,12 +80,16 @@ class Prefault(FaultObject):
             or p.p_vmspace.vm_pmap is not pmap
         )
 
+    @c("vm_prefault", "vm_fault.c:2483-2772", blocks=True)
+    @holds("map locked shared")
     def prefault(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:
-        """vm_prefault (vm_fault.c:2483-2765): down the chain of DEFAULT objects, zero-filling.
+        """vm_prefault (vm_fault.c:2483-2772).
 
-        Map locked shared; takes the object exclusively and its chain lock; blocks.
+        Prefault down a chain of DEFAULT objects, with zero-fill.
+
+        Map locked shared; takes the object's token exclusively and its chain lock; blocks.
         """
         if self._foreign(pmap, entry):
             return
@@ -112,12 +122,17 @@ class Prefault(FaultObject):
         objects.chain_release(obj)
         objects.drop(obj)
 
+    @c("vm_prefault", "vm_fault.c:2598-2646", part=True, blocks=True)
+    @holds(
+        "obj held exclusively and chain locked",
+        "the last object held exclusively, chain locked; the page busied unless it could not be",
+    )
     def _prefault_find(
         self, obj: VmObject, index: int, prot: int
     ) -> tuple[Page | None, bool, bool, int, VmObject]:
-        """Follow the chain from *obj*: (page, could not be busied, newly allocated, prot, object).
+        """Search the chain from *obj*: (page, could not be busied, newly allocated, prot, object).
 
-        The last object is held exclusively and chain locked like all before it.
+        The last object is held exclusively, and chain locked like all before it.
         """
         objects, page = self.vm.object, self.vm.page
         at, pindex, pprot = obj, index, prot
@@ -146,10 +161,12 @@ class Prefault(FaultObject):
             objects.chain_acquire(at, False)
         return m, False, m is not None, prot, at
 
+    @c("vm_prefault", "vm_fault.c:2711-2738", part=True, blocks=True)
+    @holds("m busied, map locked shared", "m given up")
     def _prefault_zero(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
-        """Enter a page just allocated, as zeros.  Unbusies it."""
+        """Zero a newly allocated page, enter it in the pmap and unbusy it."""
         td = self.k.curthread()
         page = self.vm.page
         page.zero_fill(m)
@@ -166,10 +183,12 @@ class Prefault(FaultObject):
             self._prefault_written(m, entry, fault_flags)
         page.wakeup(m)
 
+    @c("vm_prefault", "vm_fault.c:2741-2768", part=True, blocks=True)
+    @holds("m busied, map locked shared", "m given up")
     def _prefault_map(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
-        """Enter a resident page, if it is all valid.  Unbusies it."""
+        """Enter a resident page in the pmap if it is fully valid, and unbusy it."""
         td = self.k.curthread()
         page = self.vm.page
         if m.valid & VM_PAGE_BITS_ALL == VM_PAGE_BITS_ALL and not m.flags & PG_FICTITIOUS:
@@ -184,19 +203,27 @@ class Prefault(FaultObject):
             td.hit("vm_prefault:resident")
         page.wakeup(m)
 
+    @c("vm_prefault", "vm_fault.c:2729-2737", part=True, blocks=True)
+    @holds("m busied; its object held")
     def _prefault_written(self, m: Page, entry: VmMapEntry, fault_flags: int) -> None:
-        """A page that will be writeable: nosync, and dirty with its swap freed on a write fault."""
+        """A page that will be writeable: set nosync, and on a write fault make it dirty and free
+        its swap.
+        """
         self.set_nosync(m, entry)
         if fault_flags & VM_FAULT_DIRTY:
             self.vm.page.dirty(m)
             self.vm.swap.unswapped(m)
 
+    @c("vm_prefault_quick", "vm_fault.c:2777-2918", blocks=True)
+    @holds("map locked shared; object held (shared will do)")
     def prefault_quick(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:
-        """vm_prefault_quick (vm_fault.c:2783-2950): resident pages of an object without backing.
+        """vm_prefault_quick (vm_fault.c:2777-2918).
 
-        The object is held, shared will do; map locked shared.  Does not block but for the pmap.
+        Resident pages of an object without backing object.
+
+        The object is held (shared is enough), the map locked shared.  Blocks only in the pmap.
         """
         if self._foreign(pmap, entry):
             return

@@ -1,1 +1,1 @@
-"""Address spaces: maps, entries, vmspaces, mmap (vm_map.c, vm_mmap.c)."""
+"""Address spaces: maps, map entries, vmspaces, the memory system calls (vm_map.c, vm_mmap.c)."""

@@ -1,7 +1,8 @@
-"""Cutting entries to a range, and the calls that change a range (vm_map.c:1460-2131)."""
+"""Clipping entries to a range, and the calls that change a range (vm_map.c:1460-2191)."""
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EINVAL
 from smpvm.vm.map.base import pages_of
 from smpvm.vm.map.entry import (
@@ -54,18 +55,25 @@ _OBJECT = (MADV_WILLNEED, MADV_DONTNEED, MADV_FREE)
 class MapClip(MapInsert):
     """Clip, protect, madvise, inherit."""
 
+    @c("vm_map_clip_start", "vm_map.c:1466-1470", blocks=True)
+    @c("_vm_map_clip_start", "vm_map.c:1477-1524")
+    @holds("map locked exclusively")
     def clip_start(self, map: VmMap, entry: VmMapEntry, start: int) -> None:
-        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1464-1523): *entry* begins at *start*.
+        """vm_map_clip_start, _vm_map_clip_start (vm_map.c:1466-1470).
 
-        Map locked exclusively.  What is cut off becomes an entry before it.  May block.
+        Make *entry* start at *start*.
+
+        Map locked exclusively.  The part before it becomes a new entry in front.  May block.
         """
         if start <= entry.start:
             return
+        # As in the C: the neighbours may have become equal since, so merge before clipping.
         self.simplify_entry(map, entry)
         self._ensure_object(map, entry)
         new = self.entry_clone(entry)
         new.end = start
         entry.offset += start - entry.start
+        # The tree is ordered by start address: re-insert the entry under its new one.
         map.tree_remove(entry)
         entry.start = start
         if map.tree_insert(entry):
@@ -73,10 +81,13 @@ class MapClip(MapInsert):
         self.entry_link(map, entry.prev, new)
         self._reference_clip(new)
 
+    @c("vm_map_clip_end", "vm_map.c:1532-1536", blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1543-1586")
+    @holds("map locked exclusively")
     def clip_end(self, map: VmMap, entry: VmMapEntry, end: int) -> None:
-        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1531-1584): *entry* ends at *end*.
+        """vm_map_clip_end, _vm_map_clip_end (vm_map.c:1532-1536): make *entry* end at *end*.
 
-        Map locked exclusively.  What is cut off becomes an entry after it.  May block.
+        Map locked exclusively.  The part after it becomes a new entry behind.  May block.
         """
         if end >= entry.end:
             return
@@ -87,13 +98,19 @@ class MapClip(MapInsert):
         self.entry_link(map, entry, new)
         self._reference_clip(new)
 
+    @c("_vm_map_clip_start", "vm_map.c:1498-1500", part=True, blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1557-1559", part=True)
+    @holds("map locked exclusively")
     def _ensure_object(self, map: VmMap, entry: VmMapEntry) -> None:
-        """Both halves of a cut shall share one object, so make it now."""
+        """Allocate the deferred object now, so that both halves of the clip share one object."""
         if entry.object is None and not map.system_map:
             self.entry_allocate_object(entry)
 
+    @c("_vm_map_clip_start", "vm_map.c:1511-1523", part=True, blocks=True)
+    @c("_vm_map_clip_end", "vm_map.c:1573-1585", part=True)
+    @holds("map locked exclusively")
     def _reference_clip(self, new: VmMapEntry) -> None:
-        """The second half references the object too."""
+        """The second half needs its own reference on the object."""
         obj = new.vm_object
         if obj is not None:
             objects = self.vm.object
@@ -102,11 +119,19 @@ class MapClip(MapInsert):
             objects.reference_locked(obj)
             objects.drop(obj)
 
+    @c("vm_map_clip_range", "vm_map.c:1658-1743", blocks=True)
+    @holds(
+        "map locked exclusively",
+        "map locked exclusively (unlocked while it waits); the range IN_TRANSITION unless None",
+    )
     def clip_range(self, map: VmMap, start: int, end: int, no_holes: bool) -> VmMapEntry | None:
-        """vm_map_clip_range (vm_map.c:1648-1741): cut [start, end) out, mark it IN_TRANSITION.
+        """vm_map_clip_range (vm_map.c:1658-1743): clip [start, end) and mark it IN_TRANSITION.
 
         Map locked exclusively on entry and return, unlocked while it waits for other transitions.
-        Returns the first entry; None when nothing is there, or holes with *no_holes*.
+        Returns the first entry; None if nothing is mapped there, or for holes with *no_holes*.
+
+        Other threads do not merge or delete an entry in transition, so the caller may unlock the
+        map and still find the range.
         """
         while True:
             found, first = self.lookup_entry(map, start)
@@ -125,6 +150,8 @@ class MapClip(MapInsert):
                 self.unclip_range(map, first, start, entry.end)
                 return None
             if nxt.eflags & MAP_ENTRY_IN_TRANSITION:
+                # transition_wait unlocks the map: others may clip the entries of our range further,
+                # so find the pieces at its two ends again.
                 save_end = entry.end
                 self.transition_wait(map, nxt)
                 entry = self.check_fwd(map, entry, save_end)
@@ -138,10 +165,12 @@ class MapClip(MapInsert):
             return None
         return first
 
+    @c("vm_map_unclip_range", "vm_map.c:1762-1795", blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION", "map locked exclusively")
     def unclip_range(self, map: VmMap, first: VmMapEntry, start: int, end: int) -> None:
-        """vm_map_unclip_range (vm_map.c:1763-1798): end the transition, wake waiters, merge.
+        """vm_map_unclip_range (vm_map.c:1762-1795): end the transition, wake the waiters, merge.
 
-        Map locked exclusively.  *first* is the entry that begins at *start*.
+        Map locked exclusively.  *first* is the entry that starts at *start*.
         """
         self.k.kassert(first.start == start, "map-unclip-base", str(map))
         entry = first
@@ -158,11 +187,14 @@ class MapClip(MapInsert):
             entry = entry.next
         entry = first
         while entry is not map.header and entry.start < end:
+            # Only now: an entry in transition cannot be merged.
             self.simplify_entry(map, entry)
             entry = entry.next
 
+    @c("vm_map_submap", "vm_map.c:1808-1839", blocks=True, uncalled=True)
+    @holds("map not locked", "")
     def submap(self, map: VmMap, start: int, end: int, sub: VmMap) -> int:
-        """vm_map_submap (vm_map.c:1812-1844): a blank range is from now on handled by *sub*."""
+        """vm_map_submap (vm_map.c:1808-1839): let *sub* handle a range that has no object."""
         rv = KERN_INVALID_ARGUMENT
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -181,22 +213,32 @@ class MapClip(MapInsert):
         self.unlock(map)
         return rv
 
+    @c("vm_map_protect", "vm_map.c:1867-1871", part=True, blocks=True)
+    @c("vm_map_submap", "vm_map.c:1820-1824", part=True)
+    @c("vm_map_madvise", "vm_map.c:1993-1998", part=True)
+    @c("vm_map_inherit", "vm_map.c:2173-2177", part=True)
+    @holds("map locked exclusively")
     def _clipped_first(self, map: VmMap, start: int) -> VmMapEntry:
-        """The first entry at or behind *start*, cut to begin there if it contains it."""
+        """The first entry that ends after *start*, clipped if it contains *start*."""
         found, entry = self.lookup_entry(map, start)
         if not found:
             return entry.next
         self.clip_start(map, entry, start)
         return entry
 
+    @c("vm_map_protect", "vm_map.c:1854-1934", blocks=True)
+    @holds("map not locked", "")
     def protect(self, map: VmMap, start: int, end: int, prot: int, set_max: bool) -> int:
-        """vm_map_protect (vm_map.c:1859-1935): new protection, or maximum protection, for a range.
+        """vm_map_protect (vm_map.c:1854-1934).
 
-        Locks the map; blocks.  As in the C the map's token is *not* taken.
+        Set the protection, or maximum protection, of a range.
+
+        Locks the map; blocks.  As in the C, the map's token is *not* taken.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
         first = self._clipped_first(map, start)
+        # First pass: check the whole range before anything is changed.
         current = first
         while current is not map.header and current.start < end:
             if current.maptype == VM_MAPTYPE_SUBMAP:
@@ -218,6 +260,7 @@ class MapClip(MapInsert):
             if current.protection != old:
                 mask = VM_PROT_ALL
                 if current.eflags & MAP_ENTRY_COW:
+                    # Writes to a copy-on-write entry must fault.
                     mask &= ~VM_PROT_WRITE
                 self.vm.pmap.protect(
                     map.pmap, current.start, current.end, current.protection & mask
@@ -227,11 +270,13 @@ class MapClip(MapInsert):
         self.unlock(map)
         return KERN_SUCCESS
 
+    @c("vm_map_madvise", "vm_map.c:1946-2143", blocks=True)
+    @holds("map not locked", "")
     def madvise(self, map: VmMap, start: int, end: int, behav: int) -> int:
-        """vm_map_madvise (vm_map.c:1946-2131): advice kept in entries, or acted on in objects.
+        """vm_map_madvise (vm_map.c:1946-2143): advice stored in entries, or applied to objects.
 
-        Locks the map (exclusively for the former); blocks.  Returns 0 or EINVAL.
-        Left out: MADV_SETMAP (virtual page tables).
+        Locks the map (exclusively for the former, shared for the latter); blocks.  Returns 0 or
+        EINVAL.  Left out: MADV_SETMAP (virtual page tables).
         """
         if behav in _MODIFY:
             self.lock(map)
@@ -259,8 +304,10 @@ class MapClip(MapInsert):
         self.unlock_read(map)
         return 0
 
+    @c("vm_map_madvise", "vm_map.c:2016-2076", part=True, blocks=True)
+    @holds("map locked exclusively")
     def _advise_entry(self, map: VmMap, entry: VmMapEntry, behav: int) -> None:
-        """The behaviours that an entry remembers."""
+        """Advice that is stored in the entry."""
         if behav in _BEHAVIOUR:
             entry.eflags = entry.eflags & ~MAP_ENTRY_BEHAV_MASK | _BEHAVIOUR[behav]
         elif behav == MADV_NOSYNC:
@@ -274,10 +321,12 @@ class MapClip(MapInsert):
         elif behav == MADV_INVAL:
             self.vm.pmap.remove(map.pmap, entry.start, entry.end)
 
+    @c("vm_map_madvise", "vm_map.c:2100-2137", part=True, blocks=True)
+    @holds("map locked shared")
     def _advise_object(
         self, map: VmMap, entry: VmMapEntry, start: int, end: int, behav: int
     ) -> None:
-        """The behaviours that act on pages, for the part of *entry* inside [start, end)."""
+        """Advice that acts on pages, for the part of *entry* inside [start, end)."""
         low, high = max(entry.start, start), min(entry.end, end)
         pindex = off_to_idx(entry.offset + (low - entry.start))
         count = pages_of(high - low)
@@ -295,8 +344,10 @@ class MapClip(MapInsert):
                 MAP_PREFAULT_MADVISE,
             )
 
+    @c("vm_map_inherit", "vm_map.c:2151-2191", blocks=True)
+    @holds("map not locked", "")
     def inherit(self, map: VmMap, start: int, end: int, inheritance: int) -> int:
-        """vm_map_inherit (vm_map.c:2137-2180): what fork does with a range.  Locks the map."""
+        """vm_map_inherit (vm_map.c:2151-2191): set what fork does with a range.  Locks the map."""
         if inheritance not in (VM_INHERIT_NONE, VM_INHERIT_COPY, VM_INHERIT_SHARE):
             return KERN_INVALID_ARGUMENT
         self.lock(map)
@@ -310,10 +361,12 @@ class MapClip(MapInsert):
         self.unlock(map)
         return KERN_SUCCESS
 
+    @c("vm_map_check_protection", "vm_map.c:3009-3057", blocks=True)
+    @holds("map locked if have_lock")
     def check_protection(
         self, map: VmMap, start: int, end: int, prot: int, have_lock: bool
     ) -> bool:
-        """vm_map_check_protection (vm_map.c:2980-3030): is all of [start, end) mapped with *prot*.
+        """vm_map_check_protection (vm_map.c:3009-3057): is all of [start, end) mapped with *prot*?
 
         Locks the map shared unless *have_lock*.
         """

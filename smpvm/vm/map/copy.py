@@ -1,7 +1,8 @@
-"""Copying entries for fork: split, copy-on-write, wired copies (vm_map.c:3032-3397)."""
+"""Copying entries for fork: split, copy-on-write, wired copies (vm_map.c:3032-3396)."""
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.delete import MapDelete
 from smpvm.vm.map.entry import (
     MAP_ENTRY_COW,
@@ -31,14 +32,16 @@ _NOT_COPIED = (VM_MAPTYPE_SUBMAP, VM_MAPTYPE_UKSMAP)
 class MapCopy(MapDelete):
     """vm_map_split, vm_map_copy_entry."""
 
+    @c("vm_map_split", "vm_map.c:3080-3318", blocks=True)
+    @holds("map locked exclusively, map token")
     def split(self, entry: VmMapEntry) -> None:
-        """vm_map_split (vm_map.c:3053-3318): give *entry* an object of its own, where that helps.
+        """vm_map_split (vm_map.c:3080-3318): give *entry* an object of its own, where that helps.
 
-        Map locked exclusively, its token held.  Blocks.  On return the entry's object has one
-        reference more, for the clone of the entry.
+        Map locked exclusively, its token held.  Blocks.  On return the entry's object has one more
+        reference, for the clone of the entry.
 
-        The C's test for objects that cannot be split lets only objects with a handle pass
-        (``handle == NULL`` turns back), and no anonymous object has one: everything behind
+        The C's test for objects that cannot be split lets only objects with a handle pass (it
+        refuses ``handle == NULL``), but no anonymous object has a handle: everything after
         ``_split_locked`` is dead code at this commit.  It is ported nevertheless.
         """
         obj: VmObject = entry.object
@@ -62,20 +65,28 @@ class MapCopy(MapDelete):
             return
         self._split_locked(entry, obj)
 
+    @c("vm_map_split", "vm_map.c:3118-3119", part=True)
+    @holds("obj held exclusively")
     def cannot_split(self, obj: VmObject) -> bool:
-        """The condition at vm_map.c:3089-3090, the wrong way round as it stands there."""
+        """The condition at vm_map.c:3118-3119, inverted by mistake in the C."""
         return obj.handle is None or obj.type not in _ANONYMOUS
 
+    @c("vm_map_split", "vm_map.c:3120-3124", part=True)
+    @holds("obj held exclusively and chain locked", "obj released and dropped")
     def _split_refuse(self, obj: VmObject) -> None:
-        """Leave the object whole: only the reference for the clone."""
+        """Leave the object whole: only add the reference for the clone."""
         objects = self.vm.object
         objects.chain_release(obj)
         objects.reference_locked(obj)
         objects.clear_flag(obj, OBJ_ONEMAPPING)
         objects.drop(obj)
 
+    @c("vm_map_split", "vm_map.c:3154-3317", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; obj held exclusively and chain locked", "obj released and dropped"
+    )
     def _split_locked(self, entry: VmMapEntry, obj: VmObject) -> None:
-        """vm_map.c:3117-3317: *obj* is held exclusively and chain locked."""
+        """vm_map.c:3154-3317: split *obj*, which is held exclusively and chain locked."""
         objects = self.vm.object
         below = obj.backing_object
         use_list = False
@@ -113,17 +124,23 @@ class MapCopy(MapDelete):
         objects.chain_release(new)
         objects.drop(new)
         if below is not None and use_list:
-            # The C releases and drops the backing object a second time here.
+            # As in the C, the backing object is released and dropped a second time here.
             objects.chain_release(below)
             objects.drop(below)
         objects.chain_release(obj)
         objects.deallocate_locked(obj)
         objects.drop(obj)
 
+    @c("vm_map_split", "vm_map.c:3163", part=True)
+    @holds("both objects held")
     def split_backing_ok(self, obj: VmObject, below: VmObject) -> bool:
-        """The KKASSERT at vm_map.c:3135, which compares the backing object with its own backing."""
+        """The KKASSERT at vm_map.c:3135, which compares the backing object with its own backing
+        object.
+        """
         return below.backing_object is below
 
+    @c("vm_map_split", "vm_map.c:3251-3294", part=True, blocks=True)
+    @holds("both objects held exclusively")
     def _split_pages(self, obj: VmObject, new: VmObject, first: int, size: int) -> None:
         """Move pages and swap blocks [first, first + size) of *obj* to *new* from index 0 on."""
         moved = []
@@ -136,21 +153,25 @@ class MapCopy(MapDelete):
             self.vm.object.pip_add(obj, 1)
             self.vm.swap.copy(obj, new, first, False)
             self.vm.object.pip_wakeup(obj)
+        # The pages stay busy until the swap blocks have moved too.
         for m in moved:
             self.vm.page.wakeup(m)
 
+    @c("vm_map_copy_entry", "vm_map.c:3330-3396", blocks=True)
+    @holds("both maps locked exclusively, both map tokens")
     def copy_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry, new: VmMapEntry) -> None:
-        """vm_map_copy_entry (vm_map.c:3331-3397): *new* is to show what *old* shows, privately.
+        """vm_map_copy_entry (vm_map.c:3330-3396): make *new* a private copy of *old*.
 
-        Both maps locked exclusively, tokens held.  Blocks.  Unwired: both become copy-on-write and
-        the source's timestamp grows, so that a write fault under way starts over.  Wired: copied
-        page by page.
+        Both maps locked exclusively, tokens held.  Blocks.  If *old* is not wired, both entries
+        become copy-on-write, and the source's timestamp is incremented so that a write fault in
+        progress starts over.  If it is wired, it is copied page by page.
         """
         if new.maptype in _NOT_COPIED or old.maptype in _NOT_COPIED:
             return
         if old.wired_count != 0:
             self.vm.fault.copy_entry(dst, src, new, old)
             return
+        # Write-protect the parent's mappings, so that its next write faults and copies.
         if not old.eflags & MAP_ENTRY_NEEDS_COPY:
             self.vm.pmap.protect(src.pmap, old.start, old.end, old.protection & ~VM_PROT_WRITE)
         if old.object is not None:

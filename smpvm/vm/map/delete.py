@@ -1,8 +1,9 @@
-"""Unmapping, and cleaning a range (vm_map.c:2606-2978)."""
+"""Unmapping, and cleaning a range (vm_map.c:2606-3001)."""
 
 from __future__ import annotations
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_RETRY
+from smpvm.kern.cname import c, holds
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RETRY
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -41,17 +42,21 @@ _INVALIDATED = (OBJT_VNODE, OBJT_DEVICE, OBJT_MGTDEVICE)
 class MapDelete(MapWire):
     """vm_map_delete, vm_map_remove, vm_map_clean."""
 
+    @c("vm_map_entry_unwire", "vm_map.c:2788-2794", blocks=True)
+    @holds("map locked exclusively")
     def entry_unwire(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_unwire (vm_map.c:2774-2780): pageable again, however often it was wired."""
+        """vm_map_entry_unwire (vm_map.c:2788-2794): drop all wirings of *entry* at once."""
         entry.eflags &= ~MAP_ENTRY_USER_WIRED
         entry.wired_count = 0
         self.vm.fault.unwire(map, entry)
 
+    @c("vm_map_entry_delete", "vm_map.c:2801-2821", blocks=True)
+    @holds("map locked exclusively")
     def entry_delete(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_entry_delete (vm_map.c:2787-2808).  Map locked exclusively.  Blocks.
+        """vm_map_entry_delete (vm_map.c:2801-2821).  Map locked exclusively.  Blocks.
 
-        The C also gives a SUBMAP's pointer to vm_object_deallocate as if it were an object
-        (submaps are never deleted there); here that is left out.
+        The C also passes a SUBMAP's pointer to vm_object_deallocate as if it were an object
+        (submaps are never deleted there); that is left out here.
         """
         self.entry_unlink(map, entry)
         map.size -= entry.end - entry.start
@@ -59,11 +64,16 @@ class MapDelete(MapWire):
             self.vm.object.deallocate(entry.object)
         self.entry_dispose(map, entry)
 
+    @c("vm_map_delete", "vm_map.c:2828-2979", blocks=True)
+    @holds(
+        "map locked exclusively",
+        "map locked exclusively (unlocked while it waits for a transition)",
+    )
     def delete(self, map: VmMap, start: int, end: int) -> int:
-        """vm_map_delete (vm_map.c:2815-2945): unmap [start, end).
+        """vm_map_delete (vm_map.c:2828-2979): unmap [start, end).
 
-        Map locked exclusively; given up while it waits for an entry in transition.  Blocks.  Each
-        entry goes in the order: unwire, mappings, then the object reference.
+        Map locked exclusively; unlocked while it waits for an entry in transition.  Blocks.  The
+        order for each entry is: unwire, remove the mappings, drop the object reference.
         """
         self.assert_locked(map)
         map.token.get()
@@ -72,10 +82,13 @@ class MapDelete(MapWire):
             if entry.eflags & MAP_ENTRY_IN_TRANSITION:
                 start = entry.start
                 self.transition_wait(map, entry)
+                # The map was unlocked: look the position up again.
                 entry = self._delete_from(map, start)
                 continue
             self.clip_end(map, entry, end)
             nxt = entry.next
+            # Unwiring finds the pages through the pmap, so it comes before the mappings are
+            # removed.
             if entry.wired_count != 0:
                 self.entry_unwire(map, entry)
             self._unmap_entry(map, entry)
@@ -84,8 +97,10 @@ class MapDelete(MapWire):
         map.token.release()
         return KERN_SUCCESS
 
+    @c("vm_map_delete", "vm_map.c:2850-2868", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _delete_from(self, map: VmMap, start: int) -> VmMapEntry:
-        """The first entry to go, cut to begin at *start*; the hints moved before it."""
+        """The first entry to delete, clipped to *start*; moves the hints in front of it."""
         found, first = self.lookup_entry(map, start)
         if found:
             entry = first
@@ -100,8 +115,10 @@ class MapDelete(MapWire):
             map.first_free = entry.prev
         return entry
 
+    @c("vm_map_delete", "vm_map.c:2900-2966", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _unmap_entry(self, map: VmMap, entry: VmMapEntry) -> None:
-        """The mappings of *entry* go, and what becomes unreachable in its object with them."""
+        """Remove the mappings of *entry*, and the pages of its object that become unreachable."""
         pmap, objects = self.vm.pmap, self.vm.object
         obj: VmObject | None = entry.vm_object
         first = off_to_idx(entry.offset)
@@ -119,16 +136,19 @@ class MapDelete(MapWire):
             objects.drop(obj)
         else:
             objects.hold(obj)
+            # The object may be trimmed and collapsed below.
             objects.chain_acquire(obj, False)
             pmap.remove(map.pmap, entry.start, entry.end)
             self._trim_object(obj, first, last)
             objects.chain_release(obj)
             objects.drop(obj)
 
+    @c("vm_map_delete", "vm_map.c:2943-2961", part=True, blocks=True)
+    @holds("obj held exclusively and chain locked")
     def _trim_object(self, obj: VmObject, first: int, last: int) -> None:
-        """Free pages [first, last) of an object that only this map has, in several entries.
+        """Free pages [first, last) of an object that only this map uses, through several entries.
 
-        *obj* held exclusively and chain locked (vm_map.c:2917-2933).
+        *obj* is held exclusively and chain locked (vm_map.c:2917-2933).
         """
         if (
             obj.ref_count == 1
@@ -144,8 +164,10 @@ class MapDelete(MapWire):
         if last >= obj.size and first < obj.size:
             obj.size = first
 
+    @c("vm_map_remove", "vm_map.c:2987-3001", blocks=True)
+    @holds("map not locked", "")
     def remove(self, map: VmMap, start: int, end: int) -> int:
-        """vm_map_remove (vm_map.c:2952-2966): vm_map_delete with the map locked by itself."""
+        """vm_map_remove (vm_map.c:2987-3001): lock the map and delete the range."""
         self.lock(map)
         start, end = self.range_check(map, start, end)
         rv = self.delete(map, start, end)
@@ -154,11 +176,13 @@ class MapDelete(MapWire):
 
     # -- msync
 
+    @c("vm_map_clean", "vm_map.c:2606-2781", blocks=True)
+    @holds("map not locked", "")
     def clean(self, map: VmMap, start: int, end: int, syncio: bool, invalidate: bool) -> int:
-        """vm_map_clean (vm_map.c:2617-2766): write the dirty file pages of [start, end).
+        """vm_map_clean (vm_map.c:2606-2781): write the dirty file pages of [start, end).
 
-        Locks the map shared, takes its token; blocks on vnode locks and I/O.  *syncio* waits for
-        the writes, *invalidate* frees the pages too.  Returns KERN_*; holes are an error.
+        Locks the map shared and takes its token; blocks on vnode locks and I/O.  *syncio* waits for
+        the writes, *invalidate* also frees the pages.  Returns KERN_*; holes are an error.
         """
         self.lock_read(map)
         start, end = self.range_check(map, start, end)
@@ -179,12 +203,15 @@ class MapDelete(MapWire):
         self.unlock_read(map)
         return rv
 
+    @c("vm_map_clean", "vm_map.c:2628-2641", part=True)
+    @holds("map locked shared, map token")
     def _clean_check(self, map: VmMap, current: VmMapEntry, end: int) -> int:
-        """The first pass of vm_map_clean (vm_map.c:2645-2659): no submaps, no holes.
+        """The first pass of vm_map_clean (vm_map.c:2628-2641): no submaps, no holes.
 
-        The C never looks whether it has reached the header, whose ``start`` is the lowest address:
-        a range that ends with the map's last entry sends it round the ring again, until it meets a
-        hole (an error then), or for ever.  A process's last entry is its stack, which hides that.
+        The C does not test for the header, whose ``start`` is the lowest address.  A range that
+        ends with the map's last entry therefore runs round the ring again, until it meets a hole
+        (then an error), or for ever.  The last entry of a process is its stack, which hides the
+        defect.
         """
         while current.start < end and not self.clean_past_end(map, current):
             if current.maptype == VM_MAPTYPE_SUBMAP:
@@ -197,14 +224,18 @@ class MapDelete(MapWire):
             current = nxt
         return KERN_SUCCESS
 
+    @c("vm_map_clean", "vm_map.c:2628", part=True)
+    @holds("map locked shared, map token")
     def clean_past_end(self, map: VmMap, current: VmMapEntry) -> bool:
-        """Has vm_map_clean's first pass come to the header?  The C does not ask."""
+        """Has the first pass of vm_map_clean reached the header?  The C does not test this."""
         return False
 
+    @c("vm_map_clean", "vm_map.c:2651-2774", part=True, blocks=True)
+    @holds("map locked shared, map token")
     def _clean_entry(
         self, entry: VmMapEntry, start: int, end: int, syncio: bool, invalidate: bool
     ) -> int:
-        """Clean the part of *entry* from *start* on; returns the bytes dealt with."""
+        """Clean the part of *entry* from *start* on; returns the number of bytes covered."""
         offset = entry.offset + (start - entry.start)
         size = min(end, entry.end) - start
         obj = entry.vm_object
@@ -220,6 +251,8 @@ class MapDelete(MapWire):
         ):
             flags = OBJPC_SYNC if syncio or invalidate else 0
             flags |= OBJPC_INVAL if invalidate else 0
+            # Waiting for the vnode releases the object's token: the reference keeps the object
+            # alive.
             self.vm.object.reference_locked(obj)
             vp = obj.handle
             self.k.vnode.vn_lock(vp, LK_EXCLUSIVE | LK_RETRY)
@@ -240,10 +273,12 @@ class MapDelete(MapWire):
         self.vm.object.drop(obj)
         return size
 
+    @c("vm_map_clean", "vm_map.c:2694-2707", part=True, blocks=True)
+    @holds("obj held", "the object returned held instead")
     def _file_object(self, obj: VmObject, offset: int, size: int) -> tuple[VmObject, int, int]:
-        """From a held object one step down its chain (as the C does), hand over hand.
+        """Go from a held object one step down its chain (as the C does), hand over hand.
 
-        Returns the object now held, the byte offset in it, and the size cut to its end.
+        Returns the object now held, the byte offset in it, and the size clipped to its end.
         """
         objects = self.vm.object
         while (below := obj.backing_object) is not None:

@@ -1,7 +1,7 @@
-"""Map entries and maps: the data (struct vm_map_entry, struct vm_map), and their constants.
+"""struct vm_map_entry, struct vm_map and their constants.
 
-Addresses, sizes and offsets are bytes, always multiples of PAGE_SIZE.  A map's entries form a ring
-through ``map.header`` in address order; ``map.tree`` is the same set for logarithmic lookup and
+Addresses, sizes and offsets are bytes and multiples of PAGE_SIZE.  A map's entries form a ring
+through ``map.header`` in address order; ``map.tree`` holds the same set for logarithmic lookup and
 stands for the C's red-black tree.
 """
 
@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
@@ -73,6 +74,7 @@ MAP_WIREFUTURE: Final = 0x0001
 _start = attrgetter("start")
 
 
+@c("OFF_TO_IDX", "vm_object.h:229")
 def off_to_idx(offset: int) -> int:
     """OFF_TO_IDX: a byte offset as a page index."""
     return offset >> PAGE_SHIFT
@@ -80,11 +82,11 @@ def off_to_idx(offset: int) -> int:
 
 @shared("next", "object", "wired_count")
 class VmMapEntry:
-    """struct vm_map_entry: one address range of a map, all of it treated alike.
+    """struct vm_map_entry: one address range of a map with uniform attributes.
 
-    Changed only with the map locked exclusively.  ``object`` is the VmObject (or None), the sub-map
-    of a SUBMAP, or the callable of a UKSMAP; ``aux`` is the union's value (unused growth of a
-    stack in bytes).
+    Changed only with the map locked exclusively.  ``object`` is the VmObject (or None), the map of
+    a SUBMAP, or the callable of a UKSMAP; ``aux`` is the union's value (bytes by which a stack may
+    still grow).
     """
 
     __slots__ = (
@@ -126,8 +128,12 @@ class VmMapEntry:
     def __str__(self) -> str:
         return f"entry {self.start:#x}-{self.end:#x}"
 
+    @c("_vm_map_clip_start", "vm_map.c:1503", part=True)
+    @c("_vm_map_clip_end", "vm_map.c:1566", part=True)
+    @c("vmspace_fork_normal_entry", "vm_map.c:3537", part=True)
+    @holds("map of other locked")
     def copy_from(self, other: VmMapEntry) -> None:
-        """The C's structure assignment, all but the list links."""
+        """The C's structure assignment, without the list links."""
         self.start, self.end = other.start, other.end
         self.aux = other.aux
         self.object = other.object
@@ -166,10 +172,11 @@ _HINT = "set with the map read-locked: any entry of the map will do, and none ca
     ],
 )
 class VmMap:
-    """struct vm_map: an address space, under ``lock`` (lockmgr) and serialised by ``token``.
+    """struct vm_map: an address space, protected by ``lock`` (lockmgr) and serialised by ``token``.
 
     Exclusive holders of ``lock`` may change entries, shared holders may read them.  ``timestamp``
-    grows with every exclusive lock, so that a thread that gave the lock up can tell.
+    is incremented by every exclusive lock, so that a thread that released the lock can detect
+    changes.
     """
 
     __slots__ = (
@@ -189,6 +196,7 @@ class VmMap:
         "vmspace",
     )
 
+    @c("vm_map_init", "vm_map.c:588-605")
     def __init__(self, k: Kernel, ident: int, low: int, high: int, pmap: Any) -> None:
         self.id = ident
         self.header: VmMapEntry = k.new(VmMapEntry, low, high)
@@ -210,37 +218,48 @@ class VmMap:
         return f"map {self.id}"
 
     @property
+    @c("vm_map_min", "vm_map.h:410")
     def min_offset(self) -> int:
-        """The lowest address that may be mapped."""
+        """The lowest address that can be mapped."""
         return self.header.start
 
     @property
+    @c("vm_map_max", "vm_map.h:411")
     def max_offset(self) -> int:
-        """The end of the addresses that may be mapped."""
+        """The end of the addresses that can be mapped."""
         return self.header.end
 
     def entries(self) -> Iterator[VmMapEntry]:
-        """The entries in address order.  The caller holds the lock, the token, or is at rest."""
+        """The entries in address order.
+
+        The caller holds the lock or the token, or the machine is at rest.
+        """
         header = self.header
         entry = header.next
         while entry is not header:
             yield entry
             entry = entry.next
 
+    @c("vm_map_lookup_entry", "vm_map.c:955-971", part=True)
+    @holds("map locked (shared will do)")
     def at_or_before(self, address: int) -> VmMapEntry:
-        """The entry that contains *address* or the closest one before it, else the header."""
+        """The entry that contains *address*, else the closest one before it, else the header."""
         i = bisect_right(self.tree, address, key=_start)
         return self.tree[i - 1] if i else self.header
 
+    @c("RB_INSERT", "tree.h:969")
+    @holds("map locked exclusively")
     def tree_insert(self, entry: VmMapEntry) -> bool:
-        """Insert by start address; returns True when one with that start is there already."""
+        """Insert by start address; returns True if there already is an entry with that start."""
         i = bisect_left(self.tree, entry.start, key=_start)
         if i < len(self.tree) and self.tree[i].start == entry.start:
             return True
         self.tree.insert(i, entry)
         return False
 
+    @c("RB_REMOVE", "tree.h:970")
+    @holds("map locked exclusively")
     def tree_remove(self, entry: VmMapEntry) -> None:
-        """Take *entry* out."""
+        """Remove *entry*."""
         i = bisect_left(self.tree, entry.start, key=_start)
         del self.tree[i]

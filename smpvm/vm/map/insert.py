@@ -1,9 +1,10 @@
-"""Making mappings: vm_map_insert, find space, simplify (vm_map.c:982-1458)."""
+"""Making mappings: vm_map_insert, find space, simplify (vm_map.c:982-1460)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.base import MapBase
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
@@ -51,8 +52,10 @@ _PROTO_EFLAGS = (
 
 
 class MapInsert(MapBase):
-    """How entries come to be, and how neighbours become one."""
+    """Inserting entries, and merging neighbouring entries."""
 
+    @c("vm_map_insert", "vm_map.c:986-1197", blocks=True)
+    @holds("map locked exclusively; the object, if any, held and referenced")
     def insert(
         self,
         map: VmMap,
@@ -66,11 +69,13 @@ class MapInsert(MapBase):
         max_prot: int,
         cow: int,
     ) -> int:
-        """vm_map_insert (vm_map.c:982-1163): map [start, end) to *map_object* from byte *offset*.
+        """vm_map_insert (vm_map.c:986-1197).
 
-        Map locked exclusively; the object (None for deferred anonymous memory) held, and already
-        referenced for the new entry.  May block.  *cow* is MAP_COPY_ON_WRITE and the like.
-        Returns a KERN_* code.
+        Map [start, end) to *map_object* from byte *offset* on.
+
+        Map locked exclusively; the object (None for deferred anonymous memory) is held, and already
+        referenced for the new entry.  May block.  *cow* is a set of MAP_* bits (MAP_COPY_ON_WRITE,
+        ...).  Returns a KERN_* code.
         """
         obj: VmObject | None = None if maptype == VM_MAPTYPE_UKSMAP else map_object
         self.assert_locked(map)
@@ -89,6 +94,8 @@ class MapInsert(MapBase):
         map.token.get()
         must_drop = False
         if obj is not None:
+            # Mapped more than once from now on: freeing a range of the object would hit the other
+            # mapping.
             if obj.ref_count > 1 or obj.shadow_count != 0:
                 self.vm.object.clear_flag(obj, OBJ_ONEMAPPING)
         elif self._extends(map, prev, start, end, maptype, eflags):
@@ -98,15 +105,20 @@ class MapInsert(MapBase):
                 and prev.max_protection == max_prot
             ):
                 self.k.curthread().hit("vm_map_insert:coalesced")
+                # The anonymous object of the previous entry covers the new range, and the
+                # attributes are equal: extend that entry instead of adding one.
                 map.size += end - prev.end
                 prev.end = end
                 self.simplify_entry(map, prev)
                 map.token.release()
                 return KERN_SUCCESS
+            # Same object, but different attributes: a new entry that shares the previous one's
+            # object.
             obj = prev.vm_object
             offset = prev.offset + (prev.end - prev.start)
             if obj is not None:
                 self.vm.object.hold(obj)
+                # References may only be added while no collapse is in progress on the object.
                 self.vm.object.chain_wait(obj, False)
                 self.vm.object.reference_locked(obj)
                 must_drop = True
@@ -130,10 +142,12 @@ class MapInsert(MapBase):
         map.token.release()
         return KERN_SUCCESS
 
+    @c("vm_map_insert", "vm_map.c:1069-1079", part=True, blocks=True)
+    @holds("map locked exclusively, map token")
     def _extends(
         self, map: VmMap, prev: VmMapEntry, start: int, end: int, maptype: int, eflags: int
     ) -> bool:
-        """Can the object of *prev* grow over [start, end)?  Grows it when it can."""
+        """Can the object of *prev* be extended over [start, end)?  If so, extends it."""
         if (
             prev is map.header
             or prev.eflags != eflags
@@ -148,16 +162,23 @@ class MapInsert(MapBase):
             obj, off_to_idx(prev.offset), prev.end - prev.start, end - prev.end
         )
 
+    @c("vm_map_insert", "vm_map.c:1175-1191", part=True, blocks=True)
+    @holds(
+        "map locked exclusively, map token; obj held if any",
+        "map locked exclusively, map token; obj dropped meanwhile with MAP_PREFAULT_RELOCK",
+    )
     def _prefault(
         self, map: VmMap, entry: VmMapEntry, obj: VmObject | None, prot: int, cow: int
     ) -> None:
-        """The pre-population of the page table at the end of vm_map_insert (vm_map.c:1138-1157)."""
+        """Pre-populate the page table at the end of vm_map_insert (vm_map.c:1175-1191)."""
         if not cow & (MAP_PREFAULT | MAP_PREFAULT_PARTIAL):
             return
         if entry.maptype in (VM_MAPTYPE_VPAGETABLE, VM_MAPTYPE_UKSMAP):
             return
         relock = bool(cow & MAP_PREFAULT_RELOCK) and obj is not None
         if relock and obj is not None:
+            # object_init_pt holds the object shared: release the caller's exclusive token for that
+            # time.
             self.vm.object.lock_swap()
             self.vm.object.drop(obj)
         self.vm.pmap.object_init_pt(
@@ -173,11 +194,15 @@ class MapInsert(MapBase):
             self.vm.object.hold(obj)
             self.vm.object.lock_swap()
 
+    @c("vm_map_findspace", "vm_map.c:1214-1324")
+    @holds("map locked exclusively")
     def findspace(self, map: VmMap, start: int, length: int, align: int) -> int | None:
-        """vm_map_findspace (vm_map.c:1179-1306): the first gap of *length* bytes from *start* on.
+        """vm_map_findspace (vm_map.c:1214-1324).
 
-        Map locked exclusively.  *align* in bytes.  Returns the address, or None.  The stack's
-        reserved growth is respected, as without MAP_STACK.
+        The first gap of *length* bytes at or above *start*.
+
+        Map locked exclusively.  *align* in bytes.  Returns the address, or None.  Room into which a
+        stack may still grow is not used (the C's behaviour without MAP_STACK).
         """
         start = max(start, map.min_offset)
         if start > map.max_offset:
@@ -201,6 +226,7 @@ class MapInsert(MapBase):
             if nxt.start >= end:
                 if not nxt.eflags & MAP_ENTRY_STACK:
                     break
+                # The gap below a stack is partly reserved for its growth.
                 if nxt.start - nxt.aux >= end:
                     break
             entry = nxt
@@ -208,6 +234,8 @@ class MapInsert(MapBase):
         map.hint = entry
         return start
 
+    @c("vm_map_find", "vm_map.c:1337-1381", blocks=True)
+    @holds("map not locked; the object referenced", "")
     def find(
         self,
         map: VmMap,
@@ -223,10 +251,10 @@ class MapInsert(MapBase):
         max_prot: int,
         cow: int,
     ) -> tuple[int, int]:
-        """vm_map_find (vm_map.c:1317-1363): map *length* bytes at *addr*, or from there on (fitit).
+        """vm_map_find (vm_map.c:1337-1381): map *length* bytes at *addr*, or above it (*fitit*).
 
-        The object is already referenced for the new entry.  Locks the map; blocks.
-        Returns (KERN_* code, address).
+        The object is already referenced for the new entry.  Locks the map; blocks.  Returns (KERN_*
+        code, address).
         """
         obj: VmObject | None = None if maptype == VM_MAPTYPE_UKSMAP else map_object
         self.lock(map)
@@ -258,13 +286,18 @@ class MapInsert(MapBase):
         self.unlock(map)
         return rv, start
 
+    @c("vm_map_simplify_entry", "vm_map.c:1394-1460", blocks=True)
+    @holds("map locked exclusively")
     def simplify_entry(self, map: VmMap, entry: VmMapEntry) -> None:
-        """vm_map_simplify_entry (vm_map.c:1378-1458): merge *entry* with either neighbour or both.
+        """vm_map_simplify_entry (vm_map.c:1394-1460).
 
-        Map locked exclusively.  *entry* stays valid, neighbours may be gone.  May block (drops an
-        object reference).  Nothing happens to an entry in transition.
+        Merge *entry* with its neighbours if possible.
+
+        Map locked exclusively.  *entry* stays valid; neighbours may be freed.  May block (drops an
+        object reference).  An entry in transition is left alone.
         """
         if entry.eflags & MAP_ENTRY_IN_TRANSITION:
+            # The thread that made the transition may be asleep and will look for its entry again.
             self.k.curthread().hit("v_intrans_coll")
             return
         if entry.maptype in (VM_MAPTYPE_SUBMAP, VM_MAPTYPE_UKSMAP):
@@ -281,8 +314,10 @@ class MapInsert(MapBase):
             entry.end = nxt.end
             self._gone(map, nxt)
 
+    @c("vm_map_simplify_entry", "vm_map.c:1413-1422", part=True)
+    @holds("map locked exclusively")
     def _mergeable(self, a: VmMapEntry, b: VmMapEntry) -> bool:
-        """Whether *b* continues *a* in every respect."""
+        """Whether *b* directly follows *a* and has the same attributes."""
         return (
             a.end == b.start
             and a.maptype == b.maptype
@@ -295,6 +330,8 @@ class MapInsert(MapBase):
             and a.wired_count == b.wired_count
         )
 
+    @c("vm_map_simplify_entry", "vm_map.c:1423-1427", part=True)
+    @holds("map locked exclusively")
     def _forget(self, map: VmMap, old: VmMapEntry, kept: VmMapEntry) -> None:
         """Move the hints from *old* to *kept* and unlink *old*."""
         if map.first_free is old:
@@ -303,8 +340,10 @@ class MapInsert(MapBase):
             map.hint = kept
         self.entry_unlink(map, old)
 
+    @c("vm_map_simplify_entry", "vm_map.c:1430-1432", part=True, blocks=True)
+    @holds("map locked exclusively")
     def _gone(self, map: VmMap, entry: VmMapEntry) -> None:
-        """Drop the object reference of a merged entry and dispose of it."""
+        """Drop the object reference of a merged entry and free the entry."""
         if entry.object is not None:
             self.vm.object.deallocate(entry.object)
         self.entry_dispose(map, entry)

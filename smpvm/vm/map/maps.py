@@ -1,4 +1,4 @@
-"""vm_map.c: maps, their entries, and address spaces, gathered in one class.
+"""vm_map.c: maps, their entries, and address spaces, combined into one class.
 
     entry     the structures and constants
     base      locks, links, lookup by address
@@ -9,15 +9,16 @@
     delete    delete, remove, clean (msync)
     copy      split, copy-on-write
 
-``vmspace.py`` is a subsystem of its own: struct vmspace, fork, exec, exit.
+``vmspace.py`` is a separate subsystem: struct vmspace, fork, exec, exit.
 
-Order of locks: p_token, then the vmspace (its map's token), then the map lock.
+Lock order: p_token, then the vmspace (its map's token), then the map lock.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.copy import MapCopy
 from smpvm.vm.map.entry import (
     KERN_FAILURE_NOFAULT,
@@ -41,11 +42,11 @@ from smpvm.vm.param import VM_PROT_EXECUTE, VM_PROT_READ, VM_PROT_WRITE
 _ACCESS = VM_PROT_READ | VM_PROT_WRITE | VM_PROT_EXECUTE
 
 TDF_NOFAULT = 0x1000_0000
-"""td.flags: the thread may not take a fault that has to wait for I/O or to copy."""
+"""td.flags: the thread must not take a fault that has to wait for I/O or to copy."""
 
 
 class Lookup(NamedTuple):
-    """What vm_map_lookup finds; on KERN_SUCCESS ``map`` is locked shared."""
+    """The result of vm_map_lookup; on KERN_SUCCESS ``map`` is locked shared."""
 
     rv: int
     map: VmMap
@@ -59,12 +60,14 @@ class Lookup(NamedTuple):
 class Maps(MapCopy):
     """vm_map.c."""
 
+    @c("vm_map_lookup", "vm_map.c:3980-4190", blocks=True)
+    @holds("map not locked", "on KERN_SUCCESS the map (returned) locked shared")
     def lookup(self, map: VmMap, vaddr: int, fault_type: int) -> Lookup:
-        """vm_map_lookup (vm_map.c:4008-4204): entry, object and page index behind *vaddr*.
+        """vm_map_lookup (vm_map.c:3980-4190): the entry, object and page index of *vaddr*.
 
-        No lock of the map is held on entry.  On success it is held shared; ``lookup_done`` gives it
-        back.  A write to a NEEDS_COPY entry puts a shadow object in place, an entry without object
-        gets one, both with the map locked exclusively meanwhile.  Blocks.
+        The map is not locked on entry.  On success it is locked shared, until ``lookup_done``.  A
+        write to a NEEDS_COPY entry puts a shadow object in place, and an entry without an object
+        gets one, both with the map locked exclusively for that time.  Blocks.
         """
         use_read = True
         asked = fault_type
@@ -101,6 +104,8 @@ class Maps(MapCopy):
                     if self.k.curthread().flags & TDF_NOFAULT:
                         self.unlock(map)
                         return Lookup(KERN_FAILURE_NOFAULT, map)
+                    # Changing the entry needs the exclusive lock.  A failed upgrade has released
+                    # the lock: take it exclusively and start over.
                     if use_read and self.lock_upgrade(map):
                         use_read = False
                         continue
@@ -120,20 +125,24 @@ class Maps(MapCopy):
                 self.lock_downgrade(map)
             return Lookup(KERN_SUCCESS, map, entry, obj, pindex, prot, wired)
 
+    @c("vm_map_lookup", "vm_map.c:4056-4076", part=True)
+    @holds("map locked")
     def asked_again(self, fault_type: int, ftype: int) -> int:
-        """What a second try asks for, after the lock was lost in an upgrade.
+        """The access that a second try asks for, after a failed upgrade released the lock.
 
-        The C has cut the override off its copy of *fault_type* by then (vm_map.c:4056), and has
-        put the whole protection of a wired entry in its place (vm_map.c:4076).
+        By then the C has removed the override bit from its copy of *fault_type* (vm_map.c:4056),
+        and for a wired entry replaced it by the entry's whole protection (vm_map.c:4076).
         """
         return ftype
 
+    @c("vm_map_lookup", "vm_map.c:4051-4068", part=True)
+    @holds("map locked")
     def _lookup_allowed(
         self, entry: VmMapEntry, fault_type: int, asked: int
     ) -> tuple[int, int, int]:
-        """May this access be made at all: (KERN_*, protection, access asked for).
+        """Is this access allowed at all?  Returns (KERN_*, protection, access asked for).
 
-        *asked* is *fault_type*, or what an earlier try has left of it.
+        *asked* is *fault_type*, or what is left of it after an earlier try.
         """
         if asked & VM_PROT_OVERRIDE_WRITE:
             prot = entry.max_protection
@@ -151,8 +160,13 @@ class Maps(MapCopy):
             return KERN_PROTECTION_FAILURE, prot, ftype
         return KERN_SUCCESS, prot, ftype
 
+    @c("vm_map_lookup_done", "vm_map.c:4198-4207")
+    @holds("map locked shared", "map unlocked")
     def lookup_done(self, map: VmMap, entry: VmMapEntry | None = None) -> None:
-        """vm_map_lookup_done (vm_map.c:4213-4222): the shared lock goes; *entry* is stale then."""
+        """vm_map_lookup_done (vm_map.c:4198-4207).
+
+        Release the shared lock; *entry* is stale afterwards.
+        """
         self.unlock_read(map)
 
 

@@ -1,9 +1,9 @@
-"""System calls on memory (vm_mmap.c): mmap, munmap, msync, mprotect, mlock, madvise, minherit.
+"""The memory system calls (vm_mmap.c): mmap, munmap, msync, mprotect, mlock, madvise, minherit.
 
-Each is called by a process's own thread, takes addresses and sizes in bytes as the C does, and
-returns an errno (0: done).  Left out: files by descriptor (a Vnode is given directly, so there are
-no access modes to check), devices, virtual page tables, mincore, mlockall, and all limits but that
-on wired memory (``sysctl.page_max_wired``).
+Each is called by a thread of the process, takes addresses and sizes in bytes as in the C, and
+returns an errno (0: success).  Left out: file descriptors (a Vnode is passed directly, so there are
+no access modes to check), devices, virtual page tables, mincore, mlockall, and all limits except
+that on wired memory (``sysctl.page_max_wired``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EAGAIN, EINVAL, EIO, ENOMEM
 from smpvm.kern.proc import Proc
 from smpvm.kern.vnode import Vnode
@@ -54,10 +55,10 @@ MS_SYNC: Final = 0x0000
 
 PROT_RW: Final = VM_PROT_READ | VM_PROT_WRITE
 MMAP_BASE: Final = 0x8_0000_0000
-"""Where mappings without a wish for an address go (vm_map_hint: behind the data segment)."""
+"""Default address of a mapping (vm_map_hint: behind the data segment)."""
 
 SEG_SIZE: Final = 1 << 21
-"""What a segment of the page table maps: large mappings begin at a multiple of it."""
+"""Bytes that a page table segment maps; large mappings are aligned to it."""
 
 _PAGE_MASK = PAGE_SIZE - 1
 EACCES: Final = 13
@@ -70,12 +71,14 @@ def round_range(addr: int, size: int) -> tuple[int, int]:
 
 
 class Mmap:
-    """vm_mmap.c; reached as ``vm.process.sys`` by workloads."""
+    """vm_mmap.c; workloads reach it as ``vm.process.sys``."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = vm.k
 
+    @c("kern_mmap", "vm_mmap.c:150-410", blocks=True)
+    @holds("no locks", "")
     def mmap(
         self,
         p: Proc,
@@ -86,7 +89,7 @@ class Mmap:
         vp: Vnode | None = None,
         pos: int = 0,
     ) -> tuple[int, int]:
-        """kern_mmap (vm_mmap.c:129-411): map anonymous memory, or *vp* from byte *pos* on.
+        """kern_mmap (vm_mmap.c:150-410): map anonymous memory, or *vp* from byte *pos* on.
 
         Blocks.  Returns (errno, address).
         """
@@ -115,6 +118,8 @@ class Mmap:
         map.token.release()
         return error, addr + pageoff
 
+    @c("vm_mmap", "vm_mmap.c:1178-1492", blocks=True)
+    @holds("map not locked (its token may be held)")
     def vm_mmap(
         self,
         map: VmMap,
@@ -126,7 +131,7 @@ class Mmap:
         vp: Vnode | None,
         foff: int,
     ) -> tuple[int, int]:
-        """vm_mmap (vm_mmap.c:1158-1471): the mapping itself.  Blocks.  Returns (errno, address)."""
+        """vm_mmap (vm_mmap.c:1178-1492): make the mapping.  Blocks.  Returns (errno, address)."""
         if size == 0:
             return 0, addr
         maps = self.vm.map
@@ -182,8 +187,10 @@ class Mmap:
         map.token.release()
         return to_errno(rv), addr
 
+    @c("sys_munmap", "vm_mmap.c:525-576", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def munmap(self, p: Proc, addr: int, size: int) -> int:
-        """sys_munmap (vm_mmap.c:518-567): all of the range must be mapped.  Blocks."""
+        """sys_munmap (vm_mmap.c:525-576): unmap a range, all of which must be mapped.  Blocks."""
         addr, size = round_range(addr, size)
         if size == 0:
             return 0
@@ -198,10 +205,12 @@ class Mmap:
         map.token.release()
         return 0
 
+    @c("sys_msync", "vm_mmap.c:436-516", blocks=True)
+    @holds("no locks", "")
     def msync(self, p: Proc, addr: int, size: int, flags: int = MS_SYNC) -> int:
-        """sys_msync (vm_mmap.c:438-510): write the range's file pages.  Blocks, for I/O too.
+        """sys_msync (vm_mmap.c:436-516): write the file pages of a range.  Blocks, also for I/O.
 
-        *size* 0 stands for the whole entry at *addr*.
+        *size* 0 means the whole entry at *addr*.
         """
         addr, size = round_range(addr, size)
         if flags & MS_ASYNC and flags & MS_INVALIDATE:
@@ -223,31 +232,39 @@ class Mmap:
             return 0
         return EIO if rv == KERN_FAILURE else EINVAL
 
+    @c("sys_mprotect", "vm_mmap.c:583-624", blocks=True)
+    @holds("no locks", "")
     def mprotect(self, p: Proc, addr: int, size: int, prot: int) -> int:
-        """sys_mprotect (vm_mmap.c:575-616).  Blocks."""
+        """sys_mprotect (vm_mmap.c:583-624).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.protect(p.p_vmspace.vm_map, addr, addr + size, prot & VM_PROT_ALL, False)
         if rv == KERN_SUCCESS:
             return 0
         return EACCES if rv == KERN_PROTECTION_FAILURE else EINVAL
 
+    @c("sys_minherit", "vm_mmap.c:633-670", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def minherit(self, p: Proc, addr: int, size: int, inheritance: int) -> int:
-        """sys_minherit (vm_mmap.c:625-662).  Blocks."""
+        """sys_minherit (vm_mmap.c:633-670).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.inherit(p.p_vmspace.vm_map, addr, addr + size, inheritance)
         return 0 if rv == KERN_SUCCESS else EINVAL
 
+    @c("sys_madvise", "vm_mmap.c:679-713", blocks=True)
+    @holds("no locks", "")
     def madvise(self, p: Proc, addr: int, size: int, behav: int) -> int:
-        """sys_madvise (vm_mmap.c:671-706).  Blocks."""
+        """sys_madvise (vm_mmap.c:679-713).  Blocks."""
         addr, size = round_range(addr, size)
         if addr < 0 or addr + size > VM_MAX_USER_ADDRESS:
             return EINVAL
         return self.vm.map.madvise(p.p_vmspace.vm_map, addr, addr + size, behav)
 
+    @c("sys_mlock", "vm_mmap.c:981-1024", blocks=True)
+    @holds("no locks", "")
     def mlock(self, p: Proc, addr: int, size: int) -> int:
-        """sys_mlock (vm_mmap.c:972-1016): EAGAIN when more would be wired than the machine allows.
+        """sys_mlock (vm_mmap.c:981-1024): EAGAIN if more would be wired than the machine allows.
 
-        The C checks v_wire_count once and unlocked, so two callers may both pass.  Blocks.
+        The C checks v_wire_count once and without a lock, so two callers may both pass.  Blocks.
         """
         addr, size = round_range(addr, size)
         limit = self.vm.sysctl.page_max_wired
@@ -256,15 +273,18 @@ class Mmap:
         rv = self.vm.map.unwire(p.p_vmspace.vm_map, addr, addr + size, False)
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
+    @c("sys_munlock", "vm_mmap.c:1139-1169", blocks=True)
+    @holds("no locks", "")
     def munlock(self, p: Proc, addr: int, size: int) -> int:
-        """sys_munlock (vm_mmap.c:1117-1148).  Blocks."""
+        """sys_munlock (vm_mmap.c:1139-1169).  Blocks."""
         addr, size = round_range(addr, size)
         rv = self.vm.map.unwire(p.p_vmspace.vm_map, addr, addr + size, True)
         return 0 if rv == KERN_SUCCESS else ENOMEM
 
 
+@c("vm_mmap_to_errno", "vm_mmap.c:1498-1513")
 def to_errno(rv: int) -> int:
-    """vm_mmap_to_errno (vm_mmap.c:1477-1491)."""
+    """vm_mmap_to_errno (vm_mmap.c:1498-1513)."""
     if rv == KERN_SUCCESS:
         return 0
     if rv in (KERN_INVALID_ADDRESS, KERN_NO_SPACE):

@@ -1,8 +1,8 @@
-"""Address spaces: struct vmspace, its two counts and two-stage end, fork and exec.
+"""Address spaces: struct vmspace, its two counts and two-stage termination, fork and exec.
 
-``vm_refcnt`` counts processes that run in it; its last release takes the mappings away (stage 1).
-``vm_holdcnt`` counts those references and every temporary hold; its last release frees the rest
-(stage 2).  A refcnt of -1 says that stage 1 has begun.
+``vm_refcnt`` counts the processes that run in it; the last release removes the mappings (stage 1).
+``vm_holdcnt`` counts those references and every temporary hold; the last release frees the rest
+(stage 2).  A refcnt of -1 means that stage 1 has begun.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import shared
 from smpvm.vm.map.entry import (
     MAP_ENTRY_NEEDS_COPY,
@@ -44,9 +45,9 @@ VMSPACE_EXIT2 = 0x0002
 
 @shared("vm_refcnt", "vm_holdcnt", "vm_flags")
 class VmSpace:
-    """struct vmspace (vm_map.h): a map, its pmap, and the process's sizes.
+    """struct vmspace (vm_map.h): a map, its pmap, and the sizes of the process.
 
-    ``vm_swrss``, ``vm_tsize``, ``vm_dsize``, ``vm_ssize`` in pages; addresses in bytes.
+    ``vm_swrss``, ``vm_tsize``, ``vm_dsize``, ``vm_ssize`` are in pages; addresses are in bytes.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class VmSpace:
         "vm_tsize",
     )
 
+    @c("vmspace_initrefs", "vm_map.c:256-261")
     def __init__(self, map: VmMap, pmap: Pmap) -> None:
         self.vm_map = map
         self.vm_pmap = pmap
@@ -81,8 +83,11 @@ class VmSpace:
     def __str__(self) -> str:
         return f"vmspace {self.vm_map.id}"
 
+    @c("vmspace_fork", "vm_map.c:3427-3428", part=True)
+    @c("vmspace_exec", "vm_map.c:3891-3893", part=True)
+    @holds("map token of other")
     def startcopy(self, other: VmSpace) -> None:
-        """The fields between vm_startcopy and vm_endcopy, which fork and exec copy."""
+        """Copy the fields between vm_startcopy and vm_endcopy, as fork and exec do."""
         self.vm_swrss = other.vm_swrss
         self.vm_tsize = other.vm_tsize
         self.vm_dsize = other.vm_dsize
@@ -99,8 +104,10 @@ class VmSpaces:
         self.vm = vm
         self.k = vm.k
 
+    @c("vmspace_alloc", "vm_map.c:273-304")
+    @holds("", "one reference and one hold")
     def alloc(self, low: int = VM_MIN_USER_ADDRESS, high: int = VM_MAX_USER_ADDRESS) -> VmSpace:
-        """vmspace_alloc (vm_map.c:280-318): an empty space, one reference and one hold."""
+        """vmspace_alloc (vm_map.c:273-304): an empty space with one reference and one hold."""
         k = self.k
         pmap = self.vm.pmap.pinit()
         map = self.vm.map.create(pmap, low, high)
@@ -109,65 +116,91 @@ class VmSpaces:
         pmap.map = map
         return space
 
+    @c("vmspace_getrefs", "vm_map.c:309-313")
     def getrefs(self, space: VmSpace) -> int:
-        """vmspace_getrefs (vm_map.c:323-327): -1 once it is exiting."""
+        """vmspace_getrefs (vm_map.c:309-313): the reference count; -1 once it is exiting."""
         return space.vm_refcnt
 
+    @c("vmspace_hold_notoken", "vm_map.c:319-324")
+    @holds("a hold, or knowledge of one", "a hold more")
     def hold_notoken(self, space: VmSpace) -> None:
-        """vmspace_hold_notoken (vm_map.c:333-338): the caller has a hold, or knows of one."""
+        """vmspace_hold_notoken (vm_map.c:319-324): add a hold; there must already be one."""
         self.k.kassert(space.vm_holdcnt != 0, "vmspace-hold-dead", str(space))
         self.k.atomic.add_int(space, "vm_holdcnt", 1)
 
+    @c("vmspace_drop_notoken", "vm_map.c:326-334", blocks=True)
+    @holds("a hold; no spinlock", "hold given back")
     def drop_notoken(self, space: VmSpace) -> None:
-        """vmspace_drop_notoken (vm_map.c:340-348): the last one ends the space for good."""
+        """vmspace_drop_notoken (vm_map.c:326-334): drop a hold; the last one frees the space."""
         if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
             self._terminate_final(space)
 
+    @c("vmspace_hold", "vm_map.c:336-341", blocks=True)
+    @holds("a hold or reference elsewhere; no spinlock", "a hold and the map token")
     def hold(self, space: VmSpace) -> None:
-        """vmspace_hold (vm_map.c:350-355): a hold, and the map's token.  Blocks."""
+        """vmspace_hold (vm_map.c:336-341): add a hold and take the map's token.  Blocks."""
         self.hold_notoken(space)
         space.vm_map.token.get()
 
+    @c("vmspace_drop", "vm_map.c:343-348", blocks=True)
+    @holds("a hold and the map token", "both given back")
     def drop(self, space: VmSpace) -> None:
-        """vmspace_drop (vm_map.c:357-362): releases the token, then the hold."""
+        """vmspace_drop (vm_map.c:343-348): release the token, then the hold."""
         space.vm_map.token.release()
         self.drop_notoken(space)
 
+    @c("vmspace_ref", "vm_map.c:356-362")
+    @holds("a reference or hold", "a reference (and its hold) more")
     def ref(self, space: VmSpace) -> None:
-        """vmspace_ref (vm_map.c:370-376): a reference; not possible once it is exiting."""
+        """vmspace_ref (vm_map.c:356-362).
+
+        Add a reference; not allowed once the space is exiting.
+        """
         self.k.kassert(space.vm_refcnt >= 0, "vmspace-ref-dead", str(space))
         self.hold_notoken(space)
         self.k.atomic.add_int(space, "vm_refcnt", 1)
 
+    @c("vmspace_rel", "vm_map.c:369-377", blocks=True)
+    @holds("a reference; no spinlock", "given back")
     def rel(self, space: VmSpace) -> None:
-        """vmspace_rel (vm_map.c:383-391): undo vmspace_ref.  Blocks."""
+        """vmspace_rel (vm_map.c:369-377): undo vmspace_ref.  Blocks."""
         self.relexit(space)
         self.drop_notoken(space)
 
+    @c("vmspace_relexit", "vm_map.c:388-395", blocks=True)
+    @holds("a reference; no spinlock", "given back, its hold stays")
     def relexit(self, space: VmSpace) -> None:
-        """vmspace_relexit (vm_map.c:402-409): at exit, the reference without its hold.  Blocks."""
+        """vmspace_relexit (vm_map.c:388-395).
+
+        At exit, drop the reference but keep the hold.  Blocks.
+        """
         if self._release(space, "vm_refcnt"):
             space.vm_refcnt = -1
             self._terminate_first(space)
 
+    @c("vmspace_exitfree", "vm_map.c:403-411", blocks=True)
+    @holds("the hold left by vmspace_relexit", "given back")
     def exitfree(self, p: Proc) -> None:
-        """vmspace_exitfree (vm_map.c:417-425): at reap, the hold that was left.  Blocks."""
+        """vmspace_exitfree (vm_map.c:403-411): at reap, drop the remaining hold.  Blocks."""
         space = p.p_vmspace
         p.p_vmspace = None
         if space is not None:
             self.drop_notoken(space)
 
+    @c("refcount_release", "refcount.h:60-64")
     def _release(self, space: VmSpace, field: str) -> bool:
-        """refcount_release: one less; True when that was the last."""
+        """refcount_release: decrement; True if that was the last."""
         left = self.k.atomic.fetchadd_int(space, field, -1) - 1
         self.k.kassert(left >= 0, "refcount-negative", f"{space}.{field}")
         return left == 0
 
+    @c("vmspace_terminate", "vm_map.c:431-459", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _terminate_first(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 0) (vm_map.c:439-471): the mappings go, wired ones after their map.
+        """vmspace_terminate(vm, 0) (vm_map.c:431-459): remove the mappings.
 
-        The bulk removal of mappings comes first only when nothing is wired: unwiring finds pages
-        through the pmap.
+        The bulk removal of mappings comes first only if nothing is wired, because unwiring finds
+        the pages through the pmap.
         """
         map, pmap = space.vm_map, space.vm_pmap
         map.token.get()
@@ -182,8 +215,13 @@ class VmSpaces:
             self.vm.map.remove(map, low, high)
         map.token.release()
 
+    @c("vmspace_terminate", "vm_map.c:461-487", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _terminate_final(self, space: VmSpace) -> None:
-        """vmspace_terminate(vm, 1) (vm_map.c:472-503): nobody can reach the space any more."""
+        """vmspace_terminate(vm, 1) (vm_map.c:461-487).
+
+        Free what is left; nobody can reach the space.
+        """
         map = space.vm_map
         map.token.get()
         self.k.kassert(space.vm_flags & VMSPACE_EXIT1, "vmspace-not-exited", str(space))
@@ -197,11 +235,16 @@ class VmSpaces:
 
     # -- sizes
 
+    @c("vmspace_swap_count", "vm_map.c:499-528", blocks=True)
+    @holds("a hold or reference; no spinlock")
     def swap_count(self, space: VmSpace) -> int:
-        """vmspace_swap_count (vm_map.c:499-529): pages of swap, roughly; 1 at least for each entry.
+        """vmspace_swap_count (vm_map.c:499-528).
 
-        Holds the space.  Only its token guards the walk, not the map lock, though vm_map_protect,
-        _madvise, _inherit and the wiring merge and free entries without the token.
+        Swap pages, estimated; at least 1 per entry with swap.
+
+        Holds the space.  Only the map's token protects the walk, not the map lock, although
+        vm_map_protect, _madvise, _inherit and the wiring calls merge and free entries without the
+        token.
         """
         count = 0
         self.hold(space)
@@ -213,10 +256,12 @@ class VmSpaces:
         self.drop(space)
         return count
 
+    @c("vmspace_anonymous_count", "vm_map.c:537-565", blocks=True)
+    @holds("a hold or reference; no spinlock")
     def anonymous_count(self, space: VmSpace) -> int:
-        """vmspace_anonymous_count (vm_map.c:538-568): resident pages of the anonymous objects.
+        """vmspace_anonymous_count (vm_map.c:537-565): resident pages of the anonymous objects.
 
-        Holds the space, as vmspace_swap_count.  An object counts once for each entry.
+        Holds the space, like vmspace_swap_count.  An object counts once for each of its entries.
         """
         count = 0
         self.hold(space)
@@ -227,17 +272,21 @@ class VmSpaces:
         self.drop(space)
         return count
 
+    @c("vmspace_resident_count", "vm_map.h:426-430")
+    @holds("map token")
     def resident_count(self, space: VmSpace) -> int:
         """vmspace_resident_count (vm_map.h): pages mapped in its pmap, page tables included."""
         return self.vm.pmap.resident_count(space.vm_pmap)
 
     # -- fork and exec
 
+    @c("vmspace_fork", "vm_map.c:3413-3471", blocks=True)
+    @holds("map of old not locked (its token may be held)")
     def fork(self, old: VmSpace) -> VmSpace:
-        """vmspace_fork (vm_map.c:3416-3474): a new space that shows what *old* shows.
+        """vmspace_fork (vm_map.c:3413-3471): a new space that is a copy of *old*.
 
-        Entries go by their inheritance: shared, copy-on-write, or left out.  Nothing of *old*'s map
-        is locked on entry.  Locks both maps exclusively; blocks.
+        Entries are shared, made copy-on-write or left out, according to their inheritance.  *old*'s
+        map is not locked on entry.  Locks both maps exclusively; blocks.
         """
         src = old.vm_map
         src.token.get()
@@ -264,10 +313,12 @@ class VmSpaces:
         src.token.release()
         return new
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3473-3572", blocks=True)
+    @holds("both maps locked exclusively, both map tokens")
     def fork_normal_entry(self, src: VmMap, dst: VmMap, old: VmMapEntry) -> None:
-        """vmspace_fork_normal_entry (vm_map.c:3476-3566).  Both maps locked, tokens held.  Blocks.
+        """vmspace_fork_normal_entry (vm_map.c:3473-3572).  Both maps locked, tokens held.  Blocks.
 
-        ``dst.size`` is the caller's business.
+        The caller updates ``dst.size``.
         """
         if old.inheritance == VM_INHERIT_NONE:
             return
@@ -279,8 +330,10 @@ class VmSpaces:
             new = self._fork_clone(dst, old, objectless=True)
             self.vm.map.copy_entry(src, dst, old, new)
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3489-3530", part=True, blocks=True)
+    @holds("map of old locked exclusively")
     def _fork_share_object(self, old: VmMapEntry) -> None:
-        """One reference more on the object of a shared entry, made first where it is missing."""
+        """Reference the object of a shared entry; allocate or shadow it first if needed."""
         objects = self.vm.object
         if old.object is None:
             self.vm.map.entry_allocate_object(old)
@@ -298,8 +351,11 @@ class VmSpaces:
             objects.clear_flag(obj, OBJ_ONEMAPPING)
             objects.drop(obj)
 
+    @c("vmspace_fork_normal_entry", "vm_map.c:3536-3547", part=True)
+    @c("vmspace_fork_uksmap_entry", "vm_map.c:3578-3591", part=True)
+    @holds("both maps locked exclusively")
     def _fork_clone(self, dst: VmMap, old: VmMapEntry, objectless: bool = False) -> VmMapEntry:
-        """A clone of *old* at the end of *dst*, unwired."""
+        """A clone of *old* at the end of *dst*, not wired."""
         new = self.vm.map.entry_clone(old)
         new.eflags &= ~MAP_ENTRY_USER_WIRED
         new.wired_count = 0
@@ -308,10 +364,12 @@ class VmSpaces:
         self.vm.map.entry_link(dst, dst.header.prev, new)
         return new
 
+    @c("vmspace_exec", "vm_map.c:3872-3906", blocks=True)
+    @holds("no spinlock; called by p's thread", "")
     def exec(self, p: Proc, vmcopy: VmSpace | None = None) -> None:
-        """vmspace_exec (vm_map.c:3875-3911): give *p* a space of its own, blank or a copy.
+        """vmspace_exec (vm_map.c:3872-3906): give *p* a space of its own, empty or a copy.
 
-        Blocks: the old space's reference is released.
+        Blocks: the reference on the old space is dropped.
         """
         old: VmSpace = p.p_vmspace
         old.vm_map.token.get()
@@ -327,8 +385,13 @@ class VmSpaces:
         old.vm_map.token.release()
         self.rel(old)
 
+    @c("vmspace_unshare", "vm_map.c:3912-3930", blocks=True, uncalled=True)
+    @holds("no spinlock; called by p's thread", "")
     def unshare(self, p: Proc) -> None:
-        """vmspace_unshare (vm_map.c:3917-3937): copy-on-write from the others that share it."""
+        """vmspace_unshare (vm_map.c:3912-3930).
+
+        Leave a shared space for a copy-on-write copy of it.
+        """
         old: VmSpace = p.p_vmspace
         old.vm_map.token.get()
         if self.getrefs(old) == 1:
@@ -341,6 +404,8 @@ class VmSpaces:
         old.vm_map.token.release()
         self.rel(old)
 
+    @c("pmap_replacevm", "pmap.c:5186-5203")
+    @holds("map tokens of both spaces")
     def _replacevm(self, p: Proc, new: Any) -> None:
-        """pmap_replacevm (pmap.c): from now on *p* runs in *new*."""
+        """pmap_replacevm (pmap.c): *p* runs in *new* from now on."""
         p.p_vmspace = new

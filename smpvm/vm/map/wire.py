@@ -1,7 +1,8 @@
-"""Wiring and unwiring ranges (vm_map.c:2183-2604)."""
+"""Wiring and unwiring ranges (vm_map.c:2183-2593)."""
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.map.entry import (
     KERN_INVALID_ADDRESS,
     KERN_INVALID_ARGUMENT,
@@ -23,10 +24,12 @@ KM_NOTLBSYNC = 0x0008
 class MapWire(MapStack):
     """mlock (user wiring) and vslock (kernel wiring)."""
 
+    @c("vm_map_unwire", "vm_map.c:2196-2359", blocks=True)
+    @holds("map not locked", "")
     def unwire(self, map: VmMap, start: int, end: int, new_pageable: bool) -> int:
-        """vm_map_unwire (vm_map.c:2185-2364): despite its name mlock (False) and munlock (True).
+        """vm_map_unwire (vm_map.c:2196-2359): despite its name, mlock (False) and munlock (True).
 
-        Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
+        Locks the map, which is unlocked while pages are faulted in; blocks.  Returns KERN_*.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -38,6 +41,7 @@ class MapWire(MapStack):
         rv = KERN_SUCCESS
         if not new_pageable:
             rv, end = self._user_wire(map, first, end)
+            # The map was unlocked while pages were faulted in: entries may have been clipped.
             first = self.check_back(map, first, start)
         if new_pageable or rv != KERN_SUCCESS:
             undone = self._user_unwire(map, first, end)
@@ -48,8 +52,13 @@ class MapWire(MapStack):
         self.unlock(map)
         return rv
 
+    @c("vm_map_unwire", "vm_map.c:2220-2289", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; the range IN_TRANSITION",
+        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+    )
     def _user_wire(self, map: VmMap, first: VmMapEntry, end: int) -> tuple[int, int]:
-        """Wire each entry of the range; returns (KERN_*, end of what has been wired)."""
+        """Wire each entry of the range; returns (KERN_*, end of the wired part)."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.eflags & MAP_ENTRY_USER_WIRED:
@@ -63,6 +72,7 @@ class MapWire(MapStack):
             self._instantiate(map, entry)
             entry.wired_count += 1
             entry.eflags |= MAP_ENTRY_USER_WIRED
+            # wire() unlocks the map: the entry may be clipped until it returns.
             save_start, save_end = entry.start, entry.end
             rv = self.vm.fault.wire(map, entry, True, 0)
             if rv != KERN_SUCCESS:
@@ -71,8 +81,11 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS, end
 
+    @c("vm_map_unwire", "vm_map.c:2244-2255", part=True, blocks=True)
+    @c("vm_map_wire", "vm_map.c:2442-2453", part=True)
+    @holds("map locked exclusively")
     def _instantiate(self, map: VmMap, entry: VmMapEntry) -> None:
-        """The object that a newly wired entry needs: a shadow, or its deferred one."""
+        """Give a newly wired entry the object it needs: a shadow, or its deferred object."""
         if entry.maptype not in OBJECT_MAPTYPES:
             return
         if entry.eflags & MAP_ENTRY_NEEDS_COPY and entry.protection & VM_PROT_WRITE:
@@ -80,8 +93,11 @@ class MapWire(MapStack):
         elif entry.object is None and not map.system_map:
             self.entry_allocate_object(entry)
 
+    @c("vm_map_unwire", "vm_map.c:2269-2278", part=True)
+    @c("vm_map_wire", "vm_map.c:2495-2503", part=True)
+    @holds("map locked exclusively")
     def _back_out(self, map: VmMap, entry: VmMapEntry, start: int, end: int) -> None:
-        """Take back the wiring of the pieces of one entry whose pages could not be wired."""
+        """Undo the wiring of the pieces of one entry whose pages could not be wired."""
         entry = self.check_back(map, entry, start)
         while True:
             self.k.kassert(entry.wired_count == 1, "map-wired-count", f"{map} {entry}")
@@ -92,8 +108,10 @@ class MapWire(MapStack):
             entry = entry.next
             self.k.kassert(entry is not map.header, "map-bad-clip", str(map))
 
+    @c("vm_map_unwire", "vm_map.c:2316-2350", part=True, blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION")
     def _user_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
-        """The unwiring half of vm_map_unwire: all of the range must be user-wired."""
+        """The unwiring half of vm_map_unwire: the whole range must be user-wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if not entry.eflags & MAP_ENTRY_USER_WIRED:
@@ -109,10 +127,12 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS
 
+    @c("vm_map_wire", "vm_map.c:2374-2567", blocks=True)
+    @holds("map not locked", "")
     def wire(self, map: VmMap, start: int, end: int, kmflags: int) -> int:
-        """vm_map_wire (vm_map.c:2381-2579): kernel wiring of a range, or its end (KM_PAGEABLE).
+        """vm_map_wire (vm_map.c:2374-2567): kernel wiring of a range, or unwiring (KM_PAGEABLE).
 
-        Locks the map, which is given up while pages are faulted in; blocks.  Returns KERN_*.
+        Locks the map, which is unlocked while pages are faulted in; blocks.  Returns KERN_*.
         """
         self.lock(map)
         start, end = self.range_check(map, start, end)
@@ -124,6 +144,7 @@ class MapWire(MapStack):
         rv = KERN_SUCCESS
         if not kmflags & KM_PAGEABLE:
             rv, end = self._kernel_wire(map, first, end, kmflags)
+            # The map was unlocked while pages were faulted in: entries may have been clipped.
             first = self.check_back(map, first, start)
         if kmflags & KM_PAGEABLE or rv != KERN_SUCCESS:
             undone = self._kernel_unwire(map, first, end)
@@ -134,10 +155,15 @@ class MapWire(MapStack):
         self.unlock(map)
         return rv
 
+    @c("vm_map_wire", "vm_map.c:2423-2509", part=True, blocks=True)
+    @holds(
+        "map locked exclusively; the range IN_TRANSITION",
+        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+    )
     def _kernel_wire(
         self, map: VmMap, first: VmMapEntry, end: int, kmflags: int
     ) -> tuple[int, int]:
-        """Count the wiring in every entry first, then fault the new ones in."""
+        """Pass 1 counts the wiring in every entry, pass 2 faults in those that were not wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.wired_count == 0:
@@ -156,8 +182,10 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS, end
 
+    @c("vm_map_wire", "vm_map.c:2534-2554", part=True, blocks=True)
+    @holds("map locked exclusively; the range IN_TRANSITION")
     def _kernel_unwire(self, map: VmMap, first: VmMapEntry, end: int) -> int:
-        """The unwiring half of vm_map_wire: all of the range must be wired."""
+        """The unwiring half of vm_map_wire: the whole range must be wired."""
         entry = first
         while entry is not map.header and entry.start < end:
             if entry.wired_count == 0:
@@ -171,8 +199,10 @@ class MapWire(MapStack):
             entry = entry.next
         return KERN_SUCCESS
 
+    @c("vm_map_set_wired_quick", "vm_map.c:2576-2593", blocks=True, uncalled=True)
+    @holds("map locked exclusively")
     def set_wired_quick(self, map: VmMap, addr: int, size: int) -> None:
-        """vm_map_set_wired_quick (vm_map.c:2586-2604): mark wired, pages are the caller's business.
+        """vm_map_set_wired_quick (vm_map.c:2576-2593): mark as wired; the caller wires the pages.
 
         Map locked exclusively.
         """

@@ -1,1 +1,1 @@
-"""VM objects: their pages, shadow chains, cleaning, collapse, end (vm_object.c)."""
+"""VM objects: their pages, shadow chains, cleaning, collapse and termination (vm_object.c)."""

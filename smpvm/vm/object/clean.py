@@ -1,10 +1,11 @@
-"""Writing back and removing the pages of an object: page_clean (msync, syncer), page_remove."""
+"""Writing and removing an object's pages: page_clean (msync, syncer), page_remove."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from smpvm.config import BLIST_MAX_ALLOC
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.page.struct import PG_CLEANCHK, PG_NEED_COMMIT, PG_NOSYNC
@@ -33,10 +34,11 @@ MAX_PINDEX = (1 << 64) - 1
 
 
 class CleanScan:
-    """struct rb_vm_page_scan_info, as vm_object_page_clean uses it; bounds are inclusive."""
+    """struct rb_vm_page_scan_info, as vm_object_page_clean uses it; the bounds are inclusive."""
 
     __slots__ = ("count", "end", "error", "limit", "object", "pagerflags", "start")
 
+    @c("vm_object_page_clean", "vm_object.c:1334-1343", part=True)
     def __init__(self, obj: VmObject, start: int, end: int, limit: int, pagerflags: int) -> None:
         self.object = obj
         self.start = start
@@ -46,23 +48,29 @@ class CleanScan:
         self.error = False
         self.count = 0
 
+    @c("vm_object_page_clean_pass1", "vm_object.c:1398-1400", part=True)
+    @c("vm_object_page_clean_pass2", "vm_object.c:1428-1430", part=True)
+    @holds("info.object held")
     def strayed(self, m: Page) -> bool:
-        """Whether *m* is no longer one of the pages that the scan is for."""
+        """Whether *m* has left the object or the range of the scan."""
         return m.object is not self.object or not self.start <= m.pindex <= self.end
 
 
 class Cleaning(ObjectsBase):
     """vm_object_page_clean, vm_object_page_remove."""
 
+    @c("vm_object_page_clean", "vm_object.c:1302-1385", blocks=True)
+    @holds("a reference that keeps obj; the vnode locked as a rule", "")
     def page_clean(self, obj: VmObject, start: int, end: int, flags: int) -> None:
-        """vm_object_page_clean, vm_object.c:1302-1385: write the dirty pages of [start, end) out.
+        """vm_object_page_clean, vm_object.c:1302-1385: write the dirty pages of [start, end).
 
-        *flags* are OBJPC_*; *end* 0 means the whole vnode object (others are left alone).  The
-        caller need not hold *obj*.  A whole scan first makes all pages read-only and takes the
-        object off the dirty record; if anything was in the way, it stays on it.  Blocks.
+        *flags* are OBJPC_*; *end* 0 means the whole object.  Does nothing for objects other than
+        vnode objects.  The caller need not hold *obj*.  A scan of the whole object first makes all
+        pages read-only and clears the object's dirty flags; if a page could not be processed the
+        flags stay.  Blocks.
 
-        Only a whole scan marks pages PG_CLEANCHK, and only marked pages are written: as the C
-        stands, a part of an object is never flushed.
+        Only a scan of the whole object marks pages PG_CLEANCHK, and only marked pages are written.
+        So in the C a range smaller than the object is never written.
         """
         self.hold(obj)
         if obj.type != OBJT_VNODE or not obj.flags & OBJ_MIGHTBEDIRTY:
@@ -82,36 +90,47 @@ class Cleaning(ObjectsBase):
             info.error, info.count = False, 0
             generation = obj.generation
             obj.rb_memq.scan(lambda m: self.page_clean_pass2(m, info), start, last)
+            # Pages were inserted or removed while a write blocked: scan again until nothing
+            # changes.
             if not info.error and generation == obj.generation:
                 break
         self.clear_flag(obj, OBJ_CLEANING)
         self.drop(obj)
 
+    @c("vm_object_page_clean", "vm_object.c:1350", part=True)
+    @holds("obj held")
     def wants_marks(self, whole: bool) -> bool:
-        """Whether the marking pass is run: only for a scan of the *whole* object."""
+        """Whether the marking pass runs: only for a scan of the *whole* object."""
         return whole
 
+    @c("vm_object_page_clean", "vm_object.c:1350-1370", part=True, blocks=True)
+    @holds("obj held", "obj held (token lost at every 64th page)")
     def mark_pass(self, obj: VmObject, info: CleanScan, whole: bool) -> None:
-        """vm_object.c:1350-1370: mark the pages and make them read-only, then off the record.
+        """vm_object.c:1350-1370: mark the pages, make them read-only, then clear the dirty flags.
 
-        The pass offers the CPU, and the object's token with it, at every 64th page: a read fault
-        may map a page writeable again that has been dealt with.  The record goes all the same, and
-        what is then written through that mapping, fsync and the syncer do not see.
+        The pass yields the CPU, and with it the object's token, at every 64th page: a read fault
+        may then map a page writeable again that the pass has already processed.  The dirty flags
+        are cleared all the same, and fsync and the syncer do not see what is later written through
+        that mapping.
         """
         obj.rb_memq.scan(lambda m: self.page_clean_pass1(m, info), info.start, info.end)
         if whole and not info.error:
             self.off_record(obj)
 
+    @c("vm_object_page_clean", "vm_object.c:1356-1368", part=True)
+    @holds("obj held")
     def off_record(self, obj: VmObject) -> None:
-        """The object may not be dirty any more, nor its vnode."""
+        """Clear the dirty flags of the object and its vnode."""
         self.clear_flag(obj, OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY)
         if obj.handle is not None:
             self.k.vnode.vclrobjdirty(obj.handle)
 
+    @c("vm_object_page_clean_pass1", "vm_object.c:1390-1416", blocks=True)
+    @holds("info.object held")
     def page_clean_pass1(self, m: Page, info: CleanScan) -> int:
-        """vm_object_page_clean_pass1, vm_object.c:1390-1416: mark a page, make it read-only.
+        """vm_object_page_clean_pass1, vm_object.c:1390-1416: mark a page and make it read-only.
 
-        The object is held.  A busy page, or a NOSYNC one that is to be skipped, sets ``error``.
+        The object is held.  A busy page, or a NOSYNC page that is to be skipped, sets ``error``.
         """
         page = self.vm.page
         info.count += 1
@@ -130,10 +149,12 @@ class Cleaning(ObjectsBase):
             info.error = True
         return 0
 
+    @c("vm_object_page_clean_pass2", "vm_object.c:1421-1502", blocks=True)
+    @holds("info.object held")
     def page_clean_pass2(self, m: Page, info: CleanScan) -> int:
         """vm_object_page_clean_pass2, vm_object.c:1421-1502: write a marked page if it is dirty.
 
-        The object is held; waits for a busy page, and the writing blocks.
+        The object is held.  Sleeps for a busy page, and the write blocks.
         """
         page, obj = self.vm.page, info.object
         if info.strayed(m):
@@ -142,6 +163,7 @@ class Cleaning(ObjectsBase):
         if m.flags & PG_CLEANCHK:
             generation = obj.generation
             page.busy_wait(m, True, "vpcwai")
+            # The sleep for the page released the token: the page may have left the object.
             if info.strayed(m) or obj.generation != generation:
                 info.error = True
                 page.wakeup(m)
@@ -153,8 +175,12 @@ class Cleaning(ObjectsBase):
         self.user_yield(info.count)
         return 0
 
+    @c("vm_object_page_clean_pass2", "vm_object.c:1459-1488", part=True)
+    @holds("m busied; info.object held")
     def _clean_wants(self, m: Page, info: CleanScan) -> bool:
-        """Whether the busy page *m* is to be written; clears PG_CLEANCHK where it is done with."""
+        """Whether the busied page *m* is to be written; if not, clears PG_CLEANCHK where
+        appropriate.
+        """
         page, pq = self.vm.page, self.vm.pq
         if m.valid == 0 or m.queue - m.pc == pq.CACHE:
             dirty = m.dirty & m.valid or m.flags & PG_NEED_COMMIT
@@ -169,11 +195,13 @@ class Cleaning(ObjectsBase):
             return False
         return True
 
+    @c("vm_object_page_collect_flush", "vm_object.c:1511-1602", blocks=True)
+    @holds("obj held; m busied", "obj held; m given up")
     def page_collect_flush(self, obj: VmObject, m: Page, pagerflags: int) -> None:
-        """vm_object_page_collect_flush, vm_object.c:1511-1602: write *m* and its dirty neighbours.
+        """vm_object_page_collect_flush, vm_object.c:1511-1602: write *m* with its dirty neighbours.
 
-        *obj* is held, *m* busy on entry; all pages are released.  A cluster does not cross a
-        multiple of BLIST_MAX_ALLOC.  Blocks.
+        *obj* is held and *m* busied on entry; all pages are unbusied on return.  A cluster does not
+        cross a multiple of BLIST_MAX_ALLOC.  Blocks.
         """
         self.assert_held(obj)
         page = self.vm.page
@@ -190,14 +218,18 @@ class Cleaning(ObjectsBase):
                 break
             run.append(other)
         for each in run:
+            # The C holds the pages across the flush, and wonders itself whether that is still
+            # needed.
             page.flag_clear(each, PG_CLEANCHK)
             page.hold(each)
         self.vm.pageout.flush(run, pagerflags)
         for each in run:
             page.unhold(each)
 
+    @c("vm_object_page_collect_flush", "vm_object.c:1533-1556", part=True)
+    @holds("obj held", "obj held; the page returned busied")
     def _collect(self, obj: VmObject, pindex: int, pagerflags: int) -> Page | None:
-        """A neighbour that belongs into the cluster, busied, or None."""
+        """A neighbouring page that belongs in the cluster, busied, or None."""
         page = self.vm.page
         m, error = page.lookup_busy_try(obj, pindex, True)
         if error or m is None:
@@ -216,18 +248,21 @@ class Cleaning(ObjectsBase):
 
     # -- removal
 
+    @c("vm_object_page_remove", "vm_object.c:2640-2706", blocks=True)
+    @holds("a reference that keeps obj", "")
     def page_remove(self, obj: VmObject, start: int, end: int, clean_only: bool) -> None:
-        """vm_object_page_remove, vm_object.c:2640-2706: throw away the pages of [start, end).
+        """vm_object_page_remove, vm_object.c:2640-2706: discard the pages of [start, end).
 
-        *end* 0 means to the end and beyond.  With *clean_only* dirty pages stay.  Swap of the range
-        goes too, unless it is the only copy.  The caller need not hold *obj*.  Waits for busy
-        pages.
+        *end* 0 means up to the end of the object and beyond.  With *clean_only* dirty pages stay.
+        The range's swap is freed too, unless it may be the only copy.  The caller need not hold
+        *obj*.  Sleeps for busy pages.
         """
         self.hold(obj)
         if obj.resident_page_count == 0 and obj.swblock_count == 0:
             self.drop(obj)
             return
         self.k.kassert(obj.type != OBJT_PHYS, "page-remove-phys", str(obj))
+        # Keeps the object from being collapsed or terminated while the scan sleeps.
         self.pip_add(obj, 1)
         last = MAX_PINDEX if end == 0 else end - 1
         everything = start == 0 and last >= obj.size - 1
@@ -249,11 +284,13 @@ class Cleaning(ObjectsBase):
         self.pip_wakeup(obj)
         self.drop(obj)
 
+    @c("vm_object_page_remove_callback", "vm_object.c:2715-2782", blocks=True)
+    @holds("obj held")
     def page_remove_callback(self, obj: VmObject, m: Page, clean_only: bool) -> bool:
-        """vm_object_page_remove_callback, vm_object.c:2715-2783.
+        """vm_object_page_remove_callback, vm_object.c:2715-2782: discard one page.
 
-        *obj* is held.  Returns True when a busy page has been slept for, and the scan is to be
-        repeated.  Wired pages are unmapped and (unless *clean_only*) made invalid.
+        *obj* is held.  Returns True if it slept for a busy page: the scan must be repeated.  Wired
+        pages are only unmapped and (unless *clean_only*) made invalid.
         """
         page = self.vm.page
         if m.object is not obj:
@@ -262,6 +299,7 @@ class Cleaning(ObjectsBase):
         if page.busy_try(m, True):
             page.sleep_busy(m, True, "vmopar")
             return True
+        # Until it was busied the page could leave the object.
         if m.object is not obj:
             kprintf(self.k, "page-remove-race", object=obj, page=m)
             page.wakeup(m)

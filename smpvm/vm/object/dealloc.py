@@ -1,9 +1,10 @@
-"""References going away: vm_object_deallocate and what follows from the last one."""
+"""Dropping references: vm_object_deallocate, and what the last reference leads to."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.param import (
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 
 INTERNAL = (OBJT_DEFAULT, OBJT_SWAP)
 
-# What one turn of vm_object_deallocate_locked's loop wants next.
+# What one iteration of vm_object_deallocate_locked's loop does next.
 DONE, AGAIN, SKIP = range(3)
 
 
 class Deallocation(ObjectsBase):
     """vm_object_reference_*, vm_object_deallocate*, vm_object_terminate."""
 
+    @c("vm_object_reference_locked", "vm_object.c:490-504")
+    @holds("obj held, either mode; not chain locked")
     def reference_locked(self, obj: VmObject) -> None:
-        """vm_object_reference_locked, vm_object.c:490-504: one reference more.
+        """vm_object_reference_locked, vm_object.c:490-504: add one reference.
 
-        *obj* is held in either mode, and nobody has it chain locked (callers chain_wait first): a
-        collapse counts references.  A vnode object references its vnode along.
+        *obj* is held in either mode and not chain locked (callers use chain_wait first), because a
+        collapse depends on the reference count.  A vnode object also references its vnode.
         """
         self.assert_held(obj)
         self.k.kassert(not obj.chainlk & (CHAINLK_EXCL | CHAINLK_MASK), "ref-chainlocked", str(obj))
@@ -42,18 +45,22 @@ class Deallocation(ObjectsBase):
         if obj.type == OBJT_VNODE:
             self.k.vnode.vref(obj.handle)
 
+    @c("vm_object_reference_quick", "vm_object.c:509-518")
+    @holds("a reference on obj or its vnode")
     def reference_quick(self, obj: VmObject) -> None:
         """vm_object_reference_quick, vm_object.c:509-518: for vnode objects, without the token."""
         self.k.kassert(obj.type == OBJT_VNODE, "ref-quick-not-vnode", str(obj))
         self.atomic.add_int(obj, "ref_count", 1)
         self.k.vnode.vref(obj.handle)
 
+    @c("vm_object_vndeallocate", "vm_object.c:716-768", blocks=True)
+    @holds("obj held (exclusively unless returns_vp)")
     def vndeallocate(self, obj: VmObject, returns_vp: bool = False) -> Any:
-        """vm_object_vndeallocate, vm_object.c:716-769: one reference of a vnode object less.
+        """vm_object_vndeallocate, vm_object.c:716-768: drop one reference of a vnode object.
 
-        *obj* is held in either mode and stays held (upgraded for the last reference).  With
-        *returns_vp* the caller must vrele the returned vnode, after it has dropped *obj*; else
-        that happens here, for which *obj* must be held exclusively.
+        *obj* is held in either mode on entry and stays held (upgraded for the last reference).
+        With *returns_vp* the caller must vrele the returned vnode after it has dropped *obj*;
+        otherwise it is released here, and *obj* must be held exclusively.
         """
         k = self.k
         vp = obj.handle
@@ -64,6 +71,7 @@ class Deallocation(ObjectsBase):
         while True:
             count = obj.ref_count
             if count == 1:
+                # The upgrade may release the token, so the count is compared again below.
                 self.upgrade(obj)
             if self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
                 break
@@ -72,23 +80,26 @@ class Deallocation(ObjectsBase):
         k.vnode.vrele(vp)
         return None
 
+    @c("vm_object_deallocate", "vm_object.c:781-843", blocks=True)
+    @holds("a reference on obj; obj not held", "reference given back")
     def deallocate(self, obj: VmObject | None) -> None:
-        """vm_object_deallocate, vm_object.c:782-844: give one reference back; None is allowed.
+        """vm_object_deallocate, vm_object.c:781-843: drop one reference; None is allowed.
 
-        The caller owns that reference and holds nothing of *obj*.  Counts of 3 and below go the
-        long way with the token, others by compare-and-set.  Blocks.
+        The caller owns that reference and does not hold *obj*.  Counts of 3 and below take the slow
+        path with the token, others a compare-and-set.  Blocks.
         """
         if obj is None:
             return
         while True:
             count = obj.ref_count
-            # The second test can never be the one that decides, as it stands in the C.
+            # As in the C, the second test never matters.
             if count <= 3 or (obj.type == OBJT_VNODE and count <= 1):
                 self.hold(obj)
                 self.deallocate_locked(obj)
                 self.drop(obj)
                 return
             if obj.type == OBJT_VNODE:
+                # Read before the count drops: afterwards another thread may destroy the object.
                 vp = obj.handle
                 if self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
                     self.k.vnode.vrele(vp)
@@ -96,11 +107,14 @@ class Deallocation(ObjectsBase):
             elif self.atomic.cmpset_int(obj, "ref_count", count, count - 1):
                 return
 
+    @c("vm_object_deallocate_locked", "vm_object.c:845-1118", blocks=True)
+    @holds("obj held exclusively, with a reference", "obj held, reference given back")
     def deallocate_locked(self, obj: VmObject) -> None:
-        """vm_object_deallocate_locked, vm_object.c:845-1118: give one reference back.
+        """vm_object_deallocate_locked, vm_object.c:845-1118: drop one reference.
 
-        *obj* is held exclusively on entry and return.  Follows the chain of backing objects whose
-        last reference goes along, and the shadow that can now be collapsed.  Blocks.
+        *obj* is held exclusively on entry and return.  Continues down the chain of backing objects
+        whose last reference is dropped with it, and into the shadow that can now be collapsed.
+        Blocks.
         """
         dlist: list[VmObject] = []
         at: VmObject | None = obj
@@ -121,6 +135,8 @@ class Deallocation(ObjectsBase):
                     if what == AGAIN:
                         if temp is not None:
                             if must_drop:
+                                # Tokens are released in reverse order: swap so that the older one
+                                # can go first.
                                 self.lock_swap()
                                 self.drop(at)
                             at, must_drop = temp, True
@@ -140,11 +156,16 @@ class Deallocation(ObjectsBase):
             if not dlist:
                 return
             at = dlist.pop()
-            self.lock(at)  # it has been kept by a hold
+            self.lock(at)  # the collapse left a hold on it
             must_drop = True
 
+    @c("vm_object_deallocate_locked", "vm_object.c:869-883", part=True, blocks=True)
+    @holds("obj held", "dropped if must_drop")
     def _dealloc_vnode(self, obj: VmObject, must_drop: bool) -> tuple[VmObject | None, bool]:
-        """The end of a chain at a vnode object; one that we hold shared is dropped before vrele."""
+        """End the chain at a vnode object.
+
+        A shared hold is dropped before vrele, which may block.
+        """
         if not must_drop:
             self.vndeallocate(obj)
             return obj, False
@@ -153,8 +174,10 @@ class Deallocation(ObjectsBase):
         self.k.vnode.vrele(vp)
         return None, False
 
+    @c("vm_object_deallocate_locked", "vm_object.c:893-920", part=True)
+    @holds("obj held exclusively")
     def _dealloc_simple(self, obj: VmObject) -> bool:
-        """The references that only count down; returns whether that was all."""
+        """Handle the cases that only decrement the count; returns True if that was all."""
         if obj.ref_count > 2:
             self.atomic.add_int(obj, "ref_count", -1)
             return True
@@ -165,6 +188,8 @@ class Deallocation(ObjectsBase):
             return True
         return False
 
+    @c("vm_object_deallocate_locked", "vm_object.c:932-934", part=True)
+    @holds("obj held exclusively")
     def _second_ref_is_shadow(self, obj: VmObject) -> bool:
         return (
             obj.ref_count == 2
@@ -173,17 +198,20 @@ class Deallocation(ObjectsBase):
             and obj.type in INTERNAL
         )
 
+    @c("vm_object_deallocate_locked", "vm_object.c:935-1019", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; on (AGAIN, shadow) the shadow held too")
     def _dealloc_shadow(self, obj: VmObject, dlist: list[VmObject]) -> tuple[int, VmObject | None]:
-        """The other reference is a shadow's: collapse *obj* into it (vm_object.c:915-1021).
+        """The other reference is a shadow's: collapse *obj* into it (vm_object.c:935-1019).
 
-        Returns (DONE, None), (SKIP, None) when the shadow is chain locked, (AGAIN, None) to look
-        at *obj* once more, or (AGAIN, shadow): the shadow, held, has a reference to give back.
+        Returns (DONE, None); (SKIP, None) if the shadow is chain locked; (AGAIN, None) to test
+        *obj* again; or (AGAIN, shadow): the shadow is held and has a reference to drop.
         """
         k = self.k
         temp = next(reversed(obj.shadow_head), None)
         if temp is None:
             k.panic("shadow-head-empty", str(obj))
         self.hold(temp)
+        # Each wait releases both tokens, so the other count may have grown in the meantime: loop.
         while temp.paging_in_progress or obj.paging_in_progress:
             self.pip_wait(temp, "objde1")
             self.pip_wait(obj, "objde2")
@@ -191,10 +219,11 @@ class Deallocation(ObjectsBase):
             k.curthread().hit("vm_object_deallocate_locked:chainlocked")
             self.drop(temp)
             return SKIP, None
-        # Declared on this class's sibling: the chain lock is one lock for both.
+        # ChainLocks is a sibling of this class; use the combined one.
         chain = self.vm.object
         chain.chain_acquire(temp)
         first = next(reversed(obj.shadow_head), None)
+        # The token was released by the waits above: check that the situation is still the same.
         if not self._second_ref_is_shadow(obj) or first is not temp:
             chain.chain_release(temp)
             self.drop(temp)
@@ -205,18 +234,20 @@ class Deallocation(ObjectsBase):
             chain.chain_release(temp)
             self.drop(temp)
             return DONE, None
-        # An extra reference, so that the collapse cannot destroy temp under us.
+        # An extra reference keeps temp alive during the collapse.
         self.atomic.add_int(temp, "ref_count", 1)
         k.kassert(temp.ref_count > 1, "dealloc-temp-refs", str(temp))
         chain.collapse(temp, dlist)
         chain.chain_release(temp)
         return AGAIN, temp
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1034-1093", part=True, blocks=True)
+    @holds("obj held exclusively", "obj held exclusively; the backing object returned held too")
     def _dealloc_last(self, obj: VmObject) -> tuple[int, VmObject | None]:
-        """The last reference, if it still is (vm_object.c:1027-1086).
+        """Drop the last reference, if it still is the last (vm_object.c:1034-1093).
 
-        Returns (DONE, None), (AGAIN, None), or (SKIP, backing object, held): *obj* is dead and the
-        reference that it had on its backing object is to be given back next.
+        Returns (DONE, None), (AGAIN, None), or (SKIP, backing object, held): *obj* is dead, and the
+        reference that it had on its backing object is dropped next.
         """
         k = self.k
         k.kassert(obj.ref_count != 0, "dealloc-refs", str(obj))
@@ -225,6 +256,7 @@ class Deallocation(ObjectsBase):
             return DONE, None
         k.kassert(obj.ref_count == 1, "dealloc-refs", str(obj))
         temp = self.hold_backing(obj)
+        # Waiting for the backing object's token released obj's: it may have been referenced again.
         if obj.ref_count != 1:
             self.drop(temp)
             return AGAIN, None
@@ -238,10 +270,14 @@ class Deallocation(ObjectsBase):
             self.terminate(obj)
         return SKIP, temp
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1049-1057", part=True, blocks=True)
+    @c("vm_object_collapse", "vm_object.c:2384-2392", part=True)
+    @holds("obj held", "obj held; the object returned held (shared if a vnode's)")
     def hold_backing(self, obj: VmObject) -> VmObject | None:
-        """Hold the backing object of *obj*, held: shared if it is a vnode's.
+        """Hold the backing object of *obj*; shared if it is a vnode object.
 
-        Waiting for its token may let it be replaced, so look again.  Returns it, or None.
+        *obj* is held.  Waiting for the token may let the backing object be replaced, so it is
+        compared again.  Returns the backing object or None.
         """
         while (temp := obj.backing_object) is not None:
             if temp.type == OBJT_VNODE:
@@ -253,24 +289,34 @@ class Deallocation(ObjectsBase):
             self.drop(temp)
         return None
 
+    @c("vm_object_deallocate_locked", "vm_object.c:1082-1087", part=True)
+    @c("vm_object_collapse", "vm_object.c:2371-2376", part=True)
+    @holds("obj and backing held")
     def off_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
-        """Take *obj* off the shadow list of *backing*; both are held."""
+        """Remove *obj* from the shadow list of *backing*; both are held."""
         del backing.shadow_head[obj]
         backing.shadow_count -= 1
         backing.generation += 1
         self.clear_flag(obj, OBJ_ONSHADOW)
 
+    @c("vm_object_shadow", "vm_object.c:1940-1944", part=True)
+    @c("vm_object_collapse", "vm_object.c:2414-2421", part=True)
+    @holds("obj and backing held")
     def on_shadow_list(self, obj: VmObject, backing: VmObject) -> None:
-        """Put *obj* on the shadow list of *backing* (never a vnode's); both are held."""
+        """Add *obj* to the shadow list of *backing* (never a vnode object); both are held."""
         backing.shadow_head[obj] = None
         backing.shadow_count += 1
         backing.generation += 1
         self.set_flag(obj, OBJ_ONSHADOW)
 
+    @c("vm_object_deallocate_list", "vm_object.c:2618-2630", blocks=True)
+    @holds("a hold without token on each", "")
     def deallocate_list(self, dlist: list[VmObject]) -> None:
-        """vm_object_deallocate_list, vm_object.c:2618-2630: references put off by a collapse.
+        """vm_object_deallocate_list, vm_object.c:2618-2630.
 
-        The objects are kept by a hold without the token.
+        Drop the references that a collapse deferred.
+
+        The objects have a hold count but their tokens are not held.
         """
         while dlist:
             obj = dlist.pop()
@@ -280,15 +326,18 @@ class Deallocation(ObjectsBase):
 
     # -- the end of an object
 
+    @c("vm_object_terminate", "vm_object.c:1130-1246", blocks=True)
+    @holds("obj held exclusively")
     def terminate(self, obj: VmObject) -> None:
         """vm_object_terminate, vm_object.c:1130-1246: destroy an object without references.
 
-        *obj* is held exclusively on entry and return; the caller's drop frees the structure.
-        Waits for I/O, flushes a vnode's pages, frees all pages and the swap.  Blocks.
+        *obj* is held exclusively on entry and return; the caller's drop frees the structure.  Waits
+        for I/O, flushes a vnode object's pages, frees all pages and the swap.  Blocks.
         """
         k = self.k
         self.assert_held(obj)
         k.kassert(not obj.flags & OBJ_DEAD, "terminate-dead", str(obj))
+        # From here on nobody may start new paging on the object; then wait for what is in progress.
         self.set_flag(obj, OBJ_DEAD)
         self.pip_wait(obj, "objtrm1")
         k.kassert(not obj.paging_in_progress, "terminate-paging", str(obj))
@@ -297,6 +346,7 @@ class Deallocation(ObjectsBase):
             self.vm.vnode_pager.vinvalbuf(vp, save=True)
             self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
             self.vm.vnode_pager.vinvalbuf(vp, save=True)
+        # The flush has started I/O of its own.
         self.pip_wait(obj, "objtrm2")
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
         count = 0
@@ -316,16 +366,21 @@ class Deallocation(ObjectsBase):
         self.unlist(obj)
         k.kassert(obj.ref_count == 0, "terminate-referenced", str(obj))
 
+    @c("vm_object_terminate_callback", "vm_object.c:1251-1284", blocks=True)
+    @holds("obj held")
     def terminate_callback(self, obj: VmObject, m: Page) -> int:
-        """vm_object_terminate_callback, vm_object.c:1251-1284: free a page, disown a wired one.
+        """vm_object_terminate_callback, vm_object.c:1251-1284.
 
-        *obj* is held; waits for a busy page.
+        Free a page, or only remove a wired one.
+
+        *obj* is held.  Sleeps for a busy page.
         """
         k, page = self.k, self.vm.page
         if m.object is not obj:
             kprintf(k, "terminate-race", object=obj, page=m)
             return 0
         page.busy_wait(m, True, "vmpgtrm")
+        # The page may have left the object while this thread slept.
         if m.object is not obj:
             kprintf(k, "terminate-busied", object=obj, page=m)
             page.wakeup(m)

@@ -1,10 +1,11 @@
-"""madvise at the level of objects and pages, and the helpers that protect a range of an object."""
+"""madvise for objects and pages, and helpers that protect or unmap a range of an object."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SHIFT
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import ObjectsBase, VmObject
 from smpvm.vm.page.struct import PG_NEED_COMMIT, PG_UNMANAGED
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 class Madvise(ObjectsBase):
     """vm_object_madvise, vm_object_pmap_copy_1, vm_object_pmap_remove."""
 
+    @c("vm_object_madvise", "vm_object.c:1707-1831", blocks=True)
+    @holds("nothing held", "")
     def madvise(self, obj: VmObject | None, pindex: int, count: int, advise: int) -> None:
-        """vm_object_madvise, vm_object.c:1707-1831: *count* pages from *pindex*.
+        """vm_object_madvise, vm_object.c:1707-1831: advice for *count* pages from *pindex* on.
 
-        *advise* is MADV_WILLNEED, MADV_DONTNEED or MADV_FREE (DEFAULT and SWAP objects mapped once
-        only).  Looks down the chain of backing objects for each page.  The caller holds nothing.
-        Blocks.
+        *advise* is MADV_WILLNEED, MADV_DONTNEED or MADV_FREE (the last only for DEFAULT and SWAP
+        objects that are mapped once).  Searches the chain of backing objects for each page.  The
+        caller holds nothing.  Blocks.
         """
         if obj is None:
             return
@@ -43,8 +46,10 @@ class Madvise(ObjectsBase):
                 pass
         self.drop(obj)
 
+    @c("vm_object_madvise", "vm_object.c:1728-1778", part=True, blocks=True)
+    @holds("obj held exclusively")
     def _madvise_one(self, obj: VmObject, pindex: int, advise: int) -> bool:
-        """One page of the range; returns True when it was busy, has been waited for, and is due.
+        """One page of the range.  Returns True if it had to sleep for a busy page: call it again.
 
         *obj* is held on entry and return.
         """
@@ -78,18 +83,23 @@ class Madvise(ObjectsBase):
             self.drop(at)
         return False
 
+    @c("vm_object_madvise", "vm_object.c:1762-1768", part=True, blocks=True)
+    @holds("at held", "at held; the object returned held exclusively")
     def _hold_behind(self, top: VmObject, at: VmObject) -> VmObject | None:
         """The backing object of *at*, held exclusively, or None."""
         while (behind := at.backing_object) is not None:
             self.k.kassert(behind is not top, "madvise-loop", str(top))
             self.hold(behind)
+            # Waiting for its token may have let a collapse replace it.
             if behind is at.backing_object:
                 return behind
             self.drop(behind)
         return None
 
+    @c("vm_object_madvise", "vm_object.c:1786-1826", part=True, blocks=True)
+    @holds("m busied; at held", "m given up")
     def _madvise_page(self, at: VmObject, m: Page, pindex: int, advise: int) -> None:
-        """The advice for one resident page *m*, busy on entry, released on return."""
+        """Apply the advice to one resident page *m*, busied on entry and unbusied on return."""
         page = self.vm.page
         usual = (
             m.wire_count == 0
@@ -109,11 +119,13 @@ class Madvise(ObjectsBase):
                 self.vm.swap.freespace(at, pindex, 1)
         page.wakeup(m)
 
+    @c("vm_object_pmap_copy_1", "vm_object.c:1615-1632", blocks=True, uncalled=True)
+    @holds("nothing held", "")
     def pmap_copy_1(self, obj: VmObject | None, start: int, end: int) -> None:
         """vm_object_pmap_copy_1, vm_object.c:1615-1632: make resident pages read-only.
 
-        Nothing in the C calls it any more; it does not busy the pages that it protects, so that
-        vm_page_protect would stop it.
+        Unused in the C.  It does not busy the pages that it protects, so vm_page_protect would
+        panic.
         """
         if obj is None or not obj.flags & OBJ_WRITEABLE:
             return
@@ -124,10 +136,13 @@ class Madvise(ObjectsBase):
                 self.vm.page.protect(m, VM_PROT_READ)
         self.drop(obj)
 
+    @c("vm_object_pmap_remove", "vm_object.c:1643-1661", blocks=True, uncalled=True)
+    @c("vm_object_pmap_remove_callback", "vm_object.c:1666-1685")
+    @holds("nothing held", "")
     def pmap_remove(self, obj: VmObject | None, start: int, end: int) -> None:
         """vm_object_pmap_remove, vm_object.c:1643-1661: unmap the pages of [start, end).
 
-        As little used as ``pmap_copy_1``, and with the same flaw.
+        Unused in the C, with the same flaw as ``pmap_copy_1``.
         """
         if obj is None:
             return

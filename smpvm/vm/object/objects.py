@@ -1,12 +1,12 @@
-"""vm_object.c: objects, gathered in one class.
+"""vm_object.c: objects, combined into one class.
 
 struct      the structure, holds, references, flags, paging in progress
 memq        an object's pages by index (rb_memq)
 chain       locking a shadow chain, hand over hand
-collapse    collapse and bypass
+collapse    shadowing, collapse, bypass, coalescing
 dealloc     deallocation and termination
-clean       page_clean: writing dirty pages to their file
-madvise     madvise, page removal, coalescing, shadowing
+clean       writing dirty pages to their file (page_clean), page removal
+madvise     madvise
 """
 
 from __future__ import annotations

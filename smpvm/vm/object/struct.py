@@ -1,14 +1,15 @@
-"""struct vm_object, and what every part of vm_object.c stands on: lock, hold, flags, paging count.
+"""struct vm_object and the base of vm_object.c: lock, hold, flags, paging_in_progress.
 
-An object's *token* is its lock.  ``hold_count`` keeps the structure in memory while somebody waits
-for, or has, that token; ``ref_count`` counts maps, shadows and owners.  The structure goes when
-both are zero and OBJ_DEAD is set.
+An object's *token* is its lock.  ``hold_count`` keeps the structure in memory while a thread owns
+that token or waits for it; ``ref_count`` counts map entries, shadows and other owners.  The
+structure is freed when both are zero and OBJ_DEAD is set.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VOBJDIRTY
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from smpvm.vm.vm import Vm
 
 VMOBJ_HSIZE = 8
-"""Lists that all objects are spread over (64 in the C; nothing depends on the number)."""
+"""Number of lists of all objects (64 in the C; nothing depends on it)."""
 
 KERNEL_OBJECT_SIZE = 1 << 35
-"""Pages of the kernel's object: all of kernel virtual memory."""
+"""Size of kernel_object in pages: all of kernel virtual memory."""
 
 
 _SWAPS = "readers without the token treat OBJT_DEFAULT and OBJT_SWAP alike"
@@ -81,9 +82,9 @@ _KNOWN = (
 class VmObject:
     """struct vm_object (vm_object.h:127-196).
 
-    ``backing_object_offset`` is in bytes, ``size`` in pages.  ``shadow_head`` holds the objects
-    that this one backs, newest last (the C's list has the newest first); vnode objects leave it
-    empty.  ``swblock_root`` maps a page index, rounded down, to its piece of swap metadata.
+    ``backing_object_offset`` is in bytes, ``size`` in pages.  ``shadow_head`` lists the objects
+    that this one backs, newest last (the C's list has the newest first); it stays empty for vnode
+    objects.  ``swblock_root`` maps a rounded-down page index to its block of swap metadata.
     """
 
     __slots__ = (
@@ -112,6 +113,7 @@ class VmObject:
         "zfreed",
     )
 
+    @c("_vm_object_allocate", "vm_object.c:376-402", part=True)
     def __init__(self, kernel: Kernel, type_: int, size: int, pg_color: int) -> None:
         self.num = kernel.next_id("object")
         self.token = Token(kernel, "object", str(self))
@@ -144,8 +146,9 @@ class VmObject:
 
 
 class ObjectsBase:
-    """The low end of vm_object.c; the rest are the mixins that ``Objects`` gathers."""
+    """The base of vm_object.c; ``Objects`` combines it with the other parts."""
 
+    @c("vm_object_init", "vm_object.c:418-435")
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = k = vm.k
@@ -159,61 +162,90 @@ class ObjectsBase:
 
     # -- the lock
 
+    @c("vm_object_lock_swap", "vm_object.c:199-203")
+    @holds("two tokens", "the same two, exchanged")
     def lock_swap(self) -> None:
-        """vm_object_lock_swap, vm_object.c:199-203: exchange the two newest tokens of the thread.
+        """vm_object_lock_swap, vm_object.c:199-203: exchange the thread's two newest tokens.
 
-        Lets a chain walk release the parent while it keeps the backing object.
+        A chain walk can then release the parent's token and keep the backing object's.
         """
         self.k.token.swap()
 
+    @c("vm_object_lock", "vm_object.c:205-209", blocks=True)
+    @holds("a hold on obj; no spinlock", "token of obj, exclusive")
     def lock(self, obj: VmObject) -> None:
-        """vm_object_lock, vm_object.c:205-209: only the token; the caller has a hold.  Blocks."""
+        """vm_object_lock, vm_object.c:205-209.
+
+        Take only the token; the caller has a hold.  Blocks.
+        """
         obj.token.get()
 
+    @c("vm_object_lock_shared", "vm_object.c:220-224", blocks=True)
+    @holds("a hold on obj; no spinlock", "token of obj, shared")
     def lock_shared(self, obj: VmObject) -> None:
         """vm_object_lock_shared, vm_object.c:220-224.  Blocks."""
         obj.token.get_shared()
 
+    @c("vm_object_unlock", "vm_object.c:226-230")
+    @holds("token of obj, the newest", "token released; the hold stays")
     def unlock(self, obj: VmObject) -> None:
-        """vm_object_unlock, vm_object.c:226-230: only the token; a hold stays."""
+        """vm_object_unlock, vm_object.c:226-230: release only the token; a hold remains."""
         obj.token.release()
 
+    @c("vm_object_upgrade", "vm_object.c:232-237", blocks=True)
+    @holds("obj held (shared), its token the newest", "obj held exclusively (released in between)")
     def upgrade(self, obj: VmObject) -> None:
         """vm_object_upgrade, vm_object.c:232-237: shared to exclusive.
 
-        Released in between, so that everything may have changed.  Blocks.
+        The token is released in between, so everything may have changed.  Blocks.
         """
         obj.token.release()
         obj.token.get()
 
+    @c("vm_object_downgrade", "vm_object.c:239-244", blocks=True, uncalled=True)
+    @holds("obj held, its token the newest", "obj held shared (released in between)")
     def downgrade(self, obj: VmObject) -> None:
-        """vm_object_downgrade, vm_object.c:239-244: exclusive to shared, released in between."""
+        """vm_object_downgrade, vm_object.c:239-244.
+
+        Exclusive to shared; released in between.  Blocks.
+        """
         obj.token.release()
         obj.token.get_shared()
 
+    @c("vm_object_assert_held", "vm_object.c:246-250")
+    @c("ASSERT_LWKT_TOKEN_HELD", "thread.h:138-139")
+    @holds("obj held, either mode (asserted)")
     def assert_held(self, obj: VmObject) -> None:
         """ASSERT_LWKT_TOKEN_HELD: panics ``object-not-held`` unless held, in either mode."""
         self.k.kassert(obj.token.held(), "object-not-held", str(obj))
 
+    @c("ASSERT_LWKT_TOKEN_HELD_EXCL", "thread.h:141-142")
+    @holds("obj held exclusively (asserted)")
     def assert_held_excl(self, obj: VmObject) -> None:
         """ASSERT_LWKT_TOKEN_HELD_EXCL: panics unless held exclusively."""
         self.k.kassert(obj.token.held_excl(), "object-not-held", f"{obj}, exclusively")
 
+    @c("vm_object_hold", "vm_object.c:265-282", blocks=True)
+    @holds("something that keeps obj there; no spinlock", "obj held exclusively")
     def hold(self, obj: VmObject | None) -> None:
         """vm_object_hold, vm_object.c:265-282: keep *obj* in memory and take its token exclusively.
 
-        The caller must be sure that *obj* is there until the hold counts (it holds the parent, or
-        owns a reference).  Blocks.
+        The caller must guarantee that *obj* exists until the hold count is raised (it holds the
+        parent, or owns a reference).  Blocks.
         """
         if obj is None:
             self.k.panic("object-null", "hold", kind="panic")
         self.atomic.add_int(obj, "hold_count", 1)
         self.lock(obj)
 
+    @c("vm_object_hold_try", "vm_object.c:284-308")
+    @c("vm_object_lock_try", "vm_object.c:214-218")
+    @holds("something that keeps obj there", "on True obj held exclusively")
     def hold_try(self, obj: VmObject) -> bool:
-        """vm_object_hold_try, vm_object.c:284-308: the same without blocking.
+        """vm_object_hold_try, vm_object.c:284-308: like hold, without blocking.
 
-        Returns True when held.  On failure the hold is undone, which may free a dead object.
+        Returns True if held.  On failure the hold count is dropped again, which may free a dead
+        object.
         """
         self.atomic.add_int(obj, "hold_count", 1)
         if obj.token.try_():
@@ -223,15 +255,19 @@ class ObjectsBase:
             self.zfree(obj)
         return False
 
+    @c("vm_object_hold_shared", "vm_object.c:310-327", blocks=True)
+    @holds("something that keeps obj there; no spinlock", "obj held shared")
     def hold_shared(self, obj: VmObject) -> None:
         """vm_object_hold_shared, vm_object.c:310-327: hold with the token shared.  Blocks."""
         self.atomic.add_int(obj, "hold_count", 1)
         self.lock_shared(obj)
 
+    @c("vm_object_drop", "vm_object.c:334-362")
+    @holds("obj held, its token the newest", "obj not held")
     def drop(self, obj: VmObject | None) -> None:
         """vm_object_drop, vm_object.c:334-362: undo a hold of either mode; None is allowed.
 
-        The last drop of a dead, unreferenced object frees it.
+        The last drop of a dead object without references frees it.
         """
         if obj is None:
             return
@@ -244,8 +280,10 @@ class ObjectsBase:
         else:
             self.unlock(obj)
 
+    @c("zfree", "vm_zone.c:134-198")
+    @holds("nobody holds obj", "")
     def zfree(self, obj: VmObject) -> None:
-        """zfree(obj_zone, obj): the structure is gone; nobody may hold it again."""
+        """zfree(obj_zone, obj): the structure is freed; it must not be held again."""
         k = self.k
         k.kassert(not obj.zfreed, "object-freed-twice", str(obj))
         obj.zfreed = True
@@ -254,14 +292,18 @@ class ObjectsBase:
 
     # -- allocation and references
 
+    @c("vm_quickcolor", "vm_object.c:252-263")
     def quickcolor(self) -> int:
-        """vm_quickcolor, vm_object.c:252-263: where the colours of a new object begin."""
+        """vm_quickcolor, vm_object.c:252-263: the first colour of a new object."""
         td = self.k.curthread()
         cpu = td.cpu % len(self.quick_color)
         color = td.tid + self.quick_color[cpu]
         self.quick_color[cpu] = (self.quick_color[cpu] + PQ_PRIME2) & U32
         return color & 0xFFFF
 
+    @c("vm_object_allocate_hold", "vm_object.c:465-475", blocks=True)
+    @c("_vm_object_allocate", "vm_object.c:371-411")
+    @holds("no spinlock", "the new object held exclusively")
     def allocate_hold(self, type_: int, size: int) -> VmObject:
         """vm_object_allocate_hold, vm_object.c:465-475 (and _vm_object_allocate, :371-411).
 
@@ -277,44 +319,57 @@ class ObjectsBase:
         self.list_tokens[n].release()
         return obj
 
+    @c("vm_object_allocate", "vm_object.c:448-459", blocks=True)
+    @holds("no spinlock", "")
     def allocate(self, type_: int, size: int) -> VmObject:
-        """vm_object_allocate, vm_object.c:448-459: the same, returned with no hold."""
+        """vm_object_allocate, vm_object.c:448-459: like allocate_hold, but not held on return."""
         obj = self.allocate_hold(type_, size)
         self.drop(obj)
         return obj
 
+    @c("vm_object_terminate", "vm_object.c:1231-1234", part=True, blocks=True)
+    @c("vm_object_backing_scan", "vm_object.c:2013-2016", part=True)
+    @holds("obj held exclusively")
     def unlist(self, obj: VmObject) -> None:
-        """Take *obj* off the list of all objects (in vm_object_terminate and the collapse)."""
+        """Remove *obj* from the list of all objects (part of vm_object_terminate and collapse)."""
         n = obj.num % VMOBJ_HSIZE
         self.list_tokens[n].get()
         self.lists[n].pop(obj, None)
         self.list_tokens[n].release()
 
+    @own
     def all_objects(self) -> list[VmObject]:
-        """Every object on the lists, by number; for audits and meters, without locks."""
+        """Every object on the lists, by number; for audits and meters.  Takes no locks."""
         found = [obj for some in self.lists for obj in tuple(some)]
         return sorted(found, key=lambda obj: obj.num)
 
     # -- flags
 
+    @c("vm_object_set_flag", "vm_object.h:267-271")
     def set_flag(self, obj: VmObject, bits: int) -> None:
         """vm_object_set_flag, vm_object.h:267-271 (atomic)."""
         self.atomic.set_int(obj, "flags", bits)
 
+    @c("vm_object_clear_flag", "vm_object.h:273-277")
     def clear_flag(self, obj: VmObject, bits: int) -> None:
         """vm_object_clear_flag, vm_object.h:273-277 (atomic)."""
         self.atomic.clear_int(obj, "flags", bits)
 
+    @c("vm_object_set_writeable_dirty", "vm_object.c:2887-2921")
+    @holds("a busied page of obj, or obj held")
     def set_writeable_dirty(self, obj: VmObject) -> None:
-        """vm_object_set_writeable_dirty, vm_object.c:2887-2921: a page of *obj* may be dirty now.
+        """vm_object_set_writeable_dirty, vm_object.c:2887-2921.
 
-        Needs no lock: the caller's busy page keeps object and vnode there.  A vnode object also
-        puts its vnode on record as dirty, for the syncer.  Does not block.
+        A page of *obj* may be dirty from now on.
 
-        That is so because the modelled mount is of the old style (its syncer looks at every vnode).
-        With MNTK_THR_SYNC (HAMMER, tmpfs, NFS) the C calls vsetobjdirty instead, which gets the
-        syncer's token (vfs_sync.c:266-278), though pmap_clearbit comes here with a page's spinlock
-        held (pmap.c:4832-4841): if the syncer has that token just then, lwkt_switch panics.
+        Needs no lock: the caller's busied page keeps object and vnode alive.  A vnode object also
+        marks its vnode dirty for the syncer.  Does not block.
+
+        It does not block because the modelled mount is of the old style, whose syncer scans every
+        vnode.  With MNTK_THR_SYNC (HAMMER, tmpfs, NFS) the C calls vsetobjdirty instead, which
+        takes the syncer's token (vfs_sync.c:266-278), although pmap_clearbit gets here with a
+        page's spinlock held (pmap.c:4832-4841): if the syncer owns that token at that moment,
+        lwkt_switch panics.
         """
         both = OBJ_WRITEABLE | OBJ_MIGHTBEDIRTY
         if obj.flags & both != both:
@@ -326,26 +381,37 @@ class ObjectsBase:
 
     # -- paging_in_progress
 
+    @c("vm_object_pip_add", "vm_object.h:279-283")
+    @holds("obj held, or busied pages of it", "a paging reference")
     def pip_add(self, obj: VmObject, n: int) -> None:
-        """vm_object_pip_add, vm_object.h:279-283: *n* I/Os more: no collapse, no end."""
+        """vm_object_pip_add, vm_object.h:279-283.
+
+        *n* more I/Os in progress: no collapse, no termination.
+        """
         self.atomic.add_int(obj, "paging_in_progress", n)
         if (f := self.k.probe.pip_add) is not None:
             f(self.k.curthread(), obj, n)
 
+    @c("vm_object_pip_wakeup_n", "vm_object.h:285-289")
+    @holds("n paging references", "given back")
     def pip_wakeup_n(self, obj: VmObject, n: int) -> None:
-        """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os less; zero wakes who waits."""
+        """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os done; wakes the waiters at zero."""
         if (f := self.k.probe.pip_wakeup) is not None:
             f(self.k.curthread(), obj, n)
         self.k.refcount.release_wakeup_n(obj, "paging_in_progress", n)
 
+    @c("vm_object_pip_wakeup", "vm_object.h:291-295")
+    @holds("a paging reference", "given back")
     def pip_wakeup(self, obj: VmObject) -> None:
-        """vm_object_pip_wakeup, vm_object.h:291-295: one I/O less."""
+        """vm_object_pip_wakeup, vm_object.h:291-295: one I/O done."""
         self.pip_wakeup_n(obj, 1)
 
+    @c("vm_object_pip_wait", "vm_object.h:297-301", blocks=True)
+    @holds("obj held (token lost meanwhile)")
     def pip_wait(self, obj: VmObject, wmesg: str) -> None:
         """vm_object_pip_wait, vm_object.h:297-301: sleep until no I/O is in progress on *obj*.
 
-        The sleep gives up the caller's tokens meanwhile.
+        The caller's tokens are released while asleep.
         """
         if obj.paging_in_progress:
             if (f := self.k.probe.pip_block) is not None:
@@ -354,7 +420,9 @@ class ObjectsBase:
 
     # -- scans
 
+    @c("lwkt_user_yield", "lwkt_thread.c:1127-1171", blocks=True)
+    @holds("no spinlock", "no spinlock (tokens lost meanwhile)")
     def user_yield(self, count: int) -> None:
-        """lwkt_user_yield on every 64th page of a scan."""
+        """lwkt_user_yield at every 64th page of a scan."""
         if count & 63 == 0:
             self.k.sched.lwkt_user_yield()

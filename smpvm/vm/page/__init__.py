@@ -1,1 +1,1 @@
-"""The page: its struct, queues, flags, busy state, allocation, waiting (vm_page.c)."""
+"""Physical pages: the page structure, queues, busy bits, allocation (vm_page.c, vm_page2.h)."""

@@ -1,9 +1,10 @@
-"""The allocator: the colour search, the two selections, and the reserve levels."""
+"""The allocator: search by colour, selection from the free and cache queues, reserve levels."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import peek
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.page.reclaim import PageReclaim
@@ -35,12 +36,13 @@ U64 = (1 << 64) - 1
 
 
 class PageAlloc(PageReclaim):
-    """Taking pages off the free and cache queues.  Nothing but ``grab`` waits for memory."""
+    """Taking pages off the free and cache queues.  Only ``grab`` waits for memory."""
 
     # -- colours
 
+    @c("vm_get_pg_color", "vm_page.c:771-775", part=True)
     def cpu_topology(self, cpuid: int) -> tuple[int, int, int, int]:
-        """(packages, cores in each, package of *cpuid*, its core there); 0 packages: unknown."""
+        """(packages, cores in each, package and core of *cpuid*); 0 packages: unknown."""
         config = self.vm.config
         phys_ids, core_ids = config.phys_ids, config.core_ids
         if not (phys_ids and core_ids):
@@ -48,10 +50,11 @@ class PageAlloc(PageReclaim):
         phys_id, rest = divmod(cpuid, max(1, config.ncpus // phys_ids))
         return phys_ids, core_ids, phys_id % phys_ids, rest % core_ids
 
+    @c("vm_get_pg_color", "vm_page.c:763-810")
     def get_pg_color(self, cpuid: int, obj: VmObject | None, pindex: int) -> int:
-        """vm_get_pg_color, vm_page.c:763-810: the colour to look for first (u16; mask it).
+        """vm_get_pg_color, vm_page.c:763-810: the colour to try first (u16, to be masked).
 
-        Spreads the colours over the CPUs by the topology, so that they rarely meet.
+        Spreads the CPUs over the colours by topology, so that they rarely contend for a queue.
         """
         size = self.vm.pq.L2_SIZE
         phys_ids, core_ids, phys_id, core_id = self.cpu_topology(cpuid)
@@ -71,11 +74,15 @@ class PageAlloc(PageReclaim):
 
     # -- finding
 
+    @c("vm_page_list_find", "vm_page.c:1487-1491")
+    @c("_vm_page_list_find", "vm_page.c:1411-1437")
+    @holds("no spinlock", "the page returned spinlocked, on no queue, not busied")
     def list_find(self, basequeue: int, index: int, prefer_zero: bool) -> Page | None:
-        """vm_page_list_find, vm_page.c:1412-1437: take a page off a queue near colour *index*.
+        """vm_page_list_find, vm_page.c:1487-1491 (_vm_page_list_find, :1487-1491).
 
-        The page comes back spinlocked, on no queue and not busied; None when there is none.
-        *prefer_zero* takes the tail of the first list.
+        Takes a page off a queue of colour *index* or near it.  The page is returned spinlocked, on
+        no queue and not busied; None if there is none.  *prefer_zero* takes the tail of the first
+        list.
         """
         number = basequeue + index
         q = self.queues[number]
@@ -84,15 +91,19 @@ class PageAlloc(PageReclaim):
             if m is None:
                 return self._list_find2(basequeue, index)
             self.and_queue_spin_lock(m)
+            # The queue was read without its lock: the page may have moved since.
             if m.queue == number:
                 self.rem_queue_spinlocked(m)
                 return m
             self.and_queue_spin_unlock(m)
 
+    @c("_vm_page_list_find2", "vm_page.c:1443-1478")
+    @holds("no spinlock", "the page returned spinlocked, on no queue, not busied")
     def _list_find2(self, basequeue: int, index: int) -> Page | None:
-        """_vm_page_list_find2, vm_page.c:1443-1478: the same in widening sets of colours.
+        """_vm_page_list_find2, vm_page.c:1443-1478: the same over widening sets of colours.
 
-        The first set is PQ_SET_ASSOC colours wide, each next one twice as wide, the last is all.
+        The first set is PQ_SET_ASSOC colours wide, each following one twice as wide, up to all
+        colours.
         """
         pq, queues = self.vm.pq, self.queues
         index &= pq.L2_MASK
@@ -111,10 +122,12 @@ class PageAlloc(PageReclaim):
             if mask == pq.L2_MASK:
                 return None
 
+    @c("vm_page_select_cache", "vm_page.c:1503-1544")
+    @holds("no spinlock", "the page returned busied, not spinlocked")
     def select_cache(self, pg_color: int) -> Page | None:
-        """vm_page_select_cache, vm_page.c:1503-1544: a reusable page off the cache queue.
+        """vm_page_select_cache, vm_page.c:1503-1544: take a reusable page off the cache queue.
 
-        Comes back hard-busied and not spinlocked.  Those that cannot be had are deactivated.
+        Returned hard-busied and not spinlocked.  Pages that cannot be used are deactivated.
         """
         color = pg_color & self.vm.pq.L2_MASK
         while True:
@@ -137,11 +150,15 @@ class PageAlloc(PageReclaim):
                 self._deactivate_locked(m, False)
                 self.wakeup_unlock(m)
 
+    @c("vm_page_select_free", "vm_page.c:1553-1604")
+    @holds("no spinlock", "the page returned busied, not spinlocked")
     def select_free(self, pg_color: int, prefer_zero: bool) -> Page | None:
-        """vm_page_select_free, vm_page.c:1553-1604: a page off the free queue, hard-busied.
+        """vm_page_select_free, vm_page.c:1553-1604.
 
-        One that somebody has busied is moved out of the way to the inactive queue.  Panics
-        ``alloc-held-or-wired``.
+        Take a page off the free queue and hard-busy it.
+
+        A page that another thread has busied is moved to the inactive queue, out of the way.
+        Panics ``alloc-held-or-wired``.
         """
         k = self.k
         color = pg_color & self.vm.pq.L2_MASK
@@ -167,12 +184,17 @@ class PageAlloc(PageReclaim):
     alloc_keeps = PG_BUSY | PG_SBUSY
     """The flags that vm_page_alloc leaves as they are (vm_page.c:1786)."""
 
+    @c("vm_page_alloc", "vm_page.c:1633-1824", blocks=True)
+    @holds(
+        "obj held exclusively, or None; no spinlock",
+        "obj held exclusively, or None; no spinlock; the page returned busied",
+    )
     def alloc(self, obj: VmObject | None, pindex: int, page_req: int) -> Page | None:
         """vm_page_alloc, vm_page.c:1633-1824: a page for (obj, pindex), hard-busied, on no queue.
 
-        *obj* is held exclusively, or None.  *page_req* are VM_ALLOC bits.  Returns None when
-        memory is short, or (with NULL_OK) when the index was taken meanwhile, which otherwise
-        panics ``alloc-collision``.  Does not wait for memory.
+        *obj* is held exclusively, or None.  *page_req* is a set of VM_ALLOC bits.  Returns None
+        when memory is short, or (with NULL_OK) when the index was taken in the meantime; without
+        NULL_OK that panics ``alloc-collision``.  Does not wait for memory.
         """
         k = self.k
         td = k.curthread()
@@ -196,6 +218,7 @@ class PageAlloc(PageReclaim):
                 return None
         return self._alloc_setup(m, obj, pindex, page_req)
 
+    @c("vm_page_alloc", "vm_page.c:1688-1691", part=True)
     def may_use_free(self, page_req: int) -> bool:
         """The reserve levels: may this request take a page off the free queue now?"""
         s = self.stats
@@ -209,16 +232,20 @@ class PageAlloc(PageReclaim):
             and s.v_free_count > s.v_interrupt_free_min
         )
 
+    @c("vm_page_alloc", "vm_page.c:1768-1769", part=True)
     def _alloc_raced(self) -> None:
         """v_free_count tells of pages that the queues do not show (yet): the C's loop ends only
         when somebody else changes either."""
         free = self.queues[self.FREE : self.FREE + self.vm.pq.L2_SIZE]
         self.k.carrier.relax(self.stats, *(q.spin for q in free))
 
+    @c("vm_page_alloc", "vm_page.c:1706-1743", part=True, blocks=True)
+    @holds("no spinlock", "")
     def _recycle_cache(self, color: int) -> bool:
-        """Free one page of the cache queue, so that the next try finds it.  False: none there.
+        """Free one page of the cache queue, so that the next try finds it.  False if there is none.
 
-        A page whose object cannot be locked at once is deactivated: the caller may hold that lock.
+        The object's token is only tried, because the caller may hold other locks; if that fails the
+        page is deactivated.
         """
         m = self.select_cache(color)
         if m is None:
@@ -239,15 +266,21 @@ class PageAlloc(PageReclaim):
             self.wakeup(m)
         return True
 
+    @c("vm_page_alloc", "vm_page.c:1775-1823", part=True, blocks=True)
+    @holds(
+        "m busied; obj held exclusively",
+        "m busied; obj held exclusively; m given up if the index is taken",
+    )
     def _alloc_setup(
         self, m: Page, obj: VmObject | None, pindex: int, page_req: int
     ) -> Page | None:
-        """The second half of vm_page_alloc: make *m* a fresh page and give it its place."""
+        """The second half of vm_page_alloc: reset *m* and insert it into *obj*."""
         k = self.k
         if m.dirty:
             k.panic("alloc-dirty", str(m))
         if m.queue:
             k.panic("alloc-queued", repr(m))
+        # This also clears PG_WANTED of a thread that still sleeps on the page's former identity.
         self.flag_clear(m, ~self.alloc_keeps)
         if m.wire_count != 0:
             k.panic("alloc-held-or-wired", f"{m} wired {m.wire_count}")
@@ -262,18 +295,22 @@ class PageAlloc(PageReclaim):
             m.pindex = pindex
         elif not self.insert(m, obj, pindex):
             self.free(m)
+            # A caller that blocked or upgraded its lock since its lookup passes NULL_OK: the index
+            # may have been taken in the meantime.
             if not page_req & VM_ALLOC_NULL_OK:
                 k.panic("alloc-collision", f"{obj} index {pindex}, {m}")
             result = None
         self.vm.pageout.pagedaemon_wakeup()
         return result
 
+    @c("vm_page_grab", "vm_page.c:2709-2776", blocks=True, uncalled=True)
+    @holds("something that keeps obj", "the page returned busied")
     def grab(self, obj: VmObject, pindex: int, allocflags: int) -> Page | None:
         """vm_page_grab, vm_page.c:2709-2776: find or allocate page *pindex*, hard-busied.
 
-        With RETRY it waits as long as it takes; without, it gives up (None) where it had to wait
-        for memory, and where it had to wait for a busy page the C uses a NULL page (``null-page``).
-        Takes the object's hold itself.  Blocks.
+        With RETRY it waits for as long as necessary.  Without RETRY it returns None after waiting
+        for memory; after waiting for a busy page the C dereferences a NULL page (``null-page``).
+        Holds the object itself.  Blocks.
         """
         k, objects = self.k, self.vm.object
         if not allocflags & (VM_ALLOC_NORMAL | VM_ALLOC_INTERRUPT | VM_ALLOC_SYSTEM):
@@ -289,6 +326,8 @@ class PageAlloc(PageReclaim):
                 continue
             if m is None:
                 if shared:
+                    # Allocation inserts into the object, which needs its token exclusively.  The
+                    # upgrade releases the token in between, hence NULL_OK below.
                     objects.upgrade(obj)
                     shared = False
                 if allocflags & VM_ALLOC_RETRY:
@@ -307,13 +346,18 @@ class PageAlloc(PageReclaim):
         objects.drop(obj)
         return m
 
+    @c("vm_page_repurpose", "vm_page.c:1232-1290", blocks=True, uncalled=True)
+    @holds(
+        "obj held exclusively; m wired, not busied",
+        "obj held exclusively; m wired, not busied; the page returned busied unless error",
+    )
     def repurpose(
         self, obj: VmObject, pindex: int, also_m_busy: bool, m: Page | None
     ) -> tuple[Page | None, bool, bool, bool]:
-        """vm_page_repurpose, vm_page.c:1232-1290: use the wired page *m* for (obj, pindex).
+        """vm_page_repurpose, vm_page.c:1232-1290: reuse the wired page *m* for (obj, pindex).
 
-        *m* is wired and not busy.  Returns (page, error, must_reenter, iswired); a page that
-        cannot be used is released and the place looked up instead.  Blocks.
+        *m* is wired and not busy.  Returns (page, error, must_reenter, iswired).  If *m* cannot be
+        reused it is released, and (obj, pindex) is looked up instead.  Blocks.
         """
         if m is not None:
             if also_m_busy:
@@ -323,6 +367,8 @@ class PageAlloc(PageReclaim):
         found, error = self.lookup_busy_try(obj, pindex, also_m_busy)
         return found, error, True, False
 
+    @c("vm_page_repurpose", "vm_page.c:1246-1278", part=True, blocks=True)
+    @holds("obj held exclusively; m wired, not busied", "on True m busied and wired")
     def _repurposed(self, m: Page, obj: VmObject, pindex: int) -> bool:
         self.busy_wait(m, False, "biodep")
         if not self._simple(m):
@@ -345,6 +391,8 @@ class PageAlloc(PageReclaim):
         self.free(m)
         return False
 
+    @c("vm_page_repurpose", "vm_page.c:1249-1251", part=True)
+    @holds("m busied")
     def _simple(self, m: Page) -> bool:
         complex_ = PG_UNMANAGED | PG_MAPPED | PG_FICTITIOUS | PG_SBUSY
         return not (m.flags & complex_ or m.busy or m.wire_count != 1 or m.hold_count)

@@ -1,11 +1,12 @@
-"""vm_page.c as one subsystem: ``vm.page``.  The page itself is in page_struct.py.
+"""vm_page.c as one subsystem: ``vm.page``.  The page itself is in struct.py.
 
-``Pages`` is built up file by file: pageq (locks) → page_bits → page_busy → page_move → page_object
-→ page_wait → page_reclaim → page_alloc, each of which stands on the ones before it.
+``Pages`` is a chain of subclasses, one file each: base → queues (locks) → bits → busy → move →
+lookup → wait → reclaim → alloc.  Each uses only the ones before it.
 """
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import poke
 from smpvm.vm.page.alloc import PageAlloc
 from smpvm.vm.page.queues import PageQueue
@@ -45,7 +46,7 @@ from smpvm.vm.vm import Vm
 
 
 class Pages(PageAlloc):
-    """The resident page module: boot here, everything else in the mixins."""
+    """The resident page module: start-up here, everything else in the base classes."""
 
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
@@ -53,15 +54,20 @@ class Pages(PageAlloc):
             self.queue_init()
             self.startup()
 
+    @c("vm_page_queue_init", "vm_page.c:152-176")
+    @holds("boot only", "")
     def queue_init(self) -> None:
-        """vm_page_queue_init, vm_page.c:152-176: the empty queues."""
+        """vm_page_queue_init, vm_page.c:152-176: create the empty queues."""
         pq = self.vm.pq
         self.queues.extend(self.k.new(PageQueue, self.k, pq, n) for n in range(pq.COUNT))
 
+    @c("vm_page_startup", "vm_page.c:273-422")
+    @holds("boot only", "")
     def startup(self) -> None:
-        """vm_page_startup, vm_page.c:273-422: all physical pages go on the free queues.
+        """vm_page_startup, vm_page.c:273-422: put all physical pages on the free queues.
 
-        Ascending, each at the head of its queue, so that high pages are used first.
+        Pages are added in ascending order, each at the head of its queue, so high pages are used
+        first.
         """
         vm = self.vm
         lists: list[list[Page]] = [[] for _ in range(vm.pq.L2_SIZE)]
@@ -74,15 +80,19 @@ class Pages(PageAlloc):
         self.stats.v_page_count = vm.config.pages
         self.stats.v_free_count = vm.config.pages
 
+    @c("vm_add_new_page", "vm_page.c:214-256")
+    @holds("boot only", "")
     def _add_new_page(self, idx: int) -> Page:
-        """vm_add_new_page, vm_page.c:214-256: one page of its twisted colour, free."""
+        """vm_add_new_page, vm_page.c:214-256: create one free page with its twisted colour."""
         size, mask = self.vm.pq.L2_SIZE, self.vm.pq.L2_MASK
         pc = (idx & mask) ^ (idx // size & mask) ^ (idx // (size * size) & mask)
         m: Page = self.k.new(Page, idx, self.FREE + pc, pc)
         return m
 
+    @c("vm_add_new_page", "vm_page.c:253-255", part=True)
+    @holds("boot only", "")
     def _link_free(self, q: PageQueue, pages: list[Page]) -> None:
-        """*pages*, the last one first, become the whole of *q*."""
+        """Make *pages* the whole content of *q*, the last page at the head."""
         for before, behind in zip(pages[1:], pages, strict=False):
             poke(before, "q_next", behind)
             poke(behind, "q_prev", before)

@@ -1,7 +1,8 @@
-"""Pages on their way out: to the cache queue, to the free queue."""
+"""Releasing pages: to the cache queue and to the free queue."""
 
 from __future__ import annotations
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import (
     PG_BUSY,
@@ -18,25 +19,33 @@ from smpvm.vm.vm import Vm
 
 
 class PageReclaim(PageWait):
-    """Free, cache, and the madvise hint.  Each gives up the busy bit that it was given."""
+    """Free, cache, and the madvise hint.  The calls that free or cache also clear PG_BUSY."""
 
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self.dnweight = 0  # the static of vm_page_dontneed
 
+    @c("vm_page_free", "vm_page2.h:344-348", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def free(self, m: Page) -> None:
-        """vm_page_free, vm_page2.h:343."""
+        """vm_page_free, vm_page2.h:344-348."""
         self.free_toq(m)
 
+    @c("vm_page_free_zero", "vm_page2.h:354-370", blocks=True, uncalled=True)
+    @holds("m busied; no spinlock", "m given up")
     def free_zero(self, m: Page) -> None:
-        """vm_page_free_zero, vm_page2.h:353 (its check is PMAP_DEBUG only)."""
+        """vm_page_free_zero, vm_page2.h:354-370 (its check exists only with PMAP_DEBUG)."""
         self.free_toq(m)
 
+    @c("vm_page_free_toq", "vm_page.c:2152-2231", blocks=True)
+    @holds("m busied, unmapped, not wired; no spinlock", "m given up")
     def free_toq(self, m: Page) -> None:
-        """vm_page_free_toq, vm_page.c:2152-2231: out of its object, to the free or hold queue.
+        """vm_page_free_toq, vm_page.c:2152-2231.
 
-        *m* is hard-busied, unmapped, not wired; it is not busy any more on return.  Blocks on
-        the object's token.  Panics ``free-mapped``, ``free-free``, ``free-softbusy``,
+        Remove from the object, put on the free or hold queue.
+
+        *m* is hard-busied, unmapped and not wired on entry, and no longer busy on return.  May
+        block on the object's token.  Panics ``free-mapped``, ``free-free``, ``free-softbusy``,
         ``free-wired``.
         """
         k = self.k
@@ -45,6 +54,8 @@ class PageReclaim(PageWait):
         self._free_check(m)
         if (f := k.probe.page_free) is not None:
             f(td, m)
+        # Out of the object first: this may block on the object's token, so no spinlock may be held
+        # yet.
         self.remove(m)
         self.and_queue_spin_lock(m)
         self.rem_queue_spinlocked(m)
@@ -60,6 +71,7 @@ class PageReclaim(PageWait):
             self.flag_clear(m, PG_UNMANAGED)
         if m.flags & PG_NEED_COMMIT:
             self.flag_clear(m, PG_NEED_COMMIT)
+        # A held page must not be reused yet: it waits on PQ_HOLD for vm_page_unhold.
         if m.hold_count != 0:
             self.add_queue_spinlocked(m, self.HOLD + m.pc)
         else:
@@ -68,6 +80,8 @@ class PageReclaim(PageWait):
         self.wakeup_unlock(m)
         self.free_wakeup()
 
+    @c("vm_page_free_toq", "vm_page.c:2156-2168", part=True)
+    @holds("m busied")
     def _free_check(self, m: Page) -> None:
         k = self.k
         if m.flags & PG_MAPPED:
@@ -81,12 +95,14 @@ class PageReclaim(PageWait):
             )
             k.panic("free-free" if m.queue - m.pc == self.FREE else "free-softbusy", str(m))
 
+    @c("vm_page_cache", "vm_page.c:2511-2566", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def cache(self, m: Page) -> None:
-        """vm_page_cache, vm_page.c:2511-2566: to the cache queue, clean and unmapped.
+        """vm_page_cache, vm_page.c:2511-2566: put a clean page on the cache queue, unmapped.
 
-        *m* is hard-busied and released.  A page that may not be cached stays where it is, one
-        that proves dirty when its mappings go is deactivated.  May block.  Panics
-        ``cache-mapped``, ``cache-dirty``.
+        *m* is hard-busied on entry and no longer busy on return.  A page that cannot be cached
+        stays where it is; a page that turns out dirty when its mappings are removed is deactivated.
+        May block.  Panics ``cache-mapped``, ``cache-dirty``.
         """
         k = self.k
         if self._uncacheable(m, PG_UNMANAGED | PG_NEED_COMMIT):
@@ -101,6 +117,8 @@ class PageReclaim(PageWait):
         if m.dirty:
             k.panic("cache-dirty", f"{m}, index {m.pindex}")
         self.protect(m, VM_PROT_NONE)
+        # vm_page_protect may have blocked, and has transferred the modified bits: check everything
+        # again.
         if self._uncacheable(m, PG_UNMANAGED | PG_MAPPED):
             self.wakeup(m)
         elif m.dirty or m.flags & PG_NEED_COMMIT:
@@ -114,13 +132,17 @@ class PageReclaim(PageWait):
             self.wakeup_unlock(m)
             self.free_wakeup()
 
+    @c("vm_page_cache", "vm_page.c:2514-2515,2547-2548", part=True)
+    @holds("m busied")
     def _uncacheable(self, m: Page, bits: int) -> bool:
         return bool(m.flags & bits or m.busy or m.wire_count or m.hold_count)
 
+    @c("vm_page_try_to_cache", "vm_page.c:2413-2444", blocks=True)
+    @holds("m not busied by the caller; no spinlock", "")
     def try_to_cache(self, m: Page) -> bool:
-        """vm_page_try_to_cache, vm_page.c:2413-2444: cache *m* if that can be done safely.
+        """vm_page_try_to_cache, vm_page.c:2413-2444: cache *m* if it is safe to do so.
 
-        *m* is not busied by the caller.  Returns whether it was done.  May block.
+        The caller does not have *m* busied.  Returns True if the page was cached.  May block.
         """
         self.pool.lock(m)
         if self.busy_try(m, True):
@@ -137,11 +159,13 @@ class PageReclaim(PageWait):
         self.cache(m)
         return True
 
+    @c("vm_page_try_to_free", "vm_page.c:2452-2501", blocks=True)
+    @holds("m not busied by the caller; no spinlock", "")
     def try_to_free(self, m: Page) -> bool:
-        """vm_page_try_to_free, vm_page.c:2452-2501: free *m* if that can be done safely.
+        """vm_page_try_to_free, vm_page.c:2452-2501: free *m* if it is safe to do so.
 
-        *m* is not busied by the caller and may be on any queue.  Returns whether it was done.
-        May block.
+        The caller does not have *m* busied; it may be on any queue.  Returns True if the page was
+        freed.  May block.
         """
         self.pool.lock(m)
         if self.busy_try(m, True):
@@ -163,17 +187,20 @@ class PageReclaim(PageWait):
             self.wakeup(m)
             return False
         self.protect(m, VM_PROT_NONE)
+        # Removing the mappings may have transferred a modified bit.
         if m.dirty or m.flags & PG_NEED_COMMIT:
             self.wakeup(m)
             return False
         self.free(m)
         return True
 
+    @c("vm_page_dontneed", "vm_page.c:2591-2640")
+    @holds("m busied; no spinlock")
     def dontneed(self, m: Page) -> None:
-        """vm_page_dontneed, vm_page.c:2591-2640: the owner has no more use for *m* just now.
+        """vm_page_dontneed, vm_page.c:2591-2640: the owner does not need *m* for now.
 
-        Mostly to the head of the inactive queue, now and then to its tail, or left alone.  *m*
-        is hard-busied and stays so.
+        Usually moved to the head of the inactive queue; sometimes to its tail, or left alone.  *m*
+        is hard-busied on entry and return.
         """
         dnw = self.dnweight = i32(self.dnweight + 1)
         base = m.queue - m.pc

@@ -1,4 +1,4 @@
-"""struct vm_page, its flags (vm_page.h:254-296) and the request bits of the allocator."""
+"""struct vm_page, its flags (vm_page.h:254-296) and the allocator's request bits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VM_ALLOC_USE_GD: Final = 0x0100
 
 
 def flag_names(flags: int) -> list[str]:
-    """The names of the flags set in *flags*, without their PG_."""
+    """The names of the flags that are set in *flags*, without the PG_ prefix."""
     return [name[3:] for name, bit in PG_NAMES.items() if flags & bit]
 
 
@@ -107,16 +107,16 @@ _KNOWN = (
     },
 )
 class Page:
-    """struct vm_page (vm_page.h:128-165), and what the model adds to it.
+    """struct vm_page (vm_page.h:128-165), plus the model's own fields.
 
-    ``idx`` is the physical page number (negative for a marker); it is also what the page hashes
-    to in the pool of spinlocks.  ``queue`` is a queue number: a base plus the page's colour ``pc``,
-    or PQ_NONE; it changes only with the page's and the queue's spinlock held.  ``act_count``,
-    ``busy``, ``valid`` and ``dirty`` are u8, ``wire_count`` u32, ``hold_count`` i32.
+    ``idx`` is the physical page number (negative for a marker); it also selects the page's spinlock
+    in the pool.  ``queue`` is a queue number: a base plus the page's colour ``pc``, or PQ_NONE; it
+    changes only with both the page's and the queue's spinlock held.  ``act_count``, ``busy``,
+    ``valid`` and ``dirty`` are u8, ``wire_count`` is u32, ``hold_count`` is i32.
 
-    ``busy_owner`` is the thread that set PG_BUSY (for the waits-for graph), ``contents`` the value
-    of each word that was written, None for a page of zeros.  The list of mappings
-    (``pv_first`` .. ``pv_last``, oldest first) is guarded by the page's spinlock.
+    ``busy_owner`` is the thread that set PG_BUSY (for the waits-for graph).  ``contents`` holds the
+    value of each word that was written; None is a page of zeros.  The list of mappings
+    (``pv_first`` .. ``pv_last``, oldest first) is protected by the page's spinlock.
     """
 
     __slots__ = (
@@ -161,14 +161,17 @@ class Page:
         self.busy_owner: Thread | None = None
 
     def mappings(self) -> Iterator[PvEntry]:
-        """The page's mappings, oldest first.  The page's spinlock must be held (or all at rest)."""
+        """The page's mappings, oldest first.
+
+        The caller must hold the page's spinlock, unless the machine is at rest.
+        """
         pv = self.pv_first
         while pv is not None:
             yield pv
             pv = pv.pv_next
 
     def owners(self) -> list[Thread]:
-        """Who owns the hard busy bit (for the waits-for graph)."""
+        """The thread that owns PG_BUSY, as a list (for the waits-for graph)."""
         owner = self.busy_owner
         return [] if owner is None else [owner]
 
@@ -180,6 +183,8 @@ class Page:
 
 
 def words_point(k: Kernel, m: Page, writes: bool) -> None:
-    """The step that follows reads (or *writes*) words of *m*, which no lock guards."""
+    """Schedule point before a read (or, with *writes*, a write) of the page's data, which no lock
+    protects.
+    """
     if (p := k.point) is not None:
         p(WRITE if writes else READ, m, "contents")

@@ -1,20 +1,21 @@
-"""vm_pageout.c: the page-out daemon, gathered in one class; here its thread and what wakes it.
+"""vm_pageout.c: the page-out daemon, combined into one class; this file has its thread and wakeup.
 
-marker          what all scans share: the marker page, and the tally of a pass
+marker          shared by all scans: the marker page, and the counters of a round
 scan_inactive   vm_pageout_scan_inactive
 scan_active     vm_pageout_scan_active
 scan_cache      vm_pageout_scan_cache, and the kill scan
 page_stats      vm_pageout_page_stats
 clean           vm_pageout_clean, vm_pageout_flush
 deactivate      vm_pageout_object_deactivate_pages, vm_pageout_map_deactivate_pages
-coverage        which functions and branches ran
-vmdaemon        the vmdaemon, a subsystem of its own
+coverage        the table of functions and branches whose runs are counted
+vmdaemon        the swap daemon (vm_daemon), a separate subsystem
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.pageout.deactivate import Deactivate
 from smpvm.vm.pageout.marker import Tally
@@ -29,31 +30,33 @@ if TYPE_CHECKING:
 
 
 class Round:
-    """The locals of the daemon's thread that live from round to round."""
+    """The local variables of the daemon's thread that survive from one round to the next."""
 
     __slots__ = ("avail_shortage", "pass_", "q1iterator", "q2iterator")
 
+    @c("vm_pageout_thread", "vm_pageout.c:1793-1796", part=True)
     def __init__(self) -> None:
         self.pass_ = 0
-        """Rounds in a row that fell short."""
+        """Consecutive rounds that did not reach their target."""
         self.q1iterator = 0
         self.q2iterator = 0
         self.avail_shortage = 0
 
 
 class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
-    """vm_pageout.c; its statics are fields here and in the classes this one is made of."""
+    """vm_pageout.c; its static variables are fields of this class and its base classes."""
 
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self.pagethread: Thread | None = None
-        """The daemon's own thread: whoever starts it says so here."""
+        """The daemon's thread; set by whoever starts it."""
 
+    @c("PQAVERAGE", "vm_pageout.c:220-231")
     def pqaverage(self, n: int) -> int:
         """PQAVERAGE, vm_pageout.c:220-231: each queue's share of *n* pages, with slop.
 
-        Half the queues are enough to reach *n*.  With one colour C would divide by zero
-        (PQ_L2_SIZE / 2); the kernel has 256, and the model takes the divisor as 1 then.
+        Half of the queues are enough to reach *n*.  With one colour the C would divide by zero
+        (PQ_L2_SIZE / 2); the kernel has 256 colours, and the model then uses a divisor of 1.
         """
         size = self.vm.pq.L2_SIZE
         half = size // 2 or 1
@@ -61,10 +64,13 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             return i32(c_div(n + (size - 1), half) + 1)
         return i32(c_div(n - (size - 1), half) - 1)
 
+    @c("vm_pageout_free_page_calc", "vm_pageout.c:1758-1782")
     def free_page_calc(self, count: int) -> int:
-        """vm_pageout_free_page_calc, vm_pageout.c:1758-1782: the free limits, from v_page_count.
+        """vm_pageout_free_page_calc, vm_pageout.c:1758-1782.
 
-        *count* is in pages (u64).  Returns 1 when the limits were set.
+        Compute the free limits from v_page_count.
+
+        *count* is in pages (u64).  Returns 1 if the limits were set.
         """
         self.k.curthread().hit("vm_pageout_free_page_calc")
         stats = self.vm.stats
@@ -82,8 +88,13 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
 
     # -- the thread
 
+    @c("vm_pageout_thread", "vm_pageout.c:1790-2066", blocks=True)
+    @holds("nothing", "does not return")
     def thread(self) -> None:
-        """vm_pageout_thread, vm_pageout.c:1790-2066: the body of the daemon's thread; no return."""
+        """vm_pageout_thread, vm_pageout.c:1790-2066.
+
+        The body of the daemon's thread; never returns.
+        """
         self.k.curthread().hit("vm_pageout_thread")
         self.thread_start()
         r = Round()
@@ -93,8 +104,10 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.thread_round(r)
             self.thread_rest(r)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1797-1880", part=True)
+    @holds("nothing", "")
     def thread_start(self) -> None:
-        """Choose the targets that were not set (vm_pageout.c:1797-1880)."""
+        """Choose the targets that were not configured (vm_pageout.c:1797-1880)."""
         vm, k = self.vm, self.k
         stats, sysctl = vm.stats, vm.sysctl
         td = k.curthread()
@@ -122,10 +135,17 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             sysctl.pageout_stats_free_max = 5
         vm.swap.swap_init()
 
+    @c("vm_pageout_thread", "vm_pageout.c:1898-1910", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_wait(self) -> bool:
-        """Sleep until there is work; False when it timed out and only statistics were kept."""
+        """Sleep until there is work.
+
+        False if it timed out and only the statistics scan was run.
+        """
         vm, k = self.vm, self.k
         glob = vm.glob
+        # No interlock between this test and the sleep: a request made in between waits for the
+        # timeout, after which paging_needed() is tested again.
         if glob.vm_pages_needed == 0:
             error = self.daemon_sleep(i32(vm.sysctl.pageout_stats_interval * k.hz))
             if error and not vm.meter.paging_needed() and glob.vm_pages_needed == 0:
@@ -136,22 +156,29 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.ask_itself()
         return True
 
+    @c("vm_pageout_thread", "vm_pageout.c:1909", part=True)
+    @holds("nothing")
     def ask_itself(self) -> None:
         """The daemon works as if somebody had asked for pages (vm_pageout.c:1909, 2036)."""
         self.vm.glob.vm_pages_needed = 1
 
+    @c("vm_pageout_thread", "vm_pageout.c:1899-1901", part=True, blocks=True)
+    @holds("nothing", "")
     def daemon_sleep(self, timo: int) -> int:
-        """The daemon's tsleep (vm_pageout.c:1899), *timo* ticks at most: no interlock."""
+        """The daemon's tsleep (vm_pageout.c:1899), at most *timo* ticks, without an interlock."""
         return self.k.sleep.tsleep(
             self.vm.idents.vm_pages_needed, 0, "psleep", timo, cond=self.pages_are_needed
         )
 
+    @own
     def pages_are_needed(self) -> bool:
-        """What the daemon sleeps for (asked by checkers only)."""
+        """The condition that the daemon sleeps on (used only by checkers)."""
         return bool(self.vm.glob.vm_pages_needed)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1912-2011", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_round(self, r: Round) -> None:
-        """One round over the queues (vm_pageout.c:1912-2011); leaves r.avail_shortage."""
+        """One round over the queues (vm_pageout.c:1912-2011); updates r.avail_shortage."""
         vm, td = self.vm, self.k.curthread()
         td.hit("v_pdwakeups")
         vm.pmap.collect()
@@ -164,20 +191,26 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             self.round_active(r, inactive_shortage, tally)
         self.scan_cache(r.avail_shortage, r.pass_, tally.vnodes_skipped, tally.recycle_count)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1933-1934", part=True)
+    @holds("nothing")
     def take_deficit(self) -> int:
-        """The pages that failed allocations have asked for (vm_pageout.c:1933-1934)."""
+        """The pages that failed allocations have asked for: extra demand, once."""
         glob = self.vm.glob
         deficit: int = glob.vm_pageout_deficit
         glob.vm_pageout_deficit = 0
         return deficit
 
+    @c("vm_page_alloc", "vm_page.c:1752", part=True)
+    @holds("")
     def add_deficit(self) -> None:
         """An allocation has failed (vm_page.c:1752, 1759)."""
         glob = self.vm.glob
         glob.vm_pageout_deficit = i32(glob.vm_pageout_deficit + 1)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1936-1950", part=True, blocks=True)
+    @holds("nothing", "")
     def round_inactive(self, r: Round, tally: Tally) -> None:
-        """ScanBase inactive queues, from where the last round stopped, until there is enough."""
+        """Scan inactive queues from where the last round stopped, until there are enough pages."""
         mask = self.vm.pq.L2_MASK
         share = self.pqaverage(r.avail_shortage)
         delta = q = 0
@@ -189,15 +222,17 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         r.avail_shortage -= delta
         r.q1iterator = self.next_start(r.q1iterator, q)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1949,2002", part=True)
     def next_start(self, start: int, q: int) -> int:
-        """Where the next round starts, after one from *start* on that ended at its *q*-th queue.
+        """The start of the next round, after one from *start* that ended at its *q*-th queue.
 
-        The seed keeps the number of queues, not the place (vm_pageout.c:1949, 2002).
+        The C keeps the number of queues scanned, not the position (vm_pageout.c:1949, 2002).
         """
         return q + 1
 
+    @c("vm_pageout_thread", "vm_pageout.c:1958-1977", part=True)
     def inactive_shortage(self, avail_shortage: int) -> int:
-        """Pages that should go from active to inactive: the target, and a bit more when short."""
+        """Pages to move from active to inactive: up to the target, some more when short."""
         stats = self.vm.stats
         shortage = stats.v_inactive_target - stats.v_inactive_count
         if avail_shortage > 0:
@@ -205,8 +240,10 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             shortage += min(u32(avail_shortage * 2), tenth)
         return i32(shortage)
 
+    @c("vm_pageout_thread", "vm_pageout.c:1985-2003", part=True, blocks=True)
+    @holds("nothing", "")
     def round_active(self, r: Round, inactive_shortage: int, tally: Tally) -> None:
-        """ScanBase active queues, from where the last round stopped, until there is enough."""
+        """Scan active queues from where the last round stopped, until there are enough pages."""
         mask = self.vm.pq.L2_MASK
         avail, inactive = self.pqaverage(r.avail_shortage), self.pqaverage(inactive_shortage)
         delta = q = 0
@@ -218,13 +255,18 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         r.avail_shortage -= self.active_gain(delta)
         r.q2iterator = self.next_start(r.q2iterator, q)
 
+    @c("vm_pageout_thread", "vm_pageout.c:2001", part=True)
     def active_gain(self, delta: int) -> int:
-        """How many of the *delta* pages of an active scan are counted as available: all of them,
-        though most are only on another queue (vm_pageout.c:2001)."""
+        """How many of the *delta* pages of an active scan count as available.
+
+        All of them, although most have only moved to another queue (vm_pageout.c:2001).
+        """
         return delta
 
+    @c("vm_pageout_thread", "vm_pageout.c:2016-2064", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_rest(self, r: Round) -> None:
-        """After a round: back off while short, else let the waiters go (vm_pageout.c:2016-2064)."""
+        """After a round: back off while short, else wake the waiters (vm_pageout.c:2016-2064)."""
         glob, td = self.vm.glob, self.k.curthread()
         if r.avail_shortage > 0:
             r.pass_ = i32(r.pass_ + 1)
@@ -241,55 +283,70 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         else:
             r.pass_ = 0
 
+    @own
     def still_short(self) -> None:
-        """The next round follows at once."""
+        """Shortage met, but memory still below the minimum: the next round starts at once."""
 
+    @c("vm_pageout_thread", "vm_pageout.c:2057-2058", part=True)
     def waiters_may_go(self) -> bool:
-        """Enough free and cache pages for those who sleep in vm_wait."""
+        """Are there enough free and cache pages for the threads that sleep in vm_wait?"""
         meter = self.vm.meter
         return not meter.count_min(self.vm.sysctl.page_free_hysteresis) or not meter.count_target()
 
+    @c("vm_pageout_thread", "vm_pageout.c:2018-2048", part=True, blocks=True)
+    @holds("nothing", "")
     def thread_back_off(self, pass_: int) -> None:
-        """Short again, for the *pass_*-th time in a row: how long to wait, if at all."""
+        """Short again, for the *pass_*-th time in a row: wait before the next round, or not."""
         glob, td, hz = self.vm.glob, self.k.curthread(), self.k.hz
         if pass_ < 10 and glob.vm_pages_needed > 1:
+            # Other threads have raised requests during the round: retry at once, unless swap is
+            # full.
             if glob.swap_pager_full:
                 td.hit("vm_pageout_thread:delay-swap-full")
                 self.pdelay(c_div(hz, 5))
             else:
                 td.hit("vm_pageout_thread:retry-at-once")
         elif pass_ < 10:
+            # Few requests: wait a little, but let a new request end the wait.
             td.hit("vm_pageout_thread:delay")
             self.delay_for_request(c_div(hz, 10))
             self.ask_itself()
         elif glob.swap_pager_full == 0:
+            # Ten rounds without success: wait in any case, so that the daemon does not take the
+            # whole CPU.
             td.hit("vm_pageout_thread:delay-forced")
             self.pdelay(c_div(hz, 10))
         else:
             td.hit("vm_pageout_thread:delay-catastrophe")
             self.pdelay(hz)
 
+    @c("vm_pageout_thread", "vm_pageout.c:2059,2034", part=True)
     def take_requests(self) -> None:
-        """All that was asked for up to here is taken as met, or is to be asked for anew."""
+        """Clear vm_pages_needed; requests that are not met must be raised again."""
         self.vm.glob.vm_pages_needed = 0
 
+    @c("vm_pageout_thread", "vm_pageout.c:2034-2035", part=True, blocks=True)
+    @holds("nothing", "")
     def delay_for_request(self, timo: int) -> None:
-        """A rest that a request for pages ends: the request is forgotten first, then awaited."""
+        """Wait for *timo* ticks or for a request: first clears the pending request, then sleeps."""
         self.take_requests()
         self.k.sleep.tsleep(
             self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=self.pages_are_needed
         )
 
+    @c("vm_pageout_thread", "vm_pageout.c:2026-2027,2041-2047", part=True, blocks=True)
+    @holds("nothing", "")
     def pdelay(self, timo: int) -> None:
-        """A rest of *timo* ticks, on what wakes the daemon; nothing is being waited for."""
+        """Wait for *timo* ticks on the daemon's wait channel, for no particular condition."""
         self.k.sleep.tsleep(self.vm.idents.vm_pages_needed, 0, "pdelay", timo, cond=lambda: False)
 
     # -- the wakeup
 
+    @c("pagedaemon_wakeup", "vm_pageout.c:2091-2102")
     def pagedaemon_wakeup(self) -> None:
         """pagedaemon_wakeup, vm_pageout.c:2091-2102: wake the daemon if paging is needed.
 
-        Called after a page left the free or cache queue.  Nothing is needed; does not block.
+        Called after a page left the free or cache queue.  No lock is needed; does not block.
         """
         vm, k = self.vm, self.k
         if vm.meter.paging_needed() and k.curthread() is not self.pagethread:

@@ -1,11 +1,12 @@
-"""Pushing one process's pages out: vm_pageout_object_deactivate_pages and its callers."""
+"""Deactivating the pages of one process: vm_pageout_object_deactivate_pages and its callers."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.cname import c, holds
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.vm.page.struct import PG_REFERENCED, PG_UNMANAGED
 from smpvm.vm.pageout.marker import ScanBase
 from smpvm.vm.param import (
@@ -30,10 +31,11 @@ U64 = (1 << 64) - 1
 
 
 class DeactivateInfo:
-    """struct rb_vm_page_scan_info, as far as used: *desired* is an int there."""
+    """The used part of struct rb_vm_page_scan_info; *desired* is an int there."""
 
     __slots__ = ("desired", "limit", "map")
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:526-528", part=True)
     def __init__(self, map_: VmMap, desired: int, limit: int) -> None:
         self.map = map_
         self.desired = i32(desired)
@@ -41,16 +43,20 @@ class DeactivateInfo:
 
 
 class Deactivate(ScanBase):
-    """RSS limits: take pages of one map away from it."""
+    """Resident limits: taking pages away from one map."""
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:635-711", blocks=True)
+    @holds("map not locked (taken with LK_NOWAIT); vmspace held (map token)", "map unlocked")
     def map_deactivate_pages(self, map_: VmMap, desired: int) -> None:
-        """vm_pageout_map_deactivate_pages, vm_pageout.c:635-711.
+        """vm_pageout_map_deactivate_pages, vm_pageout.c:635-711: reduce a map to *desired* pages.
 
-        Takes the map's lock with NOWAIT, and does nothing when that fails; held objects may
-        block.  *desired* pages may stay resident; with 0 and nothing wired everything goes.
+        Tries the map's lock (NOWAIT) and does nothing if that fails; holding objects may block.
+        *desired* pages may stay resident; with 0 and nothing wired, everything is unmapped.
         """
         vm, td = self.vm, self.k.curthread()
         td.hit("vm_pageout_map_deactivate_pages")
+        # Never wait for the lock: its owner may be waiting for memory, which this daemon has to
+        # provide.
         if map_.lock.lockmgr(LK_EXCLUSIVE | LK_NOWAIT):
             td.hit("vm_pageout_map_deactivate_pages:locked")
             return
@@ -68,8 +74,10 @@ class Deactivate(ScanBase):
             vm.pmap.remove(map_.pmap, VM_MIN_USER_ADDRESS, VM_MAX_USER_ADDRESS)
         vm.map.unlock(map_)
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:646-671", part=True)
+    @holds("map locked exclusively")
     def map_biggest_object(self, map_: VmMap) -> tuple[VmObject | None, bool]:
-        """The unshared object with most resident pages, and whether no entry is wired."""
+        """The unshared object with the most resident pages, and whether no entry is wired."""
         bigobj: VmObject | None = None
         nothingwired = True
         for entry in map_.entries():
@@ -84,24 +92,29 @@ class Deactivate(ScanBase):
                 nothingwired = False
         return bigobj, nothingwired
 
+    @c("pmap_resident_count", "pmap.h:307")
     def map_resident(self, map_: VmMap) -> int:
         """pmap_resident_count(vm_map_pmap(map)), a long."""
         count: int = map_.pmap.resident_count
         return count
 
+    @c("vm_pageout_map_deactivate_pages", "vm_pageout.c:692-694", part=True, blocks=True)
+    @holds("map locked exclusively")
     def object_deactivate_held(self, map_: VmMap, obj: VmObject, desired: int) -> None:
-        """Hold *obj* around its deactivation."""
+        """Hold *obj* and deactivate its pages."""
         self.vm.object.hold(obj)
         self.object_deactivate_pages(map_, obj, desired, False)
         self.vm.object.drop(obj)
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:496-550", blocks=True)
+    @holds("map locked; obj held")
     def object_deactivate_pages(
         self, map_: VmMap, obj: VmObject, desired: int, map_remove_only: int
     ) -> None:
-        """vm_pageout_object_deactivate_pages, vm_pageout.c:496-550.
+        """vm_pageout_object_deactivate_pages, vm_pageout.c:496-550: deactivate pages of a chain.
 
-        The caller holds *obj* and has the map locked.  Walks the chain of backing objects, each
-        held before the one above it is dropped; may block for their tokens.
+        The caller holds *obj* and has the map locked.  Walks down the backing objects, holding each
+        before the one above is dropped; may block on their tokens.
         """
         vm, td = self.vm, self.k.curthread()
         td.hit("vm_pageout_object_deactivate_pages")
@@ -121,14 +134,18 @@ class Deactivate(ScanBase):
             if lobject is not obj:
                 if tobject is not None:
                     td.hit("vm_pageout_object_deactivate_pages:swap")
+                    # Tokens are released in reverse order: swap so that the upper object's can be
+                    # released first.
                     vm.object.lock_swap()
                 vm.object.drop(lobject)
             lobject = tobject
         if lobject is not obj and lobject is not None:
             vm.object.drop(lobject)
 
+    @c("vm_pageout_object_deactivate_pages", "vm_pageout.c:533-539", part=True, blocks=True)
+    @holds("lobject held", "lobject held; the object returned held too")
     def hold_backing(self, lobject: VmObject, first: VmObject) -> VmObject | None:
-        """Hold the backing object of *lobject*, which may change while its token is waited for."""
+        """Hold the backing object of *lobject*, which may change while waiting for its token."""
         while (tobject := lobject.backing_object) is not None:
             self.k.kassert(tobject is not first, "backing-loop", f"{first}")
             self.vm.object.hold(tobject)
@@ -138,10 +155,12 @@ class Deactivate(ScanBase):
             self.vm.object.drop(tobject)
         return None
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:555-629", blocks=True)
+    @holds("the page's object held")
     def object_deactivate_pages_callback(self, p: Page, info: DeactivateInfo) -> int:
-        """vm_pageout_object_deactivate_pages_callback, vm_pageout.c:555-629.
+        """vm_pageout_object_deactivate_pages_callback, vm_pageout.c:555-629: one page.
 
-        The object is held.  Returns -1 when enough pages are gone, 0 to go on.
+        The object is held.  Returns -1 if enough pages have been removed, 0 to continue.
         """
         vm, td = self.vm, self.k.curthread()
         page = vm.page
@@ -166,6 +185,13 @@ class Deactivate(ScanBase):
         page.wakeup(p)
         return 0
 
+    @c(
+        "vm_pageout_object_deactivate_pages_callback",
+        "vm_pageout.c:584-626",
+        part=True,
+        blocks=True,
+    )
+    @holds("p busied; its object held")
     def deactivate_page(self, p: Page, info: DeactivateInfo, actcount: int) -> None:
         """Move one busied page a step towards the inactive queue (vm_pageout.c:584-626)."""
         vm, td = self.vm, self.k.curthread()
@@ -190,12 +216,21 @@ class Deactivate(ScanBase):
         else:
             page.and_queue_spin_unlock(p)
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:588", part=True)
+    @holds("p busied")
     def deactivate_gain(self, p: Page, actcount: int) -> None:
-        """Credit the references found; the sum is a u_char, and nothing stops it at ACT_MAX."""
+        """Add the references found to act_count, a u_char, without a cap at ACT_MAX."""
         p.act_count = (p.act_count + actcount) & 0xFF
 
+    @c(
+        "vm_pageout_object_deactivate_pages_callback",
+        "vm_pageout.c:591-604",
+        part=True,
+        blocks=True,
+    )
+    @holds("p busied; page and queue spinlocks", "p busied; no spinlock")
     def deactivate_idle(self, p: Page, info: DeactivateInfo) -> None:
-        """An unreferenced active page ages.  Page and queue are locked on entry, not on return."""
+        """Age an unreferenced active page.  Page and queue are locked on entry, not on return."""
         vm = self.vm
         count = p.act_count
         p.act_count = count - min(count, ACT_DECLINE)
@@ -209,8 +244,10 @@ class Deactivate(ScanBase):
             vm.queues[p.queue].requeue(p)
             vm.page.and_queue_spin_unlock(p)
 
+    @c("vm_pageout_object_deactivate_pages_callback", "vm_pageout.c:605-620", part=True)
+    @holds("p busied; page and queue spinlocks", "p busied; no spinlock")
     def deactivate_referenced(self, p: Page) -> None:
-        """A referenced active page gains.  Page and queue are locked on entry, not on return."""
+        """Reward a referenced active page.  Page and queue are locked on entry, not on return."""
         vm = self.vm
         page = vm.page
         self.k.curthread().hit("vm_pageout_object_deactivate_pages_callback:referenced")
@@ -218,6 +255,7 @@ class Deactivate(ScanBase):
         page.activate(p)
         page.flag_clear(p, PG_REFERENCED)
         page.and_queue_spin_lock(p)
+        # The locks were dropped: the page may have left the queue.
         if p.queue - p.pc == vm.pq.ACTIVE:
             if p.act_count < ACT_MAX - ACT_ADVANCE:
                 p.act_count += ACT_ADVANCE

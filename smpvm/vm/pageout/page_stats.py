@@ -1,9 +1,10 @@
-"""vm_pageout_page_stats: a little ageing of the active queue while no paging is needed."""
+"""vm_pageout_page_stats: light ageing of the active queues while no paging is needed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.page.struct import PG_MARKER, PG_REFERENCED
 from smpvm.vm.pageout.scan_active import ScanActive
 from smpvm.vm.param import ACT_DECLINE, VM_PROT_NONE, i32, u32
@@ -20,10 +21,12 @@ class PageStats(ScanActive):
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         self.fullintervalcount = 0
-        """static: seconds since the last scan of whole queues (counted once for each queue)."""
+        """static: seconds since the last full scan (added once per queue, as in the C)."""
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1603-1756", blocks=True)
+    @holds("nothing", "")
     def page_stats(self, q: int) -> None:
-        """vm_pageout_page_stats, vm_pageout.c:1603-1756.
+        """vm_pageout_page_stats, vm_pageout.c:1603-1756: statistics scan of one active queue.
 
         Nothing is held on entry or return; does not block.  *q* is a colour.
         """
@@ -62,16 +65,19 @@ class PageStats(ScanActive):
             spin.lock()
         self.scan_close(queue, marker, why)
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1612-1615", part=True)
     def stats_shortage(self) -> int:
-        """Pages missing from free, cache and inactive together, if positive."""
+        """Pages missing from the free, cache and inactive queues together, if positive."""
         stats = self.vm.stats
         want = stats.v_inactive_target + stats.v_cache_max + stats.v_free_min
         return i32(want - (stats.v_free_count + stats.v_inactive_count + stats.v_cache_count))
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1620-1629", part=True)
     def stats_length(self, q: int, pcount: int) -> int:
-        """How many of the *pcount* pages of queue *q* to look at: a share, at times all of them.
+        """How many of the *pcount* pages of queue *q* to scan: a share, from time to time all of
+        them.
 
-        The interval is counted for each queue, as if each were a scan of its own.
+        As in the C, the interval is added once per queue, as if each were a scan of its own.
         """
         sysctl = self.vm.sysctl
         self.stats_tick(q)
@@ -81,8 +87,9 @@ class PageStats(ScanActive):
             return pcount
         return self.stats_share(pcount)
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1623-1626", part=True)
     def stats_share(self, pcount: int) -> int:
-        """The share of *pcount* pages that a partial scan looks at; one at least."""
+        """The share of *pcount* pages that a partial scan covers; at least one."""
         sysctl = self.vm.sysctl
         pages = self.vm.stats.v_page_count
         if pages == 0:
@@ -90,13 +97,16 @@ class PageStats(ScanActive):
         share = u32(sysctl.pageout_stats_max * pcount) // pages
         return min(pcount, i32(share + 1))
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1621", part=True)
     def stats_tick(self, q: int) -> None:
-        """Another interval has gone by (vm_pageout.c:1621)."""
+        """Count another interval (vm_pageout.c:1621)."""
         interval = self.vm.sysctl.pageout_stats_interval
         self.fullintervalcount = i32(self.fullintervalcount + interval)
 
+    @c("vm_pageout_page_stats", "vm_pageout.c:1679-1743", part=True, blocks=True)
+    @holds("m busied; no spinlock")
     def stats_page(self, queue: PageQueue, m: Page) -> None:
-        """Account for one page, busied by the scan, which stays busy."""
+        """Update the statistics of one page, which is busied by the scan and stays so."""
         vm, td = self.vm, self.k.curthread()
         if m.hold_count:
             td.hit("vm_pageout_page_stats:held")

@@ -1,10 +1,11 @@
-"""vm_pageout_scan_inactive: clean pages to the cache, dirty ones to their pager."""
+"""vm_pageout_scan_inactive: clean pages go to the cache queue, dirty ones to their pager."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_TIMELOCK
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import PG_MARKER, PG_NEED_COMMIT, PG_REFERENCED, PG_WINATCFLS
 from smpvm.vm.pageout.clean import Clean
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from smpvm.vm.page.struct import Page
 
 LAUNDER_ALL_OUT = 10000
-"""Dirty pages that a scan may write once the first pass was not enough."""
+"""How many dirty pages a scan may write if the first pass was not enough."""
 
 
 class InactiveScan:
-    """The locals of one scan."""
+    """The local variables of one scan."""
 
     __slots__ = (
         "avail_shortage",
@@ -44,6 +45,7 @@ class InactiveScan:
         "vpfailed",
     )
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:745-753", part=True)
     def __init__(
         self,
         td: Thread,
@@ -61,19 +63,24 @@ class InactiveScan:
         self.tally = tally
         self.delta = 0
         self.vpfailed: Vnode | None = None
-        """The last vnode that could not be locked; it may be long gone."""
+        """The last vnode that could not be locked; may be stale, only compared."""
 
 
 class ScanInactive(Clean):
-    """The scan and its steps.  In every step the page is busied by the scan unless it says not."""
+    """The scan and its steps.
 
+    Unless noted otherwise, each step has the page busied by the scan.
+    """
+
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:741-1181", blocks=True)
+    @holds("nothing", "")
     def scan_inactive(self, pass_: int, q: int, avail_shortage: int, tally: Tally) -> int:
-        """vm_pageout_scan_inactive, vm_pageout.c:741-1181.
+        """vm_pageout_scan_inactive, vm_pageout.c:741-1181: scan one inactive queue.
 
-        Nothing is held on entry or return.  May block: for a vnode's lock, in the pager, and it
-        offers the CPU for each page.  *pass_* is the number of rounds in a row that fell short,
-        *q* a colour, *avail_shortage* the number of pages wanted.  Returns the pages freed,
-        cached or sent out, and adds to *tally.vnodes_skipped*.
+        Nothing is held on entry or return.  May block: for a vnode's lock and in the pager, and it
+        yields the CPU for each page.  *pass_* is the number of consecutive rounds that did not
+        reach their target, *q* a colour, *avail_shortage* the number of pages wanted.  Returns the
+        pages freed, cached or being written, and adds to *tally.vnodes_skipped*.
         """
         vm, k = self.vm, self.k
         td = k.curthread()
@@ -98,14 +105,19 @@ class ScanInactive(Clean):
                 why = "target"
                 break
             k.kassert(m.queue == base, "scan-queue")
+            # The marker passes the page before the queue is unlocked: it keeps the scan's place
+            # while m moves.
             self.scan_hop(queue, marker, m)
             cnt["v_pdpages"] += 1
             if m.flags & PG_MARKER:
                 td.hit("vm_pageout_scan_inactive:marker")
                 continue
+            # Only try: nobody may block with a spinlock held, and a busy page is in use anyway.
             if busy_try(m, True):
                 td.hit("vm_pageout_scan_inactive:busy")
                 continue
+            # PG_BUSY now keeps the page's identity; the page's spinlock must not be taken under the
+            # queue's.
             spin.unlock()
             k.kassert(m.queue == base, "scan-queue")
             lwkt_yield()
@@ -119,16 +131,20 @@ class ScanInactive(Clean):
         self.scan_close(queue, marker, why)
         return s.delta
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:771-774", part=True)
     def inactive_maxlaunder(self, pass_: int) -> int:
         """How many dirty pages this scan may write."""
         return LAUNDER_ALL_OUT if pass_ else max(self.vm.sysctl.max_launder, 1)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1166", part=True)
     def inactive_enough(self) -> bool:
-        """Free and cache pages are well above the target: stop, and report complete success."""
+        """Free and cache pages are well above the target: stop, and report full success."""
         return self.vm.meter.paging_target() < -self.vm.sysctl.max_launder
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:841-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_page(self, s: InactiveScan, m: Page) -> None:
-        """What becomes of one page.  Busied on entry, given up on return."""
+        """Process one page.  Busied on entry, unbusied on return."""
         if m.wire_count:
             self.inactive_wired(s, m)
         elif m.hold_count:
@@ -137,27 +153,35 @@ class ScanInactive(Clean):
         elif not self.inactive_reactivated(s, m):
             self.inactive_unused(s, m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:841-847", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_wired(self, s: InactiveScan, m: Page) -> None:
-        """A wired page has no business here: off the queue with it (vm_pageout.c:841-847)."""
+        """A wired page does not belong on the queue: take it off (vm_pageout.c:841-847)."""
         s.td.hit("vm_pageout_scan_inactive:wired")
         self.vm.page.unqueue_nowakeup(m)
         self.vm.page.wakeup(m)
         kprintf(self.k, "wired-on-inactive", page=m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-864,958-969,1001-1012", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_requeue(self, s: InactiveScan, m: Page) -> None:
-        """To the tail for another cycle, unless it has left the queue; the page is given up."""
+        """Move to the tail for another cycle, if still on the queue; unbusies the page."""
         self.inactive_to_tail(s, m)
         self.vm.page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-863,1106-1112", part=True)
+    @holds("m busied; no spinlock")
     def inactive_to_tail(self, s: InactiveScan, m: Page) -> None:
-        """The requeue, and the count that swapcache looks at; the page stays busy."""
+        """Requeue, and update the counter for swapcache; the page stays busy."""
         self.requeue(s.queue, m, heuristic=True)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:868-909", part=True)
+    @holds("m busied; no spinlock", "on True m given up")
     def inactive_reactivated(self, s: InactiveScan, m: Page) -> bool:
-        """Back to the active queue if it was used since; returns whether it was (and given up).
+        """Move back to the active queue if referenced; returns whether it was (then unbusied).
 
-        Use counts in two places: the page tables' bits, and PG_REFERENCED, which says more.
-        Nobody asks for either when nobody uses the object (vm_pageout.c:868-909).
+        References are in two places: the bits in the page tables, and PG_REFERENCED, which counts
+        for more.  Both are ignored if nobody uses the object (vm_pageout.c:868-909).
         """
         vm = self.vm
         obj = m.object
@@ -176,15 +200,20 @@ class ScanInactive(Clean):
             return True
         return False
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:888-890,905-907", part=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_activate(self, m: Page, more: int) -> None:
-        """Activate with a bonus.  The sum is a u_char, and nothing stops it at ACT_MAX."""
+        """Activate with a bonus.  The sum is a u_char and is not capped at ACT_MAX."""
         self.vm.page.activate(m)
         m.act_count = (m.act_count + more) & 0xFF
         self.vm.page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:924-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_unused(self, s: InactiveScan, m: Page) -> None:
-        """A page that nobody used: free it, cache it, let it cycle once, or launder it."""
+        """An unreferenced page: free it, cache it, let it cycle once more, or launder it."""
         page, td = self.vm.page, s.td
+        # A mapping may have modified the page since; a partly dirty page counts as fully dirty.
         if m.dirty == 0:
             page.test_dirty(m)
         else:
@@ -209,10 +238,17 @@ class ScanInactive(Clean):
             td.hit("vm_pageout_scan_inactive:launder-limit")
             page.wakeup(m)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:944", part=True)
+    @holds("m busied")
     def inactive_second_chance(self, s: InactiveScan, m: Page) -> bool:
-        """A dirty page goes round twice before it is written, unless memory is already short."""
+        """A dirty page cycles twice before it is written, unless memory is already short.
+
+        Writing is far more expensive than freeing a clean page.
+        """
         return not m.flags & PG_WINATCFLS and s.pass_ == 0
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:970-1146", part=True, blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
         """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
         td = s.td
@@ -227,14 +263,16 @@ class ScanInactive(Clean):
             if vp is None:
                 return
         td.hit("vm_pageout_scan_inactive:launder")
+        # The page is unbusied on return and must not be touched again.
         count = self.clean(m)
         s.delta += count
         s.maxlaunder -= count
         if vp is not None:
             self.k.vnode.vput(vp)
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:981-992", part=True)
     def swap_pageouts_ok(self, obj: VmObject | None) -> bool:
-        """May a page of this object be written now?  Only swap knows a policy."""
+        """May a page of this object be written now?  Only swap has a policy."""
         sysctl = self.vm.sysctl
         if obj is not None and obj.type != OBJT_SWAP and obj.type != OBJT_DEFAULT:
             return True
@@ -242,17 +280,23 @@ class ScanInactive(Clean):
         ok = not (defer or disable)
         return ok or bool(not disable and defer and self.vm.meter.count_min(0))
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1041-1120", part=True, blocks=True)
+    @holds("m busied; no spinlock", "the vnode returned locked and m busied; None: m given up")
     def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
-        """Lock the vnode of *m*'s object, which must not be waited for with the page busy.
+        """Lock the vnode of *m*'s object.  The page must not be busy while waiting for it.
 
-        So the page is held instead, and everything is looked at again once the lock is ours.
-        Returns the locked vnode with *m* busy again, or None with *m* given up.  Blocks for at
-        most the vnode lock's time-out (vm_pageout.c:1041-1120).
+        Therefore the page is only held during the wait, and everything is rechecked afterwards.
+        Returns the locked vnode with *m* busied again, or None with *m* unbusied.  Blocks for at
+        most the vnode lock's timeout (vm_pageout.c:1041-1120).
         """
         vm, k, td = self.vm, self.k, s.td
         page = vm.page
         vp: Vnode | None = obj.handle
+        # Never wait for ever: the vnode's owner may itself be waiting for memory.  A vnode that
+        # just timed out is only tried, so that its many pages do not stall the scan.
         flags = LK_EXCLUSIVE | (LK_NOWAIT if vp is s.vpfailed else LK_TIMELOCK)
+        # The lock order is vnode, then busy: unbusy the page first.  The hold keeps it from being
+        # reused.
         page.hold(m)
         page.wakeup(m)
         if vp is None:
@@ -264,6 +308,7 @@ class ScanInactive(Clean):
             self.inactive_skip_vnode(s, obj)
             page.unhold(m)
             return None
+        # While it was not busy the page may have been freed, moved or renamed.
         if self.inactive_moved(s, m, obj, vp):
             td.hit("vm_pageout_scan_inactive:moved")
             self.inactive_skip_vnode(s, obj)
@@ -275,6 +320,7 @@ class ScanInactive(Clean):
             k.vnode.vput(vp)
             page.unhold(m)
             return None
+        # Busy again: the hold is no longer needed.  If another hold remains, it may be in I/O.
         page.unhold(m)
         if m.hold_count:
             td.hit("vm_pageout_scan_inactive:held-meanwhile")
@@ -286,15 +332,19 @@ class ScanInactive(Clean):
         return vp
 
     @staticmethod
+    @own
     def vget_failure(flags: int, error: int) -> str:
         """The coverage name of a vget that failed."""
         return "vget-nowait" if flags & LK_NOWAIT else "vget-timeout"
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1062-1063,1078-1079,1113-1114", part=True)
     def inactive_skip_vnode(self, s: InactiveScan, obj: VmObject) -> None:
-        """Count a page of a writeable file that had to be passed over."""
+        """Count a skipped page of a file that may be dirty."""
         if obj.flags & OBJ_MIGHTBEDIRTY:
             s.tally.vnodes_skipped += 1
 
+    @c("vm_pageout_scan_inactive", "vm_pageout.c:1075-1077", part=True)
+    @holds("m held (hold_count), the vnode locked")
     def inactive_moved(self, s: InactiveScan, m: Page, obj: VmObject, vp: Vnode) -> bool:
-        """After a wait with *m* only held: is it no longer the page that the scan met?"""
+        """After a wait with *m* only held: is it no longer the page that the scan found?"""
         return m.queue != s.queue.number or m.object is not obj or obj.handle is not vp

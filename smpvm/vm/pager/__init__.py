@@ -1,1 +1,1 @@
-"""Pagers: swap, vnode, the devices and the syncer (vm_pager.c, swap_pager.c, vnode_pager.c)."""
+"""The swap, vnode and device pagers, and the syncer (vm_pager.c, swap_pager.c, vnode_pager.c)."""

@@ -1,9 +1,9 @@
-"""A model of one device: a queue, some requests in service at once, latency, injected errors.
+"""A model of one device: a queue, several requests in service, latency, injected errors.
 
-``strategy`` never blocks.  One kernel thread for each device (role "io") stands for its interrupt:
-it starts requests while fewer than ``queue_depth`` are in service, lets their latency pass, moves
-the data, and calls each request's ``done``.  Data move at completion, as by DMA: a page that has
-been given to somebody else meanwhile shows.
+``strategy`` never blocks.  One kernel thread per device (role "io") stands for its interrupt: it
+starts requests while fewer than ``queue_depth`` are in service, waits for their latency, moves the
+data, and calls each request's ``done``.  Data are moved at completion, as by DMA, so a page that
+was reused in the meantime is detected.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import DiskConfig
 from smpvm.host.carrier import IO
+from smpvm.kern.cname import c, holds
 from smpvm.kern.errno import EIO
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
@@ -32,16 +33,16 @@ WRITE: Final = "write"
 
 Contents = dict[int, int]
 Store = MutableMapping[int, Contents]
-"""Block number (or page index of a file) → the words written; a block of zeros is missing."""
+"""Block number (or page index of a file) → the words written; zero blocks are absent."""
 
 
 @shared("biodone", atomic={"biodone": "BIO_DONE is set atomically, and looked at to wait for it"})
 class Io:
     """struct bio and its struct buf: one request for the pages of one run of blocks.
 
-    *store*, *first*: where the data are, from block *first* on.  ``done`` runs in the device's
-    thread; ``error`` is an errno, 0 when all is well.  ``reqpage`` is the page that a read is for
-    (-1: none).  ``slots`` is the count of buffers that the request was charged to.
+    The data are in *store*, from block *first* on.  ``done`` runs in the device's thread; ``error``
+    is an errno, 0 on success.  ``reqpage`` is the page that a read is for (-1: none).  ``slots`` is
+    the buffer count that the request was charged to.
     """
 
     __slots__ = (
@@ -88,7 +89,7 @@ class Io:
         return self.biodone
 
     def owners(self) -> list[Thread]:
-        """Who has to end the request (for the waits-for graph): the device's thread."""
+        """The thread that must complete the request (for the waits-for graph): the device's."""
         disk = self.disk
         return [] if disk is None or disk.thread is None or self.biodone else [disk.thread]
 
@@ -101,7 +102,7 @@ class Io:
 
 @shared("started")
 class Disk:
-    """One device.  ``fail`` holds errors to come; otherwise *config*.error_rate decides."""
+    """One device.  ``fail`` lists errors to inject; otherwise *config*.error_rate decides."""
 
     __slots__ = (
         "_serving",
@@ -138,18 +139,20 @@ class Disk:
         return f"disk {self.name}"
 
     def fail_next(self, *cmds: str) -> None:
-        """The next request of each of *cmds* ("read", "write") fails; others meanwhile do not."""
+        """Make the next request of each of *cmds* ("read", "write") fail, but no other."""
         self.fail.extend(cmds)
 
     def start(self) -> None:
-        """Start the device's thread, once; the first request does it if nobody has."""
+        """Start the device's thread, once; the first request does so if nobody has."""
         if self.k.atomic.cmpset_int(self, "started", 0, 1):
             self.thread = self.k.spawn(f"io-{self.name}", self._main, role="io")
 
     # -- the caller's side
 
+    @c("vn_strategy", "vfs_bio.c:3732-3765")
+    @holds("no spinlock", "")
     def strategy(self, io: Io) -> None:
-        """vn_strategy: hand *io* to the device.  Never blocks."""
+        """vn_strategy: pass *io* to the device.  Never blocks."""
         k = self.k
         self.start()
         io.disk = self
@@ -162,27 +165,31 @@ class Disk:
         k.sleep.wakeup(self.ident)
 
     def _queue_point(self) -> None:
-        """The step that follows looks at, or changes, the requests that wait."""
+        """Schedule point before a read or change of the queue of waiting requests."""
         if (p := self.k.point) is not None:
             p(IO, self, "queue")
 
+    @c("biowait", "vfs_bio.c:3677-3681", blocks=True)
+    @c("_biowait", "vfs_bio.c:3636-3675")
+    @holds("no spinlock", "")
     def biowait(self, io: Io, wmesg: str) -> int:
         """biowait (vfs_bio.c): sleep until *io* is done.  Returns its error.  Blocks."""
         k = self.k
         while not io.ended():
+            # Interlock, then test again: the completion may come between the test and the sleep.
             k.sleep.tsleep_interlock(io)
             if not io.ended():
                 k.sleep.tsleep(io, PINTERLOCKED, wmesg, 0, cond=io.ended)
         return io.error
 
     def pending(self) -> list[Io]:
-        """Requests not yet done, oldest first (read-only, for audits)."""
+        """Requests that are not done, oldest first (read-only, for audits)."""
         return [*self._serving, *self._wait]
 
     # -- the device's side
 
     def _main(self) -> None:
-        """The device's thread: start, let time pass, complete; for ever."""
+        """The device's thread: start requests, wait for their latency, complete them; for ever."""
         k = self.k
         while True:
             now = k.carrier.ticks()
@@ -201,14 +208,14 @@ class Disk:
                 self._complete(self._serving.popleft())
 
     def _let_pass(self, left: int) -> None:
-        """Sleep until the oldest request is due, or until one may be started beside it."""
+        """Sleep until the oldest request is due, or until another one can be started."""
         k = self.k
         k.sleep.tsleep_interlock(self.ident)
         if not self._startable():
             k.sleep.tsleep(self.ident, PINTERLOCKED, "diskio", left, cond=self._startable)
 
     def _startable(self) -> bool:
-        """Whether a request waits that may be started beside those in service."""
+        """Whether a waiting request can be started in addition to those in service."""
         self._queue_point()
         return bool(self._wait) and len(self._serving) < max(self.config.queue_depth, 1)
 
@@ -222,7 +229,7 @@ class Disk:
             self._serving.append(io)
 
     def latency(self, io: Io) -> int:
-        """Ticks that *io* takes from its start."""
+        """The ticks that *io* takes from its start."""
         return self.config.latency
 
     def verdict(self, io: Io) -> int:
@@ -234,7 +241,7 @@ class Disk:
         return EIO if rate and self.random.random() < rate else 0
 
     def _complete(self, io: Io) -> None:
-        """Move the data, and biodone."""
+        """Move the data and call biodone."""
         k = self.k
         if (p := k.point) is not None:
             p(IO, self, "complete")
@@ -252,8 +259,9 @@ class Disk:
             self.writes += 1
         self.biodone(io)
 
+    @c("biodone", "vfs_bio.c:4085-4126", blocks=True)
     def biodone(self, io: Io) -> None:
-        """biodone (vfs_bio.c): run the request's ``done``, or wake who waits for it."""
+        """biodone (vfs_bio.c): run the request's ``done`` and wake the threads that wait for it."""
         if io.done is not None:
             io.done(io)
         self.k.atomic.cmpset_int(io, "biodone", False, True)  # BIO_DONE of bio_flags
@@ -274,10 +282,10 @@ class Disk:
 
 @shared("count", atomic={"count": "getpbuf looks, then takes atomically (vm_pager.c)"})
 class Slots:
-    """A limited number of I/O buffers (an ``int *pfreecnt`` and the pbufs behind it).
+    """A limited number of I/O buffers (an ``int *pfreecnt`` and its pbufs).
 
-    ``users`` are the requests that have one now: whom a sleeper waits for.  ``wakes`` tells from
-    the count before a release whether that release wakes the sleepers.
+    ``users`` are the requests that have a buffer: a sleeper waits for them.  ``wakes`` decides from
+    the count before a release whether the release wakes the sleepers.
     """
 
     __slots__ = ("count", "k", "limit", "name", "users", "wakes")
@@ -294,33 +302,42 @@ class Slots:
         return self.name
 
     def owners(self) -> list[Thread]:
-        """The threads that will give buffers back."""
+        """The threads that will release buffers."""
         found = [td for io in tuple(self.users) for td in io.owners()]
         return list(dict.fromkeys(found))
 
+    @c("getpbuf_kva", "vm_pager.c:453-496", blocks=True)
+    @holds("no spinlock", "a buffer charged to io")
     def getpbuf(self, io: Io) -> None:
-        """getpbuf_kva (vm_pager.c:453-499): a buffer for *io*; sleeps while there is none.
+        """getpbuf_kva (vm_pager.c:453-496): get a buffer for *io*; sleeps while there is none.
 
-        Looking and taking are two steps, so that the count may go below zero.
+        Testing and taking are two steps, so the count can go below zero.
         """
         k = self.k
         while self.count <= 0:
             k.curthread().hit("getpbuf_kva:wait")
             k.sleep.tsleep_interlock(self)
+            # Test again after the interlock, so that a release in between is not missed.
             if k.atomic.fetchadd_int(self, "count", 0) <= 0:
                 k.sleep.tsleep(self, PINTERLOCKED, "wswbuf2", 0, cond=lambda: self.count > 0)
         k.atomic.add_int(self, "count", -1)
         io.slots = self
         self.users[io] = None
 
+    @c("relpbuf", "vm_pager.c:627-682")
+    @holds("a buffer charged to io", "buffer given back")
     def relpbuf(self, io: Io) -> None:
-        """relpbuf (vm_pager.c:627-682): give the buffer of *io* back; wakes sleepers if due."""
+        """relpbuf (vm_pager.c:627-682).
+
+        Release the buffer of *io*; may wake sleepers (see ``wakes``).
+        """
         self.users.pop(io, None)
         io.slots = None
         old = self.k.atomic.fetchadd_int(self, "count", 1)
         if self.wakes(old):
             self.k.sleep.wakeup(self)
 
+    @c("pbuf_adjcount", "vm_pager.c:684-691")
     def adjcount(self, n: int) -> None:
         """pbuf_adjcount (vm_pager.c:684-691): change the limit by *n*."""
         if n:

@@ -1,20 +1,21 @@
 """The bitmap of free swap blocks (kern/subr_blist.c), with that allocator's limits.
 
-A run of blocks never crosses a multiple of BLIST_MAX_ALLOC, and the lowest fitting one is taken.
+A run of blocks never crosses a multiple of BLIST_MAX_ALLOC, and the lowest run that fits is taken.
 The C keeps a radix tree of 32-bit leaves with size hints; here a tree of maxima over the leaves
-says where a run fits, in the same logarithmic time.
+shows where a run fits, also in logarithmic time.
 """
 
 from __future__ import annotations
 
 from smpvm.config import BLIST_MAX_ALLOC
+from smpvm.kern.cname import c, holds
 from smpvm.vm.param import SWAPBLK_NONE
 
 WORD = BLIST_MAX_ALLOC
 
 
 def longest_run(bits: int) -> int:
-    """Length of the longest run of ones in *bits*."""
+    """The length of the longest run of ones in *bits*."""
     n = 0
     while bits:
         bits &= bits >> 1
@@ -23,7 +24,7 @@ def longest_run(bits: int) -> int:
 
 
 def first_run(bits: int, count: int) -> int:
-    """The lowest bit at which *count* ones begin; -1 if there is none."""
+    """The lowest bit at which *count* ones start; -1 if there is none."""
     have = 1
     while have < count:
         step = min(have, count - have)
@@ -33,10 +34,12 @@ def first_run(bits: int, count: int) -> int:
 
 
 class Blist:
-    """Which of *blocks* swap blocks are free; all are at first."""
+    """Which of *blocks* swap blocks are free; initially all."""
 
     __slots__ = ("_best", "_free", "_leaves", "blocks", "free_count")
 
+    @c("blist_create", "subr_blist.c:169-211")
+    @holds("boot only", "")
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
         self.free_count = blocks
@@ -51,8 +54,10 @@ class Blist:
         for i in range(self._leaves - 1, 0, -1):
             self._best[i] = max(self._best[2 * i], self._best[2 * i + 1])
 
+    @c("blist_alloc", "subr_blist.c:226-241")
+    @holds("vm_token")
     def alloc(self, count: int) -> int:
-        """blist_alloc: *count* (1..BLIST_MAX_ALLOC) blocks; returns the first or SWAPBLK_NONE."""
+        """blist_alloc: *count* (1..BLIST_MAX_ALLOC) blocks; returns the first, or SWAPBLK_NONE."""
         if not 1 <= count <= WORD or self._best[1] < count:
             return SWAPBLK_NONE
         node = 1
@@ -66,8 +71,10 @@ class Blist:
         self.free_count -= count
         return word * WORD + bit
 
+    @c("blist_free", "subr_blist.c:266-276")
+    @holds("vm_token")
     def free(self, block: int, count: int) -> None:
-        """blist_free: *count* blocks from *block* on; ValueError when one is free already."""
+        """blist_free: free *count* blocks from *block* on; ValueError if one is already free."""
         if block < 0 or block + count > self.blocks:
             raise ValueError(f"swap blocks {block}..{block + count - 1} of {self.blocks}")
         self.free_count += count
@@ -83,7 +90,7 @@ class Blist:
             count -= n
 
     def is_free(self, block: int) -> bool:
-        """Whether one block is free."""
+        """Whether *block* is free."""
         return bool(self._free[block // WORD] >> block % WORD & 1)
 
     def _set(self, word: int, bits: int) -> None:

@@ -1,9 +1,10 @@
-"""What a swap request has on it, and what its end does to the pages (swp_pager_async_iodone)."""
+"""Swap requests and buffers, and the completion of a request (swp_pager_async_iodone)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
 from smpvm.vm.page.struct import PG_SWAPINPROG, PG_SWAPPED
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from smpvm.vm.vm import Vm
 
 NSWBUF_KVA = 32
-"""Buffers with address space for their pages: what the limits below are shares of."""
+"""Number of buffers with address space for their pages; the limits below are shares of it."""
 
 SWBIO_READ = 1
 SWBIO_WRITE = 2
@@ -32,8 +33,10 @@ class SwapIo(Io):
 
 
 class SwapCompletion(SwapSpace):
-    """The swap device, its buffers, and the end of requests."""
+    """The swap device, its buffers, and the completion of requests."""
 
+    @c("swap_pager_swap_init", "swap_pager.c:374-379", part=True)
+    @holds("boot only", "")
     def __init__(self, vm: Vm) -> None:
         super().__init__(vm)
         k = self.k
@@ -49,11 +52,12 @@ class SwapCompletion(SwapSpace):
     def _slots(self, name: str, count: int) -> Slots:
         return self.k.new(Slots, self.k, name, count, self.relpbuf_wakes)
 
+    @c("relpbuf", "vm_pager.c:659-660", part=True)
     def relpbuf_wakes(self, old: int) -> bool:
-        """Whether giving a buffer back, when *old* were free, wakes who sleeps for one.
+        """Whether releasing a buffer wakes the sleepers, given that *old* were free before.
 
-        As the C has it (relpbuf, vm_pager.c:659): at the second free one.  What it compares is
-        the count before the addition; sleepers sleep while that is 0.
+        As in the C (relpbuf, vm_pager.c:659), only the second free buffer does: the test uses the
+        count before the increment, but threads sleep while that count is 0.
         """
         return old == 1
 
@@ -61,18 +65,21 @@ class SwapCompletion(SwapSpace):
         assert isinstance(io, SwapIo)
         self.async_iodone(io)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1721-1948", blocks=True)
+    @holds("nothing (synchronous: the object held)")
     def async_iodone(self, io: SwapIo) -> None:
-        """swp_pager_async_iodone, swap_pager.c:1720-1948: a read or write has ended.
+        """swp_pager_async_iodone, swap_pager.c:1721-1948: complete a read or write.
 
-        Runs in the device's thread for asynchronous requests, which holds nothing.  Written pages
-        lose one soft busy, read ones their busy bit except the one that the read was for.  May
-        sleep for a busy page.
+        For asynchronous requests this runs in the device's thread, which holds nothing.  Written
+        pages lose one soft-busy reference; read pages are unbusied, except the one that the read
+        was for.  May sleep for a busy page.
         """
         k = self.k
         k.curthread().hit("swp_pager_async_iodone")
         reading = io.swbio & SWBIO_READ
         if io.error:
             kprintf(k, "swap-io-error", io=io, cmd=io.cmd, error=io.error)
+        # Read before the pages are released: afterwards they may leave the object.
         obj: VmObject | None = io.pages[0].object if io.pages else None
         for i, m in enumerate(io.pages):
             if reading:
@@ -82,6 +89,8 @@ class SwapCompletion(SwapSpace):
             else:
                 self.write_done(m)
         if obj is not None:
+            # Last, so that nobody who waits for the object's I/O finds a page of it still
+            # soft-busy.
             self.vm.object.pip_wakeup_n(obj, len(io.pages))
         self.vm_token.get()
         if reading:
@@ -94,8 +103,10 @@ class SwapCompletion(SwapSpace):
         slots.relpbuf(io)
         self.vm_token.release()
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1842-1887,1774-1814", part=True)
+    @holds("m busied by its reader", "m given up unless requested")
     def read_done(self, m: Page, requested: bool, error: int) -> None:
-        """One page of a read (:1774-1814 and :1842-1887): valid, or not; its reader is woken."""
+        """One page of a read (:1774-1814, :1842-1887): set or clear valid and wake its reader."""
         page = self.vm.page
         if error:
             m.valid = 0
@@ -106,22 +117,27 @@ class SwapCompletion(SwapSpace):
             page.flag_clear(m, PG_SWAPINPROG)
             page.flag_set(m, PG_SWAPPED)
         if requested:
+            # The requested page stays busy for its reader, who waits for PG_SWAPINPROG.
             page.flash(m)
         else:
             page.deactivate(m)
             page.wakeup(m)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1815-1841", part=True, blocks=True)
+    @holds("m soft-busy", "soft busy given back")
     def write_error(self, m: Page) -> None:
-        """One page of a failed write (:1815-1841): its swap is given up, the page dirty again.
+        """One page of a failed write (:1815-1841): free its swap and make it dirty again.
 
-        The C does not hold the object here, which its meta data want.
+        The C does not hold the object here, although its swap metadata require it.
         """
         page = self.vm.page
         self.k.curthread().hit("swp_pager_async_iodone:write-error")
+        # vm_page_io_finish needs PG_BUSY; the write left the page only soft-busy.
         page.busy_wait(m, False, "swadpg")
         obj = self._object_of(m)
         self.write_error_forget(obj, m)
         page.flag_clear(m, PG_SWAPPED)
+        # The page is the only copy now.
         if obj.type == OBJT_SWAP:
             page.dirty(m)
             page.activate(m)
@@ -129,13 +145,20 @@ class SwapCompletion(SwapSpace):
         page.io_finish(m)
         page.wakeup(m)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1831-1832", part=True, blocks=True)
+    @holds("m busied (the object should be held, and is not)")
     def write_error_forget(self, obj: VmObject, m: Page) -> None:
-        """Forget the swap of a page that could not be written (:1831)."""
+        """Free the swap of a page that could not be written (:1831)."""
         self.meta_ctl(obj, m.pindex, SWM_FREE)
 
+    @c("swp_pager_async_iodone", "swap_pager.c:1888-1918", part=True, blocks=True)
+    @holds("m soft-busy", "soft busy given back")
     def write_done(self, m: Page) -> None:
-        """One page of a good write (:1889-1918): clean, and deactivated if memory is very short."""
+        """One page of a successful write (:1889-1918): clean; deactivated if memory is severely
+        short.
+        """
         page = self.vm.page
+        # vm_page_io_finish needs PG_BUSY; the write left the page only soft-busy.
         page.busy_wait(m, False, "swadpg")
         if self._object_of(m).type == OBJT_SWAP:
             page.undirty(m)

@@ -1,10 +1,11 @@
-"""Swap space, and which of it belongs to which page of an object (swap_pager.c's meta data)."""
+"""Swap space, and the mapping from an object's pages to swap blocks (metadata of swap_pager.c)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.token import Token
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
@@ -30,6 +31,7 @@ class SwBlock:
 
     __slots__ = ("swb_count", "swb_index", "swb_pages")
 
+    @c("swp_pager_meta_build", "swap_pager.c:2193-2199", part=True)
     def __init__(self, index: int) -> None:
         self.swb_index = index
         self.swb_count = 0
@@ -37,10 +39,10 @@ class SwBlock:
 
 
 class SwapSpace:
-    """The swap blocks of the machine, and swp_pager_meta_*.
+    """The machine's swap blocks, and swp_pager_meta_*.
 
-    ``vm_token`` guards the bitmap and the counts; taking it may block, and then gives up the
-    object's token as well.  Meta data is guarded by the object's token.
+    ``vm_token`` protects the bitmap and the counts; taking it may block, which also releases the
+    object's token.  The metadata are protected by the object's token.
     """
 
     def __init__(self, vm: Vm) -> None:
@@ -59,8 +61,13 @@ class SwapSpace:
 
     # -- space
 
+    @c("swap_pager_newswap", "swap_pager.c:1690-1703")
+    @holds("boot only", "")
     def newswap(self) -> None:
-        """swap_pager_newswap, swap_pager.c:1690-1703: the water marks, 4% and 6% of all swap."""
+        """swap_pager_newswap, swap_pager.c:1690-1703.
+
+        Set the water marks, 4% and 6% of all swap.
+        """
         if self.vm_swap_max:
             self.nswap_lowat = self.vm_swap_max * 4 // 100
             self.nswap_hiwat = self.vm_swap_max * 6 // 100
@@ -69,10 +76,12 @@ class SwapSpace:
             self.nswap_hiwat = 512
         self.sizecheck()
 
+    @c("swp_sizecheck", "swap_pager.c:302-316")
+    @holds("vm_token")
     def sizecheck(self) -> None:
-        """swp_sizecheck, swap_pager.c:302-316: swap_pager_almost_full with hysteresis.
+        """swp_sizecheck, swap_pager.c:302-316: update swap_pager_almost_full, with hysteresis.
 
-        Clears swap_pager_full (what makes the daemon kill) once the low mark is met.
+        Clears swap_pager_full (which makes the daemon kill) when the low mark is reached again.
         """
         glob = self.glob
         if glob.vm_swap_size < self.nswap_lowat:
@@ -85,11 +94,13 @@ class SwapSpace:
             if glob.vm_swap_size > self.nswap_hiwat:
                 glob.swap_pager_almost_full = 0
 
+    @c("swp_pager_getswapspace", "swap_pager.c:486-521", blocks=True)
+    @holds("obj held (its token may be lost for vm_token); no spinlock")
     def getswapspace(self, obj: VmObject, npages: int) -> int:
-        """swp_pager_getswapspace, swap_pager.c:486-521: *npages* blocks in a row for *obj*.
+        """swp_pager_getswapspace, swap_pager.c:486-521: *npages* contiguous blocks for *obj*.
 
-        *obj* is held; blocks only for vm_token.  Returns the first block, or SWAPBLK_NONE: then
-        swap_pager_full is 2.
+        *obj* is held; blocks only on vm_token.  Returns the first block, or SWAPBLK_NONE after
+        setting swap_pager_full to 2.
         """
         glob = self.glob
         self.vm_token.get()
@@ -112,8 +123,10 @@ class SwapSpace:
         self.vm_token.release()
         return blk
 
+    @c("swp_pager_freeswapspace", "swap_pager.c:537-558", blocks=True)
+    @holds("obj held (its token may be lost for vm_token); no spinlock")
     def freeswapspace(self, obj: VmObject, blk: int, npages: int) -> None:
-        """swp_pager_freeswapspace, swap_pager.c:537-558: give blocks back; blocks for vm_token."""
+        """swp_pager_freeswapspace, swap_pager.c:537-558: free blocks.  Blocks only on vm_token."""
         self.vm_token.get()
         if obj.type == OBJT_SWAP:
             self.vm_swap_anon_use -= npages
@@ -129,21 +142,30 @@ class SwapSpace:
 
     # -- meta data; the object is held throughout
 
+    @c("swp_pager_lookup", "swap_pager.c:2113-2120")
+    @holds("obj held")
     def lookup(self, obj: VmObject, index: int) -> SwBlock | None:
         """swp_pager_lookup, swap_pager.c:2113-2120; panics unless *obj* is held."""
         self.vm.object.assert_held(obj)
         return obj.swblock_root.get(index & ~SWAP_META_MASK)
 
+    @c("swp_pager_meta_convert", "swap_pager.c:2140-2147")
+    @holds("obj held exclusively")
     def meta_convert(self, obj: VmObject) -> None:
-        """swp_pager_meta_convert, swap_pager.c:2140-2147: DEFAULT becomes SWAP."""
+        """swp_pager_meta_convert, swap_pager.c:2140-2147.
+
+        Turn a DEFAULT object into a SWAP object.
+        """
         if obj.type == OBJT_DEFAULT:
             obj.type = OBJT_SWAP
             self.k.kassert(obj.swblock_count == 0, "swap-convert", str(obj))
 
+    @c("swp_pager_meta_build", "swap_pager.c:2161-2228", blocks=True)
+    @holds("obj held exclusively")
     def meta_build(self, obj: VmObject, index: int, blk: int) -> None:
-        """swp_pager_meta_build, swap_pager.c:2161-2228: page *index* of *obj* is in block *blk*.
+        """swp_pager_meta_build, swap_pager.c:2161-2228: store page *index* of *obj* in block *blk*.
 
-        A block that the page had is freed, which may block.
+        A block that the page already had is freed, which may block.
         """
         self.k.kassert(blk != SWAPBLK_NONE, "swap-build-none", str(obj))
         self.vm.object.assert_held(obj)
@@ -155,6 +177,8 @@ class SwapSpace:
             obj.swblock_count += 1
             obj.swblock_root[swap.swb_index] = swap
         at = index & SWAP_META_MASK
+        # Freeing may block and release the object's token: the entry is cleared first, then tested
+        # again.
         while (old := swap.swb_pages[at]) != SWAPBLK_NONE:
             swap.swb_pages[at] = SWAPBLK_NONE
             self.freeswapspace(obj, old, 1)
@@ -162,10 +186,12 @@ class SwapSpace:
         swap.swb_pages[at] = blk
         swap.swb_count += 1
 
+    @c("swp_pager_meta_free", "swap_pager.c:2244-2271", blocks=True)
+    @holds("obj held exclusively")
     def meta_free(self, obj: VmObject, index: int, count: int) -> None:
         """swp_pager_meta_free, swap_pager.c:2244-2271: free the blocks of *count* pages.
 
-        Blocks for vm_token, and offers the CPU after each piece of meta data.
+        Blocks on vm_token, and yields the CPU after each metadata block.
         """
         self.vm.object.assert_held(obj)
         if obj.swblock_count == 0:
@@ -179,15 +205,22 @@ class SwapSpace:
             if swap is not None:
                 self.meta_free_callback(obj, swap, index, last)
 
+    @c("rb_swblock_scancmp", "swap_pager.c:215-226")
+    @holds("obj held")
     def _pieces(self, obj: VmObject, first: int, last: int) -> list[int]:
-        """The indexes from *first* to *last* that have meta data, ascending, at little cost."""
+        """The indexes from *first* to *last* that have metadata, ascending."""
         root = obj.swblock_root
         if (last - first) // SWAP_META_PAGES < len(root):
             return [i for i in range(first, last + 1, SWAP_META_PAGES) if i in root]
         return sorted(i for i in root if first <= i <= last)
 
+    @c("swp_pager_meta_free_callback", "swap_pager.c:2276-2329", blocks=True)
+    @holds("obj held exclusively")
     def meta_free_callback(self, obj: VmObject, swap: SwBlock, first: int, last: int) -> None:
-        """swp_pager_meta_free_callback, swap_pager.c:2276-2329: one piece, pages first..last."""
+        """swp_pager_meta_free_callback, swap_pager.c:2276-2329.
+
+        Pages first..last of one metadata block.
+        """
         at = first & SWAP_META_MASK if swap.swb_index < first else 0
         reaches = swap.swb_index + SWAP_META_PAGES > last
         end = last & SWAP_META_MASK if reaches else SWAP_META_MASK
@@ -203,11 +236,15 @@ class SwapSpace:
             at += 1
         self.k.sched.lwkt_yield()
 
+    @c("swp_pager_remove", "swap_pager.c:2127-2133")
+    @holds("obj held exclusively")
     def _remove(self, obj: VmObject, swap: SwBlock) -> None:
-        """swp_pager_remove and zfree of an empty piece of meta data."""
+        """swp_pager_remove and zfree of an empty metadata block."""
         del obj.swblock_root[swap.swb_index]
         obj.swblock_count -= 1
 
+    @c("swp_pager_meta_free_all", "swap_pager.c:2342-2368", blocks=True)
+    @holds("obj held exclusively")
     def meta_free_all(self, obj: VmObject) -> None:
         """swp_pager_meta_free_all, swap_pager.c:2342-2368: free everything.  Blocks."""
         self.vm.object.assert_held(obj)
@@ -222,11 +259,13 @@ class SwapSpace:
             self.k.sched.lwkt_yield()
         self.k.kassert(obj.swblock_count == 0, "swap-count", str(obj))
 
+    @c("swp_pager_meta_ctl", "swap_pager.c:2392-2427", blocks=True)
+    @holds("obj held (exclusively to free or pop)")
     def meta_ctl(self, obj: VmObject, index: int, what: int) -> int:
         """swp_pager_meta_ctl, swap_pager.c:2392-2427: the block of page *index*, or SWAPBLK_NONE.
 
-        SWM_FREE frees it (returns SWAPBLK_NONE; blocks for vm_token), SWM_POP takes it out of the
-        meta data without freeing it.  *obj* is held, which is checked if it has any swap.
+        SWM_FREE frees it (returns SWAPBLK_NONE; blocks on vm_token), SWM_POP removes it from the
+        metadata without freeing it.  *obj* is held, which is checked only if it has swap.
         """
         if obj.swblock_count == 0:
             return SWAPBLK_NONE
@@ -248,13 +287,15 @@ class SwapSpace:
 
     # -- for audits (at rest)
 
+    @own
     def blocks_of(self, obj: VmObject) -> Iterator[tuple[int, int]]:
-        """The swap of one object, by page index: (page index, block).  Read-only."""
+        """The swap of one object in order of page index: (page index, block).  Read-only."""
         for base in sorted(obj.swblock_root):
             for i, blk in enumerate(obj.swblock_root[base].swb_pages):
                 if blk != SWAPBLK_NONE:
                     yield base + i, blk
 
+    @own
     def blocks_in_use(self) -> int:
-        """Blocks that are allocated, as the bitmap has it.  Read-only."""
+        """The number of blocks allocated in the bitmap.  Read-only."""
         return self.vm_swap_max - self.blist.free_count

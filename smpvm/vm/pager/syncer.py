@@ -1,16 +1,17 @@
 """vfs_sync.c and vfs_msync: the file system syncer, one thread.
 
-Each second it works on one of 32 slots.  The item that matters to the VM is the mount's own syncer
-vnode: its turn (every ``syncdelay`` seconds, sooner after ``speedup_syncer``) walks all vnodes and
-writes the dirty pages of those on record as having any.  Dirty buffers are not modelled, so that
-nothing else is in the slots.
+Each second it processes one of 32 slots.  The item that matters to the VM is the mount's own syncer
+vnode: when its turn comes (every ``syncdelay`` seconds, sooner after ``speedup_syncer``), it scans
+all vnodes and writes the dirty pages of those marked dirty.  Dirty buffers are not modelled, so the
+slots contain nothing else.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpvm.kern.lockmgr import LK_EXCLUSIVE, LK_NOWAIT
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.kern.shared import shared
 from smpvm.kern.tsleep import Ident
 from smpvm.kern.vnode import VOBJDIRTY, VRECLAIMED, Vnode
@@ -26,7 +27,7 @@ SYNCER_MAXDELAY = 32
     "rushjob", atomic={"rushjob": "atomic (vfs_sync.c:472); the syncer reads it to pace itself"}
 )
 class RushJob:
-    """The syncer's global: how many slots somebody wanted done at once."""
+    """The syncer's global: how many slots are to be processed at once."""
 
     __slots__ = ("rushjob",)
 
@@ -40,6 +41,8 @@ class RushJob:
 class Syncer:
     """vfs_sync.c: ``vm.syncer``.  ``syncdelay`` is in seconds."""
 
+    @c("vn_syncer_thr_create", "vfs_sync.c:283-299")
+    @holds("boot only", "")
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
         self.k = vm.k
@@ -52,8 +55,10 @@ class Syncer:
         self.slot = self.syncdelay % SYNCER_MAXDELAY
         self.rounds = 0
 
+    @c("syncer_thread", "vfs_sync.c:335-459", blocks=True)
+    @holds("nothing", "does not return")
     def thread(self) -> None:
-        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; does not return."""
+        """syncer_thread, vfs_sync.c:335-459: the body of the syncer's thread; never returns."""
         k = self.k
         while True:
             start = k.clock.time_uptime()
@@ -67,8 +72,10 @@ class Syncer:
             if not self.rushing() and k.clock.time_uptime() == start:
                 k.sleep.tsleep(self.ctx, 0, "syncer", k.hz, cond=self.never)
 
+    @c("syncer_thread", "vfs_sync.c:426-436", part=True, blocks=True)
+    @holds("nothing", "")
     def rushing(self) -> bool:
-        """Go on with the next slot at once, because somebody asked (vfs_sync.c:384-405)."""
+        """Continue with the next slot at once if that was requested (vfs_sync.c:426-436)."""
         delta = self.rush.rushjob - self.syncer_rushjob
         if u32(delta) > self.syncdelay // 2:
             self.syncer_rushjob = self.rush.rushjob - self.syncdelay // 2
@@ -79,14 +86,16 @@ class Syncer:
         self.k.sleep.tsleep(self.dummy, 0, "rush", 1, cond=self.never)
         return True
 
+    @own
     def never(self) -> bool:
-        """The condition of a sleep that only lets time pass."""
+        """The condition of a sleep that only waits for time to pass."""
         return False
 
+    @c("speedup_syncer", "vfs_sync.c:465-476")
     def speedup_syncer(self, wake: bool = False) -> None:
-        """speedup_syncer, vfs_sync.c:465-476: work one slot more as soon as possible.
+        """speedup_syncer, vfs_sync.c:465-476: process one more slot as soon as possible.
 
-        The VM names no mount, so that the syncer is not woken (*wake*) and finds out within a
+        The VM passes no mount, so the syncer is not woken (*wake*) and sees the request within a
         second.  Does not block.
         """
         k = self.k
@@ -98,17 +107,25 @@ class Syncer:
         if wake:
             k.sleep.wakeup(self.ctx)
 
+    @c("sync_fsync", "vfs_sync.c:567-606", blocks=True)
+    @holds("nothing", "")
     def sync_fsync(self) -> None:
-        """sync_fsync, vfs_sync.c:567-606: the mount's turn: flush dirty objects, lazily."""
+        """sync_fsync, vfs_sync.c:567-606.
+
+        The mount's turn: flush dirty objects, without waiting.
+        """
         self.rounds += 1
         self.k.curthread().hit("vfs_msync")
         self.msync(wait=False)
 
+    @c("vfs_msync", "vfs_subr.c:2292-2323", blocks=True)
+    @c("vmntvnodescan", "vfs_mount.c:769-912")
+    @holds("nothing", "")
     def msync(self, wait: bool) -> None:
         """vfs_msync, vfs_subr.c:2292-2323: write the dirty pages of every file.
 
-        With *wait* it waits for vnode locks and for the writes; without it a locked vnode is
-        passed over, and NOSYNC pages are.  Blocks.
+        With *wait* it waits for vnode locks and for the writes; without it, it skips locked vnodes
+        and NOSYNC pages.  Blocks.
         """
         for vp in self.k.vnode.all():
             if self.wants(vp, wait):
@@ -117,21 +134,32 @@ class Syncer:
                     self.msync_vnode(vp, wait)
                     self.k.vnode.vput(vp)
 
+    @c("vfs_msync_scan1", "vfs_subr.c:2330-2352")
     def wants(self, vp: Vnode, wait: bool) -> bool:
-        """vfs_msync_scan1, vfs_subr.c:2330-2352: whether *vp*, not locked, is worth a visit."""
+        """vfs_msync_scan1, vfs_subr.c:2330-2352.
+
+        Whether *vp*, not locked, needs to be processed.
+        """
         if vp.v_flag & VRECLAIMED:
             return False
         return bool(vp.v_flag & VOBJDIRTY) and (wait or not vp.v_lock.lockstatus())
 
+    @c("vfs_msync_scan2", "vfs_subr.c:2357-2374", blocks=True)
+    @holds("vp locked exclusively")
     def msync_vnode(self, vp: Vnode, wait: bool) -> None:
-        """vfs_msync_scan2, vfs_subr.c:2357-2374: *vp* is locked exclusively."""
+        """vfs_msync_scan2, vfs_subr.c:2357-2374: flush *vp*, which is locked exclusively."""
+        # The vnode was tested before it was locked: test it again.
         if not vp.v_flag & VRECLAIMED and vp.v_flag & VOBJDIRTY:
             obj = vp.v_object
             if obj is not None:
                 self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC if wait else OBJPC_NOSYNC)
 
+    @own
     def sync_all(self) -> None:
-        """sync(2), to the end: all dirty files written, and their writes over.  Blocks."""
+        """sync(2), waiting for completion: write all dirty files and wait for the writes.
+
+        Blocks.
+        """
         self.msync(wait=True)
         for vp in self.k.vnode.all():
             obj = vp.v_object

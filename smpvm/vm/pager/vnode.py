@@ -1,11 +1,12 @@
-"""vnode_pager.c: the VM objects of files, their size and their end; the I/O is in ``vnode_io``."""
+"""vnode_pager.c: the VM objects of files, their size and termination; ``vnode_io`` has the I/O."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
+from smpvm.kern.cname import c, holds, own
+from smpvm.kern.lockreq import LK_CANRECURSE, LK_EXCLUSIVE, LK_RETRY, LK_SHARED
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VINACTIVE, VOBJBUF, VRECLAIMED, Vnode
 from smpvm.vm.console import kprintf
@@ -30,15 +31,20 @@ class VnodePager(VnodeIo):
 
     # -- files and their objects
 
+    @own
     def new_file(self, size: int, name: str = "") -> Vnode:
-        """A file of *size* bytes of zeros: its vnode, with one reference and a VM object."""
+        """Create a file of *size* bytes of zeros: a vnode with one reference and a VM object."""
         vp = self.k.vnode.new()
         vp.data = File(Token(self.k, "v_token", str(vp)), name or str(vp), size)
         self.vinitvmio(vp, size)
         return vp
 
+    @c("vinitvmio", "vfs_subr.c:1578-1610", blocks=True)
+    @holds("vp referenced")
     def vinitvmio(self, vp: Vnode, filesize: int) -> None:
-        """vinitvmio, vfs_subr.c: give *vp* (referenced) its VM object, with no reference on it."""
+        """vinitvmio, vfs_subr.c: create the VM object of *vp* (referenced), without a reference to
+        it.
+        """
         objects = self.vm.object
         obj: VmObject | None = vp.v_object
         if obj is None:
@@ -52,10 +58,12 @@ class VnodePager(VnodeIo):
         self.k.vnode.vsetflags(vp, VOBJBUF)
         objects.drop(obj)
 
+    @c("vnode_pager_alloc", "vnode_pager.c:101-189", blocks=True)
+    @holds("vp referenced; no spinlock")
     def alloc(self, vp: Vnode, length: int) -> VmObject:
-        """vnode_pager_alloc, vnode_pager.c:101-189: the object of *vp*, with a reference more.
+        """vnode_pager_alloc, vnode_pager.c:101-189: the object of *vp*, referenced once more.
 
-        *vp* is referenced by the caller; each reference on the object is one on *vp* too.  Blocks.
+        The caller has *vp* referenced; each reference on the object is also one on *vp*.  Blocks.
         """
         k, objects, file = self.k, self.vm.object, self.file(vp)
         file.token.get()
@@ -77,18 +85,25 @@ class VnodePager(VnodeIo):
         file.token.release()
         return obj
 
+    @c("vnode_pager_reference", "vnode_pager.c:202-210")
+    @holds("vp referenced")
     def reference(self, vp: Vnode) -> VmObject | None:
-        """vnode_pager_reference, vnode_pager.c:202-210: the object, with a reference more, or None.
+        """vnode_pager_reference, vnode_pager.c:202-210: the object, referenced once more, or None.
 
-        *vp* is referenced by the caller.
+        The caller has *vp* referenced.
         """
         obj: VmObject | None = vp.v_object
         if obj is not None:
             self.vm.object.reference_quick(obj)
         return obj
 
+    @c("vnode_pager_dealloc", "vnode_pager.c:212-228", blocks=True)
+    @holds("obj held exclusively")
     def dealloc(self, obj: VmObject) -> None:
-        """vnode_pager_dealloc, vnode_pager.c:212-228: part *obj*, held, from its vnode.  Blocks."""
+        """vnode_pager_dealloc, vnode_pager.c:212-228.
+
+        Detach *obj*, held, from its vnode.  Blocks.
+        """
         vp = obj.handle
         self.k.kassert(vp is not None, "vnode-pager-dealloced", str(obj))
         self.vm.object.pip_wait(obj, "vnpdea")
@@ -99,19 +114,23 @@ class VnodePager(VnodeIo):
         self.k.vnode.vclrflags(vp, VOBJBUF)
         self.vm.swap.freespace_all(obj)
 
+    @c("vnode_pager_haspage", "vnode_pager.c:235-282")
+    @holds("obj held")
     def haspage(self, obj: VmObject, pindex: int) -> bool:
-        """vnode_pager_haspage, vnode_pager.c:235-282: whether the file has a block there."""
+        """vnode_pager_haspage, vnode_pager.c:235-282: whether the file has a block at *pindex*."""
         vp = obj.handle
         if vp is None or vp.v_flag & VRECLAIMED:
             return False
         file = self.file(vp)
         return pindex * PAGE_SIZE < file.size and pindex in file.blocks
 
+    @c("vnode_pager_lock", "vnode_pager.c:788-842", blocks=True)
+    @holds("obj held; no spinlock", "obj held; the vnode returned referenced and locked shared")
     def lock(self, obj: VmObject | None) -> Vnode | None:
-        """vnode_pager_lock, vnode_pager.c:790-842: lock the vnode at the end of a chain, shared.
+        """vnode_pager_lock, vnode_pager.c:788-842: lock the vnode at the end of a chain, shared.
 
-        *obj* is held and stays so; the objects behind it are held in turn.  Returns the vnode,
-        referenced and locked, or None where there is none.  Blocks.
+        *obj* is held on entry and return; the objects behind it are held one after the other.
+        Returns the vnode, referenced and locked, or None if there is none.  Blocks.
         """
         if obj is None:
             return None
@@ -125,6 +144,7 @@ class VnodePager(VnodeIo):
             if behind is None:
                 break
             objects.hold_shared(behind)
+            # Waiting for its token may have let a collapse replace it.
             if behind is not at.backing_object:
                 objects.drop(behind)
                 continue
@@ -137,6 +157,8 @@ class VnodePager(VnodeIo):
             objects.drop(at)
         return vp
 
+    @c("vnode_pager_lock", "vnode_pager.c:819-838", part=True, blocks=True)
+    @holds("obj and at held", "obj and at held; the vnode returned referenced and locked shared")
     def _lock_end(self, obj: VmObject, at: VmObject) -> Vnode | None:
         k = self.k
         while at.type == OBJT_VNODE and not at.flags & OBJ_DEAD:
@@ -157,11 +179,13 @@ class VnodePager(VnodeIo):
                 k.sleep.tsleep(ident, 0, "vnpgrl", k.hz, cond=lambda: False)
         return None
 
+    @c("vnode_pager_setsize", "vnode_pager.c:295-409", blocks=True)
+    @holds("vp locked exclusively as a rule")
     def setsize(self, vp: Vnode, nsize: int) -> None:
-        """vnode_pager_setsize, vnode_pager.c:295-409: the file is *nsize* bytes long now.
+        """vnode_pager_setsize, vnode_pager.c:295-409: set the size of the file to *nsize* bytes.
 
-        Pages behind the new end are thrown away, and the rest of the last one is zeroed.  The
-        caller has *vp* locked exclusively, as a rule.  Waits for busy pages.
+        Pages behind the new end are discarded, and the rest of the last one is zeroed.  The caller
+        normally has *vp* locked exclusively.  Sleeps for busy pages.
         """
         obj: VmObject | None = vp.v_object
         if obj is None:
@@ -182,8 +206,12 @@ class VnodePager(VnodeIo):
                     self._zero_tail(obj, nsize)
         objects.drop(obj)
 
+    @c("vnode_pager_setsize", "vnode_pager.c:342-404", part=True, blocks=True)
+    @holds("obj held exclusively")
     def _zero_tail(self, obj: VmObject, nsize: int) -> None:
-        """Zero what the last page, if resident, has behind the end of the file (:341-391)."""
+        """Zero the part of the last page, if resident, that is behind the end of the file
+        (:341-391).
+        """
         page = self.vm.page
         m = page.lookup_busy_wait(obj, nsize // PAGE_SIZE, True, "vsetsz")
         if m is None:
@@ -191,17 +219,20 @@ class VnodePager(VnodeIo):
         if m.valid:
             base = nsize % PAGE_SIZE
             self.vm.pmap.zero_page_area(m, base, PAGE_SIZE - base)
+            # Unmapping transfers the modified bits: data behind the new end must not reappear.
             page.protect(m, VM_PROT_NONE)
             page.clear_dirty_beg_nonincl(m, base, PAGE_SIZE - base)
             if m.dirty:
                 m.dirty = VM_PAGE_BITS_ALL
         page.wakeup(m)
 
+    @c("vtruncbuf", "vfs_subr.c:431-516", blocks=True)
+    @holds("vp locked exclusively")
     def truncate(self, vp: Vnode, nsize: int) -> None:
-        """vtruncbuf, vfs_subr.c, and the file system around it: cut or extend to *nsize* bytes.
+        """vtruncbuf, vfs_subr.c, and its caller in the file system: set the size to *nsize* bytes.
 
-        The caller has *vp* locked exclusively.  Blocks go when no page can be written to them any
-        more.  Blocks.
+        The caller has *vp* locked exclusively.  The file's blocks are freed after the pages are
+        gone, so no page can be written to a freed block.  Blocks.
         """
         file = self.file(vp)
         file.token.get()
@@ -216,10 +247,12 @@ class VnodePager(VnodeIo):
             file.blocks[nsize // PAGE_SIZE] = kept
         file.token.release()
 
+    @c("vnode_pager_freepage", "vnode_pager.c:417-426", blocks=True)
+    @holds("m busied; no spinlock", "m given up")
     def freepage(self, m: Page) -> None:
-        """vnode_pager_freepage, vnode_pager.c:417-426: done with a busy page that came to nothing.
+        """vnode_pager_freepage, vnode_pager.c:417-426: release a busied page that got no data.
 
-        Freed, unless it is in other use (then activated and released).
+        Frees it, unless it is otherwise in use (then activates and unbusies it).
         """
         page = self.vm.page
         if m.busy or m.wire_count or m.flags & PG_NEED_COMMIT:
@@ -228,8 +261,10 @@ class VnodePager(VnodeIo):
         else:
             page.free(m)
 
+    @c("vinvalbuf", "vfs_subr.c:269-357", blocks=True)
+    @holds("vp referenced", "")
     def vinvalbuf(self, vp: Vnode, save: bool) -> None:
-        """vinvalbuf, vfs_subr.c: wait for I/O, then throw away clean pages (all without *save*).
+        """vinvalbuf, vfs_subr.c: wait for I/O, then discard clean pages (all pages without *save*).
 
         Blocks.
         """
@@ -241,8 +276,9 @@ class VnodePager(VnodeIo):
             self.vm.object.page_remove(obj, 0, 0, save)
         file.token.release()
 
+    @own
     def fsync(self, vp: Vnode) -> None:
-        """VOP_FSYNC(vp, MNT_WAIT): write all dirty pages, and wait.
+        """VOP_FSYNC(vp, MNT_WAIT): write all dirty pages and wait for the writes.
 
         The caller has *vp* locked.  Blocks.
         """
@@ -251,10 +287,12 @@ class VnodePager(VnodeIo):
             self.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC)
             self.vm.object.pip_wait(obj, "vnfsync")
 
+    @c("vclean_vxlocked", "vfs_subr.c:1198-1334", blocks=True)
+    @holds("vp referenced, not locked")
     def reclaim(self, vp: Vnode) -> None:
-        """vclean_vxlocked, vfs_subr.c:1199-1334: end the life of *vp* and of its object.
+        """vclean_vxlocked, vfs_subr.c:1198-1334: reclaim *vp* and terminate its object.
 
-        The caller has a reference and no lock; takes the vnode lock exclusively.  Blocks.
+        The caller has a reference but no lock; takes the vnode lock exclusively.  Blocks.
         """
         k, objects = self.k, self.vm.object
         k.vnode.vn_lock(vp, LK_EXCLUSIVE)

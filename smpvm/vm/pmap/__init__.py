@@ -1,1 +1,1 @@
-"""Hardware mappings: page table words, pv entries, the walk that the hardware makes (pmap.c)."""
+"""Hardware mappings: page table entries, pv entries, and the MMU's accesses (pmap.c)."""

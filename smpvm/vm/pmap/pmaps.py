@@ -1,6 +1,6 @@
 """pmap.c (amd64) as one subsystem, ``vm.pmap``: page tables, and the hardware's use of them.
 
-Not modelled: page table pages, shared page table segments, the buffer map's exemption.
+Not modelled: page table pages, shared page table segments, the special case of the buffer map.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.page.struct import (
     PG_FICTITIOUS,
     PG_MAPPED,
@@ -33,23 +34,26 @@ if TYPE_CHECKING:
     from smpvm.vm.object.objects import VmObject
 
 MAX_INIT_PT = 96
-"""Pages above which a partial prefault of a mapping is not tried."""
+"""Size in pages above which a partial prefault is skipped."""
 SEG_MASK = (1 << 21) - 1
 """A page table segment maps 2 MB."""
 
 
 class Pmaps(PmapPages):
-    """The pmap seen from an address space.  None of these may be called with a spinlock held."""
+    """The pmap seen from an address space.  The caller must hold no spinlock."""
 
     # -- life
 
+    @c("pmap_pinit", "pmap.c:1741-1809")
     def pinit(self) -> Pmap:
-        """pmap_pinit, pmap.c:1740-1809: an empty page table."""
+        """pmap_pinit, pmap.c:1741-1809: an empty page table."""
         pmap: Pmap = self.k.new(Pmap, self.k)
         return pmap
 
+    @c("pmap_release", "pmap.c:2344-2379", blocks=True)
+    @holds("nobody else uses pmap; no spinlock", "")
     def release(self, pmap: Pmap) -> None:
-        """pmap_release, pmap.c:2343-2379: the address space is gone; so go its last entries.
+        """pmap_release, pmap.c:2344-2379: remove the last entries of a dead address space.
 
         May block on an entry's lock.  Panics ``pmap-release-wired``, ``pmap-release-resident``.
         """
@@ -59,20 +63,23 @@ class Pmaps(PmapPages):
         self.k.kassert(pmap.resident_count == 0, "pmap-release-resident", str(pmap))
         self.k.kassert(pmap.wired_count == 0, "pmap-release-wired", str(pmap))
 
+    @c("pmap_resident_count", "pmap.h:307")
     def resident_count(self, pmap: Pmap) -> int:
-        """pmap_resident_count: pages mapped."""
+        """pmap_resident_count: the number of mapped pages."""
         return pmap.resident_count
 
     # -- entering
 
+    @c("pmap_enter", "pmap.c:4056-4316", blocks=True)
+    @holds("m busied; no spinlock")
     def enter(
         self, pmap: Pmap, va: int, m: Page, prot: int, wired: bool, entry: Any = None
     ) -> None:
-        """pmap_enter, pmap.c:4055-4316: map *m* at *va*, in place of what is there.
+        """pmap_enter, pmap.c:4056-4316: map *m* at *va*, replacing what is there.
 
-        *m* is hard-busied.  *entry* would only serve shared page tables.  May block on an
-        entry's lock.  Panics ``pte-managed`` when a managed entry replaces an unmanaged one or
-        the other way about.
+        *m* is hard-busied.  *entry* would only be used for shared page tables.  May block on an
+        entry's lock.  Panics ``pte-managed`` if a managed entry replaces an unmanaged one or vice
+        versa.
         """
         va &= ~PAGE_MASK
         managed = not m.flags & PG_UNMANAGED
@@ -86,6 +93,7 @@ class Pmaps(PmapPages):
                 self._entered(pv, m)
                 return
             self._replace(pv)
+        # On the page's list first: vm_page_protect must be able to find every valid entry.
         if managed:
             self.add_pv_page(pv, m)
         else:
@@ -99,27 +107,35 @@ class Pmaps(PmapPages):
             self.atomic.add_int(pmap, "resident_count", 1)
         self._entered(pv, m)
 
+    @c("pmap_enter", "pmap.c:4191-4233", part=True)
+    @holds("pv locked; no spinlock")
     def _replace(self, pv: PvEntry) -> None:
-        """Clear an entry that is about to get another page or another protection."""
+        """Clear an entry that is about to map another page or get another protection."""
         if pv.managed:
             self.remove_pv_pte(pv)
             self.remove_pv_page(pv)
         else:
-            # As in the C, wired_count is not told when the entry was wired.
+            # As in the C, wired_count is not decremented if the entry was wired.
             self.mmu.update(pv, ~0)
             pv.m = None
             assert pv.pmap is not None
             self.atomic.add_int(pv.pmap, "resident_count", -1)
 
+    @c("pmap_enter", "pmap.c:4305-4313", part=True)
+    @holds("pv locked", "pv unlocked")
     def _entered(self, pv: PvEntry, m: Page) -> None:
         if pv.managed and not m.flags & PG_MAPPED:
             self.k.panic("enter-unmapped", f"{m} has mappings but not PG_MAPPED")
         self.pv.put(pv)
 
+    @c("pmap_enter_quick", "pmap.c:4325-4329", blocks=True)
+    @holds("m busied; no spinlock")
     def enter_quick(self, pmap: Pmap, va: int, m: Page) -> None:
-        """pmap_enter_quick, pmap.c:4324: read-only, not wired."""
+        """pmap_enter_quick, pmap.c:4324: map *m* read-only and not wired."""
         self.enter(pmap, va, m, VM_PROT_READ, False)
 
+    @c("pmap_object_init_pt", "pmap.c:4353-4426", blocks=True)
+    @holds("no spinlock", "")
     def object_init_pt(
         self,
         pmap: Pmap | None,
@@ -130,10 +146,10 @@ class Pmaps(PmapPages):
         size: int,
         limit: int,
     ) -> None:
-        """pmap_object_init_pt, pmap.c:4352-4426: map what is resident of a file right away.
+        """pmap_object_init_pt, pmap.c:4353-4426: map the resident pages of a file at once.
 
-        *addr* and *size* are bytes.  Only for the running process's own page table.  *limit* are
-        MAP_PREFAULT bits.  Blocks.
+        *addr* and *size* are bytes.  Only for the current process's own page table.  *limit* is a
+        set of MAP_PREFAULT bits.  Blocks.
         """
         if not prot & VM_PROT_READ or pmap is None or obj is None:
             return
@@ -158,6 +174,8 @@ class Pmaps(PmapPages):
         )
         self.vm.object.drop(obj)
 
+    @c("pmap_object_init_pt_callback", "pmap.c:4428-4463", blocks=True)
+    @holds("the page's object held")
     def _init_pt_page(self, pmap: Pmap, addr: int, p: Page, start: int, limit: int) -> int:
         """pmap_object_init_pt_callback, pmap.c:4428-4463."""
         vm = self.vm
@@ -173,22 +191,28 @@ class Pmaps(PmapPages):
         self.k.lwkt_yield()
         return 0
 
+    @c("pmap_copy", "pmap.c:4535-4539")
     def copy(self, dst: Pmap, src: Pmap, dst_addr: int, size: int, src_addr: int) -> None:
         """pmap_copy, pmap.c:4534: advisory; does nothing."""
 
     # -- removing and protecting ranges
 
+    @c("pmap_scan", "pmap.c:3294-3480")
     def _range(self, pmap: Pmap, sva: int, eva: int) -> list[int]:
-        """The mapped addresses in sva .. eva, ascending; walks the range or the table."""
+        """The mapped addresses in [sva, eva), ascending; walks the range or the table, whichever is
+        smaller.
+        """
         sva = (sva + PAGE_MASK) & ~PAGE_MASK
         if (eva - sva) // PAGE_SIZE < len(pmap.ptes):
             return [va for va in range(sva, eva, PAGE_SIZE) if self.look(pmap, va) is not None]
         return [va for va in self.mapped(pmap) if sva <= va < eva]
 
+    @c("pmap_remove", "pmap.c:3803-3814", blocks=True)
+    @holds("no spinlock", "")
     def remove(self, pmap: Pmap, sva: int, eva: int) -> None:
-        """pmap_remove, pmap.c:3802-3814: no mappings in sva .. eva (bytes) any more.
+        """pmap_remove, pmap.c:3803-3814: remove the mappings in [sva, eva) (bytes).
 
-        For pages in any state, busy or not.  May block on an entry's lock.
+        The pages may be busy or not.  May block on an entry's lock.
         """
         k = self.k
         if (f := k.probe.call) is not None:
@@ -196,13 +220,18 @@ class Pmaps(PmapPages):
         for va in self._range(pmap, sva, eva):
             self._remove_va(pmap, va)
 
+    @c("pmap_remove_pages", "pmap.c:4644-4649", blocks=True)
+    @c("pmap_remove_noinval", "pmap.c:3816-3827")
+    @holds("no spinlock", "")
     def remove_pages(self, pmap: Pmap, sva: int, eva: int) -> None:
-        """pmap_remove_pages, pmap.c:4643-4649: the same, for a process that exits."""
+        """pmap_remove_pages, pmap.c:4644-4649: the same for a process that exits."""
         for va in self._range(pmap, sva, eva):
             self._remove_va(pmap, va)
 
+    @c("pmap_remove_callback", "pmap.c:3829-3884", blocks=True)
+    @holds("no spinlock", "")
     def _remove_va(self, pmap: Pmap, va: int) -> None:
-        """pmap_remove_callback, pmap.c:3828-3884."""
+        """pmap_remove_callback, pmap.c:3829-3884."""
         pv = self.pv_get(pmap, va)
         if pv is None:
             return
@@ -217,11 +246,13 @@ class Pmaps(PmapPages):
             self.atomic.add_int(pmap, "resident_count", -1)
         self.pv_free(pv)
 
+    @c("pmap_protect", "pmap.c:3941-3961", blocks=True)
+    @holds("no spinlock", "")
     def protect(self, pmap: Pmap, sva: int, eva: int, prot: int) -> None:
-        """pmap_protect, pmap.c:3940-3961: no more than *prot* in sva .. eva (bytes).
+        """pmap_protect, pmap.c:3941-3961: reduce the mappings in [sva, eva) (bytes) to *prot*.
 
-        Without read permission the mappings go; with write permission nothing changes.  May block
-        on an entry's lock.
+        Without read permission the mappings are removed; with write permission nothing changes.
+        May block on an entry's lock.
         """
         if not prot & VM_PROT_READ:
             self.remove(pmap, sva, eva)
@@ -232,8 +263,13 @@ class Pmaps(PmapPages):
                     self._protect_pv(pv)
                     self.pv.put(pv)
 
+    @c("pmap_protect_callback", "pmap.c:3963-4042")
+    @holds("pv locked; no spinlock")
     def _protect_pv(self, pv: PvEntry) -> None:
-        """pmap_protect_callback, pmap.c:3963-4042: read-only; the page takes over A and M."""
+        """pmap_protect_callback, pmap.c:3963-4042.
+
+        Make read-only; transfers A and M to the page.
+        """
         page = self.vm.page
         while True:
             old = new = pv.bits
@@ -254,25 +290,31 @@ class Pmaps(PmapPages):
 
     # -- asking about one address
 
+    @c("pmap_extract", "pmap.c:1182-1227")
     def extract(self, pmap: Pmap, va: int) -> Page | None:
-        """pmap_extract, pmap.c:1181-1227: the page at *va*.  Takes no lock."""
+        """pmap_extract, pmap.c:1182-1227: the page mapped at *va*.  Takes no lock."""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv.m if pv is not None and pv.bits & PTE_V else None
 
+    @c("pmap_prefault_ok", "pmap.c:4474-4488")
     def prefault_ok(self, pmap: Pmap, va: int) -> bool:
-        """pmap_prefault_ok, pmap.c:4473-4488: is there nothing at *va*?"""
+        """pmap_prefault_ok, pmap.c:4474-4488: is *va* unmapped?"""
         pv = self.look(pmap, va & ~PAGE_MASK)
         return pv is None or not pv.bits & PTE_V
 
+    @c("pmap_fault_page_quick", "pmap.c:1236-1278")
+    @holds("no spinlock", "the page returned held (hold_count)")
     def fault_page_quick(self, pmap: Pmap, va: int, prot: int) -> Page | None:
-        """pmap_fault_page_quick, pmap.c:1235-1278: the page at *va*, held, if *prot* allows.
+        """pmap_fault_page_quick, pmap.c:1236-1278: the page at *va*, held, if *prot* allows it.
 
-        None sends the caller to the real fault code.  For writing the page is dirtied.
+        Returns None if the caller must use the real fault code.  For a write the page is made
+        dirty.
         """
         need = PTE_V | PTE_RW if prot & VM_PROT_WRITE else PTE_V
         pv = self.look(pmap, va & ~PAGE_MASK)
         if pv is None or pv.bits & need != need or not pv.managed or not self.pv.hold_try(pv):
             return None
+        # The lookup took no lock: the entry may have left the page table before it was locked.
         m = pv.m if pv.pmap is pmap else None
         if m is not None:
             self.vm.page.hold(m)
@@ -281,11 +323,13 @@ class Pmaps(PmapPages):
         self.pv.put(pv)
         return m
 
+    @c("pmap_change_wiring", "pmap.c:4494-4525", blocks=True)
+    @holds("no spinlock", "")
     def change_wiring(self, pmap: Pmap, va: int, wired: bool, entry: Any = None) -> None:
-        """pmap_change_wiring, pmap.c:4493-4525: set or clear the wired bit of the entry at *va*.
+        """pmap_change_wiring, pmap.c:4494-4525: set or clear the wired bit of the entry at *va*.
 
-        Takes pm_token; blocks.  An entry that has just gone (the C looks at an empty word then)
-        is not wired, and unwiring it does nothing; to wire it panics ``wiring-unmapped``.
+        Takes pm_token; blocks.  If the entry has just been removed (the C then reads an empty word)
+        it is not wired: unwiring it does nothing, wiring it panics ``wiring-unmapped``.
         """
         pmap.pm_token.get()
         pv = self.look(pmap, va & ~PAGE_MASK)
@@ -301,8 +345,9 @@ class Pmaps(PmapPages):
         self.mmu.update(pv, 0 if wired else PTE_W, PTE_W if wired else 0)
         pmap.pm_token.release()
 
+    @c("pmap_collect", "pmap.c:3228-3255")
     def collect(self) -> None:
-        """pmap_collect, pmap.c:3227-3255: nothing, for no code of this commit asks for it.
+        """pmap_collect, pmap.c:3228-3255: does nothing, because no code of this commit requests it.
 
         (pmap_pagedaemon_waken is only ever cleared.)
         """
@@ -312,12 +357,13 @@ class Pmaps(PmapPages):
 
     # -- the hardware
 
+    @own
     def access(self, pmap: Pmap, va: int, write: bool, word: int, value: int = 0) -> int:
-        """A load or a store of the running process: word number *word* of the page at *va*.
+        """A load or store of the running process: word number *word* of the page at *va*.
 
-        Finds the entry, then one atomic step, with a schedule point before it: checks the entry,
+        Looks the entry up, then one atomic step, with a schedule point before it: checks the entry,
         sets its referenced (and modified) bit, and reads or writes the page's contents.  Returns
-        the word, or MISS (-1) when the access faults; values are never negative.
+        the word, or MISS (-1) if the access faults; values are never negative.
         """
         pv = self.look(pmap, va & ~PAGE_MASK)
         return MISS if pv is None else self.mmu.access(pv, write, word, value)

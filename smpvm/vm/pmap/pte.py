@@ -1,8 +1,8 @@
 """One page table entry with its pv_entry, and the hardware that reads and writes it.
 
-``bits`` is what the MMU sees: it changes only by atomic steps, each of which is atomic with a
-thread's access to the page's contents through that entry, as on a real CPU (an access is either
-before an entry is taken away, or faults).
+``bits`` is what the MMU sees: it changes only in atomic steps.  A thread's access to the page
+through the entry is one such step, as on a real CPU: it either comes before the entry is cleared,
+or it faults.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from smpvm.host.carrier import ATOMIC, Compound
 from smpvm.kern.atomic import Atomics
+from smpvm.kern.cname import c, holds
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
 
@@ -32,7 +33,7 @@ PV_HOLD_LOCKED: Final = 0x80000000
 PV_HOLD_WAITING: Final = 0x40000000
 
 MISS: Final = -1
-"""What ``access`` returns when the access faults."""
+"""Returned by ``access`` if the access faults."""
 
 
 @shared(
@@ -46,9 +47,9 @@ MISS: Final = -1
 class PvEntry:
     """A page table entry and its struct pv_entry: (pmap, va) → page.
 
-    ``hold`` is the pv's lock (PV_HOLD_LOCKED, PV_HOLD_WAITING).  ``m`` is None once the page is
-    let go, ``pmap`` None once the entry has left its page table.  ``managed`` entries are in the
-    page's list of mappings (``pv_next``/``pv_prev``, guarded by the page's spinlock).
+    ``hold`` is the pv's lock (PV_HOLD_LOCKED, PV_HOLD_WAITING).  ``m`` is None once the entry no
+    longer maps a page, ``pmap`` None once the entry has left its page table.  ``managed`` entries
+    are in the page's list of mappings (``pv_next``/``pv_prev``, protected by the page's spinlock).
     """
 
     __slots__ = ("bits", "hold", "m", "managed", "pmap", "pv_next", "pv_prev", "va")
@@ -75,12 +76,12 @@ class PvEntry:
 
     @property
     def writeable(self) -> bool:
-        """May a user write through it?"""
+        """Whether a user can write through it."""
         return self.bits & PTE_RW != 0
 
     @property
     def wired(self) -> bool:
-        """The wiring of the map entry, which no hardware looks at."""
+        """The map entry's wiring; the hardware ignores it."""
         return self.bits & PTE_W != 0
 
     def __str__(self) -> str:
@@ -88,7 +89,10 @@ class PvEntry:
 
 
 class Mmu:
-    """Atomic steps on entries.  One of a few host locks, by page, is held for each step only."""
+    """Atomic steps on entries.
+
+    Each takes one of a few host locks, chosen by page, for that step only.
+    """
 
     STRIPES: Final = 64
 
@@ -101,14 +105,15 @@ class Mmu:
         return self._locks[m.idx % self.STRIPES if m is not None else 0]
 
     def update(self, pv: PvEntry, clear: int, put: int = 0) -> int:
-        """Clear and set bits of an entry in one step; returns the bits from before."""
+        """Clear and set bits of an entry in one step; returns the old bits."""
         with self._lock(pv):
             old = pv.bits
             pv.bits = old & ~clear | put
         return old
 
+    @c("pmap_inval_smp_cmpset", "pmap_inval.c:419-532")
     def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
-        """pmap_inval_smp_cmpset: store *new* if the bits are still *old*; did it?"""
+        """pmap_inval_smp_cmpset: store *new* if the bits are still *old*; True if stored."""
         with self._lock(pv):
             if pv.bits != old:
                 return False
@@ -118,7 +123,7 @@ class Mmu:
     def access(self, pv: PvEntry, write: bool, word: int, value: int) -> int:
         """A user's load or store through *pv*, in one step.
 
-        Returns the word's value (a store: the value stored) or MISS when the access faults.
+        Returns the word's value (for a store, the value stored), or MISS if the access faults.
         """
         need, put = (PTE_V | PTE_RW, PTE_A | PTE_M) if write else (PTE_V, PTE_A)
         while True:
@@ -128,7 +133,7 @@ class Mmu:
             with self._locks[m.idx % self.STRIPES]:
                 bits = pv.bits
                 if pv.m is not m:
-                    continue  # the entry changed its page before we had the lock
+                    continue  # the entry's page changed before the lock was taken
                 if bits & need != need:
                     return MISS
                 if bits & put != put:
@@ -146,9 +151,9 @@ class Mmu:
 
 
 class ProbedMmu(Mmu):
-    """The same, each with its schedule point before it and its event after it.
+    """The same with a schedule point before each step and an event after it.
 
-    The steps themselves go behind the hooks of an instrumented entry.
+    The steps themselves bypass the hooks of an instrumented entry.
     """
 
     def _before(self, pv: PvEntry) -> None:
@@ -171,6 +176,7 @@ class ProbedMmu(Mmu):
         self._after(pv, old, new)
         return old
 
+    @c("pmap_inval_smp_cmpset", "pmap_inval.c:419-532")
     def cmpset(self, pv: PvEntry, old: int, new: int) -> bool:
         self._before(pv)
         with self._lock(pv):
@@ -189,7 +195,7 @@ class ProbedMmu(Mmu):
             elif (p := self.k.point) is not None:
                 p(ATOMIC, Compound(((pv, "bits"), (m, "contents"))))
             if pv.m is not m:
-                continue  # the entry changed its page before our turn came
+                continue  # the entry's page changed before this thread was scheduled
             if m is None:
                 return MISS
             with self._locks[m.idx % self.STRIPES]:
@@ -206,19 +212,21 @@ class ProbedMmu(Mmu):
 
 
 def make_mmu(k: Kernel) -> Mmu:
-    """The bare one, or the probed one where the kernel's atomics are probed too."""
+    """The plain Mmu, or the probed one if the kernel's atomics are probed too."""
     return Mmu(k) if type(k.atomic) is Atomics else ProbedMmu(k)
 
 
 class PvLocks:
-    """The lock that each pv_entry carries (pmap.c:2845-3173): held while its entry changes."""
+    """Locking of pv entries (pmap.c:2845-3173): held while the page table entry changes."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
         self.atomic = k.atomic
 
+    @c("_pv_hold_try", "pmap.c:2846-2881")
+    @holds("", "on True pv locked")
     def hold_try(self, pv: PvEntry) -> bool:
-        """_pv_hold_try, pmap.c:2845-2881: lock *pv* if nobody has it.  True when it did."""
+        """_pv_hold_try, pmap.c:2846-2881: lock *pv* if it is unlocked.  Returns True if locked."""
         while True:
             count = pv.hold
             if count & PV_HOLD_LOCKED:
@@ -226,10 +234,12 @@ class PvLocks:
             if self.atomic.cmpset_int(pv, "hold", count, count | PV_HOLD_LOCKED):
                 return True
 
+    @c("_pv_lock", "pmap.c:3086-3117", blocks=True)
+    @holds("no spinlock", "pv locked")
     def lock(self, pv: PvEntry) -> None:
-        """_pv_lock, pmap.c:3086-3117: lock *pv*, sleeping up to a second at a time.
+        """_pv_lock, pmap.c:3086-3117: lock *pv*, sleeping for up to a second at a time.
 
-        Blocks: no spinlock may be held.
+        Blocks: the caller must hold no spinlock.
         """
         k = self.k
         while True:
@@ -245,8 +255,11 @@ class PvLocks:
     def _unlocked(self, pv: PvEntry) -> Callable[[], bool]:
         return lambda: not pv.hold & PV_HOLD_LOCKED
 
+    @c("pv_put", "pmap.c:3151-3173")
+    @c("pv_unlock", "pmap.c:3122-3141")
+    @holds("pv locked", "pv unlocked")
     def put(self, pv: PvEntry) -> None:
-        """pv_put, pmap.c:3151-3173: unlock *pv* and wake who waits for it."""
+        """pv_put, pmap.c:3151-3173: unlock *pv* and wake its waiters."""
         k = self.k
         if self.atomic.cmpset_int(pv, "hold", PV_HOLD_LOCKED, 0):
             return

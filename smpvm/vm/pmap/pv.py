@@ -1,8 +1,9 @@
-"""The pmap seen from a page: what is asked of, and done to, all mappings of one page."""
+"""The pmap seen from a page: tests of, and changes to, all mappings of one page."""
 
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.vm.page.struct import (
     PG_FICTITIOUS,
     PG_MAPPED,
@@ -16,25 +17,27 @@ from smpvm.vm.pmap.pte import PTE_A, PTE_M, PTE_RW, PTE_W, PvEntry
 from smpvm.vm.pmap.struct import Pmap, PmapBase
 
 WORD_SIZE = 8
-"""Bytes of one word of a page's contents: word *n* lies at byte 8 n."""
+"""Bytes per word of a page's contents: word *n* is at byte 8 n."""
 WORDS = PAGE_SIZE // WORD_SIZE
 
 PV_SCAN_LIMIT = 16
-"""Mappings that page_exists_quick looks at."""
+"""How many mappings page_exists_quick checks."""
 REFERENCED_LIMIT = 5
-"""References that ts_referenced counts before it stops."""
+"""ts_referenced stops at this many references."""
 
 
 class PmapPages(PmapBase):
-    """Each takes the page's spinlock; no spinlock may be held by the caller."""
+    """Each call takes the page's spinlock; the caller must hold no spinlock."""
 
     # -- removing
 
+    @c("pmap_remove_pv_pte", "pmap.c:2492-2660")
+    @holds("pv locked")
     def remove_pv_pte(self, pv: PvEntry) -> None:
-        """pmap_remove_pv_pte, pmap.c:2492-2660: clear the entry, and tell its page what it held.
+        """pmap_remove_pv_pte, pmap.c:2492-2660: clear the entry and transfer its bits to the page.
 
-        *pv* is locked.  A modified entry dirties the page (busy or not), a referenced one sets
-        PG_REFERENCED.
+        *pv* is locked.  A modified entry makes the page dirty (busied or not), a referenced entry
+        sets PG_REFERENCED.
         """
         m = pv.m
         assert m is not None
@@ -47,10 +50,12 @@ class PmapPages(PmapBase):
             assert pv.pmap is not None
             self.atomic.add_int(pv.pmap, "wired_count", -1)
 
+    @c("pmap_remove_pv_page", "pmap.c:2665-2685")
+    @holds("pv locked; no spinlock")
     def remove_pv_page(self, pv: PvEntry) -> None:
-        """pmap_remove_pv_page, pmap.c:2665-2685: out of the page's list of mappings.
+        """pmap_remove_pv_page, pmap.c:2665-2685: remove *pv* from the page's list of mappings.
 
-        *pv* is locked.  With the last mapping PG_MAPPED and PG_WRITEABLE go.
+        *pv* is locked.  Removing the last mapping clears PG_MAPPED and PG_WRITEABLE.
         """
         m = pv.m
         assert m is not None
@@ -70,8 +75,13 @@ class PmapPages(PmapBase):
             self.vm.page.flag_clear(m, PG_MAPPED | PG_WRITEABLE)
         self.pool.unlock(m)
 
+    @c("pmap_enter", "pmap.c:4246-4257", part=True)
+    @holds("pv locked; m busied; no spinlock")
     def add_pv_page(self, pv: PvEntry, m: Page) -> None:
-        """The part of pmap_enter (pmap.c:4249-4260) that puts a mapping at the list's tail."""
+        """pmap_enter, pmap.c:4246-4257.
+
+        The part that adds a mapping at the tail of the page's list.
+        """
         self.pool.lock(m)
         pv.m = m
         last = m.pv_last
@@ -84,17 +94,21 @@ class PmapPages(PmapBase):
         self.vm.page.flag_set(m, PG_MAPPED)
         self.pool.unlock(m)
 
+    @c("pmap_remove_all", "pmap.c:3892-3929", blocks=True)
+    @holds("m busied; no spinlock")
     def remove_all(self, m: Page) -> None:
-        """pmap_remove_all, pmap.c:3892-3929: take *m* out of every page table.
+        """pmap_remove_all, pmap.c:3892-3929: remove *m* from every page table.
 
-        *m* is hard-busied, so that no mapping is added meanwhile.  May block on an entry's lock.
+        *m* is hard-busied, so no mapping is added meanwhile.  May block on an entry's lock.
         """
         self.pool.lock(m)
         while (pv := m.pv_first) is not None:
+            # The pv lock may block, so the page's spinlock has to be dropped before waiting for it.
             tried = self.pv.hold_try(pv)
             self.pool.unlock(m)
             if not tried:
                 self.pv.lock(pv)
+            # Without the spinlock the mapping may have been removed by its own address space.
             if pv.m is m:
                 self.remove_pv_pte(pv)
                 self.remove_pv_page(pv)
@@ -106,10 +120,12 @@ class PmapPages(PmapBase):
             self.k.panic("remove-all-mapped", f"{m!r} has no mapping")
         self.pool.unlock(m)
 
+    @c("pmap_page_protect", "pmap.c:4852-4867", blocks=True)
+    @holds("m busied; no spinlock")
     def page_protect(self, m: Page, prot: int) -> None:
-        """pmap_page_protect, pmap.c:4851-4867: lower the protection of all mappings of *m*.
+        """pmap_page_protect, pmap.c:4852-4867: lower the protection of all mappings of *m*.
 
-        *m* is hard-busied.  *prot* with write permission changes nothing.  May block.
+        *m* is hard-busied.  A *prot* that includes write changes nothing.  May block.
         """
         if prot & VM_PROT_WRITE:
             return
@@ -118,10 +134,12 @@ class PmapPages(PmapBase):
         else:
             self.remove_all(m)
 
+    @c("pmap_clearbit", "pmap.c:4727-4844", part=True, blocks=True)
+    @holds("m busied; no spinlock")
     def clear_rw(self, m: Page) -> None:
-        """pmap_clearbit of PG_RW, pmap.c:4718-4844: all mappings read-only, modified ones noted.
+        """pmap_clearbit, pmap.c:4727-4844, for PG_RW: make all mappings read-only.
 
-        As in the C the page is dirtied with its spinlock held.
+        A modified mapping makes the page dirty; as in the C, with the page's spinlock held.
         """
         self.vm.page.flag_clear(m, PG_WRITEABLE)
         if m.flags & PG_FICTITIOUS:
@@ -129,8 +147,10 @@ class PmapPages(PmapBase):
         while not self._clear_rw_pass(m):
             pass
 
+    @c("pmap_clearbit", "pmap.c:4780-4843", part=True, blocks=True)
+    @holds("m busied; no spinlock")
     def _clear_rw_pass(self, m: Page) -> bool:
-        """One walk over the mappings; False when the C restarts."""
+        """One walk over the mappings; returns False where the C restarts."""
         self.pool.lock(m)
         pv = m.pv_first
         while pv is not None:
@@ -140,6 +160,7 @@ class PmapPages(PmapBase):
                 self.pool.unlock(m)
                 if not tried:
                     self.pv.lock(pv)
+                # The spinlock was dropped: the list of mappings may have changed, so start again.
                 if pv.pmap is not pmap or pv.m is not m:
                     self.pv.put(pv)
                     return False
@@ -154,8 +175,13 @@ class PmapPages(PmapBase):
 
     # -- referenced and modified
 
+    @c("pmap_ts_referenced", "pmap.c:4887-4913")
+    @holds("no spinlock", "")
     def ts_referenced(self, m: Page) -> int:
-        """pmap_ts_referenced, pmap.c:4886-4913: count and clear references, five at most."""
+        """pmap_ts_referenced, pmap.c:4887-4913.
+
+        Count and clear the referenced bits, at most five.
+        """
         if m.flags & PG_FICTITIOUS:
             return 0
         found = 0
@@ -171,8 +197,14 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
         return found
 
+    @c("pmap_is_modified", "pmap.c:4921-4928")
+    @c("pmap_testbit", "pmap.c:4655-4710")
+    @holds("no spinlock", "")
     def is_modified(self, m: Page) -> bool:
-        """pmap_is_modified (pmap_testbit, pmap.c:4655-4710): has any mapping been written to?"""
+        """pmap_is_modified (pmap_testbit, pmap.c:4655-4710).
+
+        Has any mapping been written through?
+        """
         if m.flags & PG_FICTITIOUS or m.pv_first is None:
             return False
         self.pool.lock(m)
@@ -186,8 +218,10 @@ class PmapPages(PmapBase):
         self.pool.unlock(m)
         return found
 
+    @c("pmap_clearbit", "pmap.c:4729-4774", part=True)
+    @holds("no spinlock", "")
     def _clear_bit(self, m: Page, bit: int) -> None:
-        """pmap_clearbit, the simple half (pmap.c:4753-4774)."""
+        """pmap_clearbit, pmap.c:4729-4774: the simple half, without PG_RW."""
         if m.flags & PG_FICTITIOUS:
             return
         self.pool.lock(m)
@@ -198,16 +232,25 @@ class PmapPages(PmapBase):
             pv = pv.pv_next
         self.pool.unlock(m)
 
+    @c("pmap_clear_modify", "pmap.c:4933-4937")
+    @holds("no spinlock", "")
     def clear_modify(self, m: Page) -> None:
-        """pmap_clear_modify, pmap.c:4932-4937: forget that the mappings were written to."""
+        """pmap_clear_modify, pmap.c:4933-4937: clear the modified bits of all mappings."""
         self._clear_bit(m, PTE_M)
 
+    @c("pmap_clear_reference", "pmap.c:4944-4948")
+    @holds("no spinlock", "")
     def clear_reference(self, m: Page) -> None:
-        """pmap_clear_reference, pmap.c:4943-4948: forget all references."""
+        """pmap_clear_reference, pmap.c:4944-4948: clear the referenced bits of all mappings."""
         self._clear_bit(m, PTE_A)
 
+    @c("pmap_page_exists_quick", "pmap.c:4616-4637")
+    @holds("no spinlock", "")
     def page_exists_quick(self, pmap: Pmap, m: Page) -> bool:
-        """pmap_page_exists_quick, pmap.c:4615-4637: is *m* in *pmap*, by its first 16 mappings?"""
+        """pmap_page_exists_quick, pmap.c:4616-4637.
+
+        Is *pmap* among the first 16 mappings of *m*?
+        """
         if m.flags & PG_FICTITIOUS:
             return False
         self.pool.lock(m)
@@ -225,13 +268,20 @@ class PmapPages(PmapBase):
 
     # -- contents
 
+    @c("pmap_zero_page", "pmap.c:4549-4555")
+    @holds("m busied")
     def zero_page(self, m: Page) -> None:
-        """pmap_zero_page, pmap.c:4548: all words 0."""
+        """pmap_zero_page, pmap.c:4548: set all words to 0."""
         words_point(self.k, m, True)
         m.contents = None
 
+    @c("pmap_zero_page_area", "pmap.c:4565-4571")
+    @holds("m busied")
     def zero_page_area(self, m: Page, off: int, size: int) -> None:
-        """pmap_zero_page_area, pmap.c:4564: the words that begin in off .. off+size (bytes)."""
+        """pmap_zero_page_area, pmap.c:4564.
+
+        Zero the words that begin in [off, off+size) (bytes).
+        """
         words_point(self.k, m, True)
         contents = m.contents
         if contents is not None:
@@ -240,17 +290,21 @@ class PmapPages(PmapBase):
                 if first <= word < last:
                     contents.pop(word, None)
 
+    @c("pmap_copy_page", "pmap.c:4580-4588")
+    @holds("both pages busied (or wired)")
     def copy_page(self, src: Page, dst: Page) -> None:
-        """pmap_copy_page, pmap.c:4579: all words of *src*."""
+        """pmap_copy_page, pmap.c:4579: copy all words of *src*."""
         self.write_contents(dst, self.read_contents(src))
 
+    @own
     def read_contents(self, m: Page) -> dict[int, int] | None:
         """A copy of the page's words, as a device reads them."""
         words_point(self.k, m, False)
         contents = m.contents
         return None if contents is None else contents.copy()
 
+    @own
     def write_contents(self, m: Page, contents: dict[int, int] | None) -> None:
-        """Put *contents* (copied) in the page, as a device writes them."""
+        """Store a copy of *contents* in the page, as a device writes it."""
         words_point(self.k, m, True)
         m.contents = contents.copy() if contents else None

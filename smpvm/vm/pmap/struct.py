@@ -1,4 +1,4 @@
-"""struct pmap, and the finding and locking of its entries."""
+"""struct pmap, and finding and locking its entries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpvm.config import PAGE_SIZE
 from smpvm.host.carrier import ATOMIC, READ
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.shared import shared
 from smpvm.kern.token import Token
 from smpvm.vm.pmap.pte import PV_HOLD_LOCKED, Mmu, PvEntry, PvLocks, make_mmu
@@ -25,9 +26,9 @@ PAGE_MASK = PAGE_SIZE - 1
 class Pmap:
     """struct pmap: one page table.
 
-    ``ptes`` maps a page-aligned address to its entry.  ``resident_count`` counts entries (page
-    table pages, which the model has not, add nothing), ``wired_count`` the wired ones.  ``map`` is
-    the VmMap that it belongs to.
+    ``ptes`` maps a page-aligned address to its entry.  ``resident_count`` counts entries (the model
+    has no page table pages), ``wired_count`` the wired ones.  ``map`` is the VmMap that it belongs
+    to.
     """
 
     __slots__ = ("map", "num", "pm_token", "ptes", "resident_count", "wired_count")
@@ -45,7 +46,9 @@ class Pmap:
 
 
 class PmapBase:
-    """Entries come locked from ``pv_alloc`` and ``pv_get``, and go by ``pv_free`` or ``pv.put``."""
+    """Finding entries: they are returned locked (``pv_alloc``, ``pv_get``), and ``pv_free`` or
+    ``pv.put`` unlocks them.
+    """
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
@@ -56,18 +59,23 @@ class PmapBase:
         self.pv = PvLocks(k)
 
     def _tree_point(self, pmap: Pmap, va: int) -> None:
-        """The C takes pm_spin around its tree of pv_entries; here each step on it is atomic."""
+        """Schedule point for a step on the tree of pv entries.
+
+        The C takes pm_spin around the tree; here each step on it is atomic.
+        """
         if (p := self.k.point) is not None:
             p(ATOMIC, pmap, f"pte {va:#x}")
 
+    @c("vtopte", "pmap.c:636-644")
     def look(self, pmap: Pmap, va: int) -> PvEntry | None:
-        """The entry at *va* for who takes no lock (vtopte): a step of its own."""
+        """The entry at *va*, read without a lock (vtopte): a step of its own."""
         if (p := self.k.point) is not None:
             p(READ, pmap, f"pte {va:#x}")
         return pmap.ptes.get(va)
 
+    @own
     def mapped(self, pmap: Pmap) -> list[int]:
-        """The addresses of all entries, ascending, as of one step."""
+        """The addresses of all entries, ascending, read in one step."""
         if (p := self.k.point) is not None:
             p(READ, pmap)
         return sorted(pmap.ptes)
@@ -76,8 +84,10 @@ class PmapBase:
         if self.k.point is not None:
             self.k.carrier.touched(pmap)
 
+    @c("_pv_alloc", "pmap.c:2930-2984", blocks=True)
+    @holds("no spinlock", "the entry returned locked")
     def pv_alloc(self, pmap: Pmap, va: int, managed: bool) -> PvEntry:
-        """_pv_alloc, pmap.c:2930-2984: the entry at *va*, or a new one; locked.  Blocks."""
+        """_pv_alloc, pmap.c:2930-2984: the entry at *va*, created if necessary; locked.  Blocks."""
         while True:
             self._tree_point(pmap, va)
             pv = pmap.ptes.get(va)
@@ -91,6 +101,8 @@ class PmapBase:
             elif self._lock_in(pmap, pv):
                 return pv
 
+    @c("_pv_get", "pmap.c:2989-3021", blocks=True)
+    @holds("no spinlock", "the entry returned locked")
     def pv_get(self, pmap: Pmap, va: int) -> PvEntry | None:
         """_pv_get, pmap.c:2989-3021: the entry at *va*, locked, or None.  Blocks."""
         while True:
@@ -101,8 +113,11 @@ class PmapBase:
             if self._lock_in(pmap, pv):
                 return pv
 
+    @c("_pv_get", "pmap.c:3008-3018", part=True, blocks=True)
+    @c("_pv_alloc", "pmap.c:2971-2981", part=True)
+    @holds("no spinlock", "on True pv locked")
     def _lock_in(self, pmap: Pmap, pv: PvEntry) -> bool:
-        """Lock *pv*; False (and unlocked) if it left *pmap* before we had it."""
+        """Lock *pv*.  Returns False, with it unlocked, if it left *pmap* before it was locked."""
         if not self.pv.hold_try(pv):
             self.pv.lock(pv)
         if pv.pmap is pmap:
@@ -110,10 +125,12 @@ class PmapBase:
         self.pv.put(pv)
         return False
 
+    @c("pv_free", "pmap.c:3185-3222")
+    @holds("pv locked, without page", "pv unlocked and gone")
     def pv_free(self, pv: PvEntry) -> None:
-        """pv_free, pmap.c:3185-3222: out of its page table, and unlocked.
+        """pv_free, pmap.c:3185-3222: remove *pv* from its page table and unlock it.
 
-        *pv* is locked and has let go of its page.
+        *pv* is locked and no longer maps a page.
         """
         pmap = pv.pmap
         assert pmap is not None

@@ -1,8 +1,8 @@
-"""Process swapping (vm_glue.c): who is swapped out, who comes back, and vm_fork, vslock.
+"""Process swapping (vm_glue.c): swap-out and swap-in of processes, vm_fork, vslock.
 
-Swapping a process out at this commit moves no page: its pages only become the preferred victims
+At this commit, swapping a process out moves no page: its pages only become preferred victims
 (``vm_pageout_map_deactivate_pages``), and its threads may not return to user mode until the swapper
-(``scheduler``, process 0) lets them.
+(``scheduler``, process 0) swaps it in.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds
 from smpvm.kern.proc import (
     P_SWAPPEDOUT,
     P_SWAPWAIT,
@@ -34,7 +35,7 @@ INT_MIN: Final = -(1 << 31)
 
 @shared("scheduler_notify")
 class GlueState:
-    """vm_glue.c's static: somebody asked the swapper to look."""
+    """The static variable of vm_glue.c: the swapper has been asked to run."""
 
     __slots__ = ("scheduler_notify",)
 
@@ -50,6 +51,7 @@ class SchedulerInfo:
 
     __slots__ = ("pp", "ppri")
 
+    @c("scheduler", "vm_glue.c:360-361", part=True)
     def __init__(self) -> None:
         self.pp: Proc | None = None
         self.ppri = INT_MIN
@@ -65,17 +67,19 @@ class Glue:
         self.swap_idle_threshold1 = 15
         """vm.swap_idle_threshold1: seconds asleep before a process may be swapped out."""
         self.swap_idle_threshold2 = 60
-        """vm.swap_idle_threshold2: seconds asleep before an idle process is (VM_SWAP_IDLE)."""
+        """vm.swap_idle_threshold2: the same for the swap-out of idle processes (VM_SWAP_IDLE)."""
         self.proc0 = Ident("proc0")
         self.notify_ident = Ident("scheduler_notify")
         self.mplock = k.new(Token, k, "mp_token", "mp_token")
 
     # -- swap out
 
+    @c("swapout_procs", "vm_glue.c:492-496", blocks=True)
+    @holds("no spinlock", "")
     def swapout_procs(self, action: int) -> None:
-        """swapout_procs (vm_glue.c:427-431): mark eligible processes swapped out.
+        """swapout_procs (vm_glue.c:492-496): mark eligible processes as swapped out.
 
-        *action* is VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE bits.  Blocks on tokens.
+        *action* is a set of VM_SWAP_NORMAL (memory is short) and VM_SWAP_IDLE.  Blocks on tokens.
         """
         k = self.k
         td = k.curthread()
@@ -84,18 +88,24 @@ class Glue:
             f(td, "swapout_procs", action=action)
         k.proc.allproc_scan(self.swapout_procs_callback, action)
 
+    @c("swappable", "vm_glue.c:455-457")
+    @holds("p held (PHOLD)")
     def swappable(self, p: Proc) -> bool:
-        """swappable (vm_glue.c:384-386).
+        """swappable (vm_glue.c:455-457): may this process be swapped out?
 
-        Asks for a p_lock of zero, which it never is here: allproc_scan holds the process around the
-        callback.  So nothing is ever swapped out at this commit.
+        Requires p_lock to be zero, which it never is here: allproc_scan holds the process around
+        the callback.  So nothing is ever swapped out at this commit.
         """
         return p.p_lock & PLOCK_MASK == 0 and not p.p_flags & (P_SYSTEM | P_SWAPPEDOUT | P_WEXIT)
 
+    @c("swapout_procs_callback", "vm_glue.c:518-549", part=True)
+    @holds("p_token")
     def slptime(self, p: Proc) -> int:
-        """The shortest lwp_slptime of the process: whole seconds that its threads have slept.
+        """The shortest lwp_slptime of the process: for how many whole seconds all its threads have
+        slept.
 
-        The C counts it up once a second (schedcpu); here it is derived from when the sleep began.
+        The C increments it once a second (schedcpu); here it is computed from the start of the
+        sleep.
         """
         now = self.k.clock.ticks()
         times = []
@@ -105,10 +115,12 @@ class Glue:
             times.append((now - s.since) // self.k.hz if s is not None and asleep else 0)
         return min(times, default=0)
 
+    @c("swapout_procs_callback", "vm_glue.c:498-567", blocks=True)
+    @holds("p held (PHOLD), its bucket's proc_token")
     def swapout_procs_callback(self, p: Proc, action: int) -> int:
-        """swapout_procs_callback (vm_glue.c:433-503).  *p* held, its bucket's token had.
+        """swapout_procs_callback (vm_glue.c:498-567).  *p* is held, its bucket's token too.
 
-        Realtime processes, which the C spares, do not exist here.  Returns 0 (go on).
+        Realtime processes, which the C exempts, do not exist here.  Returns 0 to continue the scan.
         """
         if not self.swappable(p):
             return 0
@@ -122,8 +134,10 @@ class Glue:
         p.p_token.release()
         return 0
 
+    @c("swapout", "vm_glue.c:572-587")
+    @holds("p_token")
     def swapout(self, p: Proc) -> None:
-        """swapout (vm_glue.c:509-523): *p* may not return to user mode.  p_token held."""
+        """swapout (vm_glue.c:572-587): keep *p* from returning to user mode.  p_token held."""
         self.k.curthread().hit("swapout")
         space = p.p_vmspace
         space.vm_swrss = self.vm.vmspace.resident_count(space)
@@ -132,8 +146,10 @@ class Glue:
 
     # -- swap in
 
+    @c("faultin", "vm_glue.c:306-323", blocks=True)
+    @holds("p held (PHOLD)")
     def faultin(self, p: Proc) -> None:
-        """faultin (vm_glue.c:261-281): let *p* return to user mode, in whatever state it is."""
+        """faultin (vm_glue.c:306-323): let *p* return to user mode, whatever its state."""
         if p.p_flags & P_SWAPPEDOUT:
             p.p_token.get()
             p.p_flags &= ~(P_SWAPPEDOUT | P_SWAPWAIT)
@@ -141,16 +157,22 @@ class Glue:
             self.k.sleep.wakeup(p)
             p.p_token.release()
 
+    @c("swapin_request", "vm_glue.c:444-451")
+    @holds("mp_token")
     def swapin_request(self) -> None:
-        """swapin_request (vm_glue.c:371-379): wake the swapper.  The caller holds the mp token."""
+        """swapin_request (vm_glue.c:444-451): wake the swapper.  The caller holds the mp token."""
         if self.state.scheduler_notify == 0:
             self.state.scheduler_notify = 1
             self.k.sleep.wakeup(self.notify_ident)
 
+    @c("scheduler", "vm_glue.c:340-391", blocks=True)
+    @holds("", "does not return; mp_token while it runs")
     def scheduler(self) -> None:
-        """scheduler (vm_glue.c:296-346): process 0, for ever.  Holds the mp token while it runs.
+        """scheduler (vm_glue.c:340-391).
 
-        Swaps the best waiting process in, one every tenth of a second, while memory is not severely
+        Process 0; never returns.  Holds the mp token while it runs.
+
+        Swaps in the best waiting process, one every tenth of a second, unless memory is severely
         short.
         """
         k = self.k
@@ -181,8 +203,16 @@ class Glue:
             k.proc.prele(p)
             k.sleep.tsleep(self.proc0, 0, "swapin", k.hz // 10, cond=lambda: False)
 
+    @c("scheduler_callback", "vm_glue.c:393-438", blocks=True)
+    @holds(
+        "p held (PHOLD), its bucket's proc_token",
+        "p held (PHOLD), its bucket's proc_token; the best process held",
+    )
     def scheduler_callback(self, p: Proc, info: SchedulerInfo) -> int:
-        """scheduler_callback (vm_glue.c:348-393): rate a process that waits; the best is held."""
+        """scheduler_callback (vm_glue.c:393-438).
+
+        Rate a waiting process; the best one stays held.
+        """
         if p.p_flags & P_SWAPWAIT:
             k = self.k
             swtime = (k.clock.ticks() - p.p_swtime) // k.hz
@@ -203,10 +233,15 @@ class Glue:
 
     # -- fork, and wiring for I/O
 
+    @c("vm_fork", "vm_glue.c:233-270", blocks=True)
+    @holds("p_token of both; p1 held (PHOLD)")
     def fork(self, p1: Proc, p2: Proc, share: bool) -> None:
-        """vm_fork (vm_glue.c:196-235): *p2* gets *p1*'s space (*share*, RFMEM) or a copy of it.
+        """vm_fork (vm_glue.c:233-270).
 
-        The caller holds both p_tokens and PHOLDs *p1*.  Waits while memory is severely short.
+        Give *p2* the space of *p1* (*share*, RFMEM) or a copy of it.
+
+        The caller holds both p_tokens and has *p1* held (PHOLD).  Waits while memory is severely
+        short.
         """
         vm = self.vm
         if share:
@@ -217,24 +252,31 @@ class Glue:
         if not share:
             p2.p_vmspace = vm.vmspace.fork(p1.p_vmspace)
 
+    @c("vslock", "vm_glue.c:199-207", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def vslock(self, p: Proc, addr: int, size: int) -> int:
-        """vslock (vm_glue.c:170-178): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
+        """vslock (vm_glue.c:199-207): wire *size* bytes of *p* for the kernel.  Returns KERN_*.
 
         The C ignores the result.
         """
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, 0) if size else 0
 
+    @c("vsunlock", "vm_glue.c:212-221", blocks=True, uncalled=True)
+    @holds("no locks", "")
     def vsunlock(self, p: Proc, addr: int, size: int) -> int:
-        """vsunlock (vm_glue.c:183-192): undo vslock."""
+        """vsunlock (vm_glue.c:212-221): undo vslock."""
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, KM_PAGEABLE) if size else 0
 
+    @c("vm_init_limits", "vm_glue.c:277-297", uncalled=True)
     def init_limits(self, p: Proc) -> None:
-        """vm_init_limits (vm_glue.c:242-260): the resident set limit, what is free at boot."""
+        """vm_init_limits (vm_glue.c:277-297): set the resident limit to the memory free at boot."""
         p.p_rlimit_rss_cur = max(self.vm.stats.v_free_count, 512) << PAGE_SHIFT
 
 
+@c("trunc_page", "param.h:199")
+@c("round_page", "param.h:198")
 def _page_range(addr: int, size: int) -> tuple[int, int]:
     """trunc_page(addr), round_page(addr + size)."""
     mask = PAGE_SIZE - 1

@@ -3,20 +3,20 @@ and the boundary to user mode (trap.c).
 
 For workloads.  A process is one thread that runs a *body*, a function of its ``Proc``::
 
-    p = vm.process.create()              # blank address space with a stack
-    vm.process.start(p, body)            # body(p) runs in a thread of its own; its end is exit1(0)
+    p = vm.process.create()              # empty address space with a stack
+    vm.process.start(p, body)            # body(p) runs in its own thread, followed by exit1(0)
 
     # inside body, only from p's own thread:
     error, va = vm.process.sys.mmap(p, 0, size)           # mmap.py: munmap, msync, mlock, ...
     vm.process.user_write(p, va, word, value)             # one word of the page at va
     value = vm.process.user_read(p, va, word)             # never written: 0
     vm.process.userret(p)                                 # after a system call, or in a long loop
-    child = vm.process.fork1(p, child_body)               # child_body(child) in a thread of its own
+    child = vm.process.fork1(p, child_body)               # child_body(child) in its own thread
     error, pid, status = vm.process.wait(p)
-    vm.process.exec(p)                                     # everything mapped is gone
+    vm.process.exec(p)                                     # unmaps everything
 
-``user_read``, ``user_write`` and ``userret`` raise ``ProcessKilled`` once somebody killed *p* and
-``SegFault`` for an access that cannot be made; the runner of the body catches both and exits.
+``user_read``, ``user_write`` and ``userret`` raise ``ProcessKilled`` once *p* has been killed, and
+``SegFault`` for an invalid access; the function that runs the body catches both and exits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ECHILD
 from smpvm.kern.proc import P_SWAPPEDOUT, P_SWAPWAIT, P_WEXIT, SACTIVE, SIDL, SZOMB, Proc
 from smpvm.kern.shared import shared
@@ -48,16 +49,16 @@ SIGSEGV: Final = 11
 MAXSSIZ: Final = 512 * 1024 * 1024
 """Bytes kept free for the growth of a process's stack, at the top of its space."""
 FIRST_PID: Final = 100
-"""Numbers below belong to init and the system's own processes, which the kill scan spares."""
+"""Lower numbers belong to init and system processes, which the kill scan exempts."""
 WAITGEN_MASK: Final = 0x7FFFFFFF
 
 
 class ProcessKilled(Exception):
-    """The process noticed, at the boundary to user mode, that it has been killed."""
+    """The process noticed at the boundary to user mode that it has been killed."""
 
 
 class SegFault(Exception):
-    """An access that cannot be made: the address, and the KERN_* that vm_fault gave."""
+    """An invalid access: the address, and the KERN_* code returned by vm_fault."""
 
     def __init__(self, p: Proc, va: int, rv: int) -> None:
         super().__init__(f"{p}: no access at {va:#x} (KERN {rv})")
@@ -67,7 +68,7 @@ class SegFault(Exception):
 
 @shared("waitgen", atomic={"waitgen": "atomic (kern_exit.c:1194); read to tell a change"})
 class Family:
-    """p_children of process *pid*, guarded by its p_token, and p_waitgen."""
+    """p_children of process *pid*, protected by its p_token, and p_waitgen."""
 
     __slots__ = ("children", "pid", "waitgen")
 
@@ -81,7 +82,7 @@ class Family:
 
 
 class Processes:
-    """The life of processes.  ``sys`` are their system calls on memory."""
+    """The life cycle of processes.  ``sys`` has their memory system calls."""
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
@@ -91,18 +92,23 @@ class Processes:
 
     # -- birth
 
+    @own
     def create(self) -> Proc:
-        """A process with a blank space and a stack, no parent (so init's), not yet running."""
+        """A process with an empty space and a stack, without a parent (so a child of init), not
+        running.
+        """
         p = self._new(None)
-        p.p_token.get()  # on the lists already: the daemons look at it
+        p.p_token.get()  # already on the lists: the daemons can see it
         p.p_vmspace = self.vm.vmspace.alloc()
         self.new_stack(p)
         p.p_stat = SACTIVE
         p.p_token.release()
         return p
 
+    @c("fork1", "kern_fork.c:380-425", part=True, blocks=True)
+    @holds("p_token of parent, if any")
     def _new(self, parent: Proc | None) -> Proc:
-        """The structure, SIDL, on the lists."""
+        """The structure, in state SIDL, on the lists."""
         proc = self.k.proc
         p = proc.new(FIRST_PID + proc.new_pid())
         self.families[p] = self.k.new(Family, p.p_pid)
@@ -111,8 +117,9 @@ class Processes:
             self.families[parent].children.append(p)
         return p
 
+    @own
     def start(self, p: Proc, body: Body, *, name: str = "", cpu: int = 0) -> Thread:
-        """Give *p* its thread: it runs *body*, then exits."""
+        """Create the thread of *p*: it runs *body*, then exits."""
         td = self._lwp(p, body, name, cpu)
         self.k.start(td)
         return td
@@ -123,8 +130,9 @@ class Processes:
         self.k.proc.lwp_fork(p, td)
         return td
 
+    @own
     def run(self, p: Proc, body: Body) -> None:
-        """The thread of a process: the body, and exit1 whatever it comes to."""
+        """The thread of a process: run the body, then exit1 in any case."""
         status = 0
         try:
             body(p)
@@ -138,6 +146,9 @@ class Processes:
                 f(td, "sigsegv", pid=p.p_pid, va=fault.va, rv=fault.rv)
         self.exit1(p, status)
 
+    @c("fork1", "kern_fork.c:248-659", blocks=True)
+    @c("start_forked_proc", "kern_fork.c:815-861")
+    @holds("no locks; called by p1's thread", "")
     def fork1(
         self,
         p1: Proc,
@@ -148,10 +159,12 @@ class Processes:
         share: bool = False,
         before: Callable[[Proc], None] | None = None,
     ) -> Proc:
-        """fork1, start_forked_proc (kern_fork.c:310-655, :815-866): a child running *body*.
+        """fork1, start_forked_proc (kern_fork.c:248-659, :815-866).
 
-        Blocks: copies the space, waits while memory is severely short.  *share* is RFMEM: both run
-        in one space.  *before* is called with the child just before it starts.
+        Create a child that runs *body*.
+
+        Blocks: copies the space, waits while memory is severely short.  *share* is RFMEM: both use
+        the same space.  *before* is called with the child just before it starts.
         """
         k = self.k
         k.curthread().hit("v_forks")
@@ -174,6 +187,8 @@ class Processes:
         k.proc.prele(p1)
         return p2
 
+    @c("exec_new_vmspace", "kern_exec.c:846-856", part=True, blocks=True)
+    @holds("p_token")
     def new_stack(self, p: Proc) -> None:
         """The stack of exec_new_vmspace: the last entry of every process (kern_exec.c:846-856)."""
         space = p.p_vmspace
@@ -182,11 +197,13 @@ class Processes:
         space.vm_ssize = SGROWSIZ >> PAGE_SHIFT
         space.vm_maxsaddr = bottom
 
+    @c("exec_new_vmspace", "kern_exec.c:773-859", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def exec(self, p: Proc) -> None:
-        """exec_new_vmspace (kern_exec.c:773-862): a blank space with a new stack.
+        """exec_new_vmspace (kern_exec.c:773-859): an empty space with a new stack.
 
-        Called by *p*'s thread.  Waits until nobody holds *p*.  A space of its own is emptied, a
-        shared one left for a new one.  Blocks.
+        Called by *p*'s thread.  Waits until nobody holds *p*.  An unshared space is emptied; a
+        shared one is replaced by a new one.  Blocks.
         """
         k, vm = self.k, self.vm
         k.curthread().hit("exec")
@@ -203,11 +220,14 @@ class Processes:
 
     # -- death
 
+    @c("exit1", "kern_exit.c:286-637", blocks=True)
+    @c("lwp_exit", "kern_exit.c:644-759")
+    @holds("no locks; called by p's thread", "")
     def exit1(self, p: Proc, status: int) -> None:
-        """exit1, lwp_exit (kern_exit.c:280-768): the end of *p*, called by its own thread.
+        """exit1, lwp_exit (kern_exit.c:286-637): exit of *p*, called by its own thread.
 
-        Blocks.  Stage 1 of the space's end, then a zombie for the parent to reap.  Where the C has
-        init as parent, the thread itself does what init's wait would.
+        Blocks.  Runs stage 1 of the space's termination, then becomes a zombie for the parent to
+        reap.  Where the parent is init in the C, the thread itself does what init's wait would do.
         """
         k = self.k
         k.curthread().hit("exit1")
@@ -225,7 +245,8 @@ class Processes:
             k.proc.phold(parent)
         self._orphan_children(p)
         if parent is not None:
-            # ksignal(SIGCHLD), ignored by default, but it takes the parent's token first.
+            # ksignal(SIGCHLD): ignored by default, but it takes the parent's token before it finds
+            # out.
             parent.p_token.get()
             parent.p_token.release()
             k.proc.prele(parent)
@@ -235,10 +256,12 @@ class Processes:
         else:
             self.reap(p)
 
+    @c("exit1", "kern_exit.c:538-569", part=True, blocks=True)
+    @holds("p_token of p (lost while blocking)")
     def _orphan_children(self, p: Proc) -> None:
-        """Children pass to init: those already dead are reaped here, the others reap themselves.
+        """The children become init's: dead ones are reaped here, the others reap themselves.
 
-        p_token of *p* held, given up while blocking.
+        p_token of *p* is held, and released while blocked.
         """
         family = self.families[p]
         while family.children:
@@ -251,11 +274,13 @@ class Processes:
             if dead:
                 self.reap(q)
 
+    @c("kern_wait", "kern_exit.c:888-1208", blocks=True)
+    @holds("no locks; called by q's thread", "")
     def wait(self, q: Proc, pid: int = -1, nohang: bool = False) -> tuple[int, int, int]:
-        """kern_wait (kern_exit.c:861-1207): reap a child of *q* (*pid*, or any), waiting for one.
+        """kern_wait (kern_exit.c:888-1208): reap a child of *q* (*pid*, or any), waiting for one.
 
-        Called by *q*'s thread.  Blocks.  Returns (errno, pid, 0): ECHILD without such children,
-        EINTR when *q* is killed meanwhile; pid 0 with *nohang* and none dead.
+        Called by *q*'s thread.  Blocks.  Returns (errno, pid, 0): ECHILD without such a child,
+        EINTR if *q* is killed while waiting; pid 0 with *nohang* if none is dead.
         """
         k = self.k
         family = self.families[q]
@@ -282,8 +307,10 @@ class Processes:
         q.p_token.release()
         return error, pid_found, 0
 
+    @c("kern_wait", "kern_exit.c:1194-1201", part=True, blocks=True)
+    @holds("p_token of q (lost while asleep)")
     def _wait_sleep(self, q: Proc, family: Family, waitgen: int) -> int:
-        """Sleep until a child may have died since *waitgen* (kern_exit.c:1180-1196)."""
+        """Sleep until a child may have died since *waitgen* (kern_exit.c:1194-1201)."""
         k = self.k
         while waitgen & WAITGEN_MASK == family.waitgen & WAITGEN_MASK:
             k.sleep.tsleep_interlock(q, PCATCH)
@@ -298,11 +325,13 @@ class Processes:
                 )
         return 0
 
+    @c("kern_wait", "kern_exit.c:975-1120", part=True, blocks=True)
+    @holds("no tokens", "")
     def reap(self, p: Proc) -> None:
-        """The end of a zombie (kern_exit.c:960-1094): off the lists, stage 2 of its space's end.
+        """Remove a zombie (kern_exit.c:975-1120) and run stage 2 of its space's termination.
 
-        No tokens held.  Waits until nobody holds *p*.  PHOLDZOMB is left out: only one thread can
-        ever come to reap a process here.
+        No tokens held.  Waits until nobody holds *p*.  PHOLDZOMB is left out: here only one thread
+        can reap a process.
         """
         proc = self.k.proc
         p.p_token.get()
@@ -316,10 +345,12 @@ class Processes:
 
     # -- user mode
 
+    @c("userret", "trap.c:223-320", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def userret(self, p: Proc) -> None:
-        """userret (trap.c:250-330): on the way back to user mode.  Called by *p*'s thread.
+        """userret (trap.c:223-320): on the way back to user mode.  Called by *p*'s thread.
 
-        Raises ProcessKilled; a process that is swapped out sleeps here until the swapper lets it.
+        Raises ProcessKilled.  A swapped-out process sleeps here until the swapper swaps it in.
         """
         k = self.k
         while True:
@@ -339,16 +370,18 @@ class Processes:
             glue.mplock.release()
             p.p_token.release()
 
+    @own
     def user_read(self, p: Proc, va: int, word: int) -> int:
         """A load by *p*'s thread: word number *word* of the page at *va*.  Blocks in faults."""
         return self._access(p, va, False, word, 0)
 
+    @own
     def user_write(self, p: Proc, va: int, word: int, value: int) -> None:
         """A store by *p*'s thread; *value* must not be negative.  Blocks in faults."""
         self._access(p, va, True, word, value)
 
     def _access(self, p: Proc, va: int, write: bool, word: int, value: int) -> int:
-        """The MMU, and faults until it finds the page."""
+        """Access through the MMU, with faults until it finds the page."""
         self.k.curthread().hit("user_access")
         pmap = self.vm.pmap
         while True:
@@ -357,8 +390,13 @@ class Processes:
                 return got
             self.trap_pfault(p, va, write)
 
+    @c("trap_pfault", "trap.c:832-966", blocks=True)
+    @holds("no locks; called by p's thread", "")
     def trap_pfault(self, p: Proc, va: int, write: bool) -> None:
-        """trap_pfault (trap.c:832-970), and the return to user mode.  *p* is held meanwhile."""
+        """trap_pfault (trap.c:832-966), and the return to user mode.
+
+        *p* is held during the fault.
+        """
         proc = self.k.proc
         ftype = VM_PROT_WRITE if write else VM_PROT_READ
         flags = VM_FAULT_BURST | (VM_FAULT_DIRTY if write else VM_FAULT_NORMAL)

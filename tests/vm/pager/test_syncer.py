@@ -3,7 +3,7 @@
 from waiting import until
 
 from smpvm.config import PAGE_SIZE
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.vnode import VOBJDIRTY
 from smpvm.vm.page.pages import PG_NOSYNC
 

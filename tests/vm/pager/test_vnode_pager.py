@@ -3,7 +3,7 @@
 import time
 
 from smpvm.config import PAGE_SIZE, DiskConfig
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.vnode import VOBJDIRTY, VRECLAIMED
 from smpvm.vm.page.struct import PG_BUSY
 from smpvm.vm.param import (

@@ -3,7 +3,7 @@
 import pytest
 
 from smpvm.config import PAGE_SIZE as P
-from smpvm.kern.lockmgr import LK_EXCLUSIVE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.kern.vnode import VOBJDIRTY
 from smpvm.repairs.catalogue import REPAIRS
 from smpvm.vm.map.mmap import MAP_SHARED
