@@ -59,24 +59,22 @@ def stress(**options: Any) -> int:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--window", type=click.IntRange(1, 4096), default=32, show_default=True)
 @click.option("--limit", type=click.IntRange(1, 50_000_000), default=200_000, show_default=True)
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Record the programs that COMMAND starts, too: one file for each process.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def record(output: Path, window: int, limit: int, command: tuple[str, ...]) -> int:
+def record(output: Path, window: int, limit: int, follow: bool, command: tuple[str, ...]) -> int:
     """Run COMMAND under valgrind's lackey and keep its page references in FILE.
 
-    References to the last --window pages are dropped, and at most --limit are kept.
+    References to the last --window pages are dropped, and at most --limit of each process are
+    kept.  The processes that COMMAND starts go to FILE-2, FILE-3, ... (before the suffix).
     """
-    from smpvm.workload.record import record as run
-    from smpvm.workload.trace import check_writable, save
+    from smpvm.commands.record import command as run
 
-    check_writable(output)
-    trace, status = run(command, window=window, limit=limit)
-    size = save(trace, output)
-    cut = "" if trace.whole else " (cut at the limit)"
-    click.echo(
-        f"{output}: {len(trace.refs):,} references to {trace.pages:,} pages{cut}, "
-        f"of {trace.seen:,} seen; {size:,} bytes; the command's exit status was {status}"
-    )
-    return CLEAN
+    return run(output, command, window=window, limit=limit, follow=follow, echo=click.echo)
 
 
 @cli.command()
@@ -103,7 +101,8 @@ def profiles() -> int:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def snapshot(files: tuple[Path, ...]) -> int:
     """Check snapshots, and say what is in them (`smpvm stress --snapshot FILE` takes one)."""
-    from smpvm.state.snapshot import describe, read
+    from smpvm.state.snapshot import describe
+    from smpvm.workload.resume import read
 
     for file in files:
         click.echo(f"{file}: {describe(read(file))}")
@@ -269,6 +268,11 @@ def explore(**options: Any) -> int:
 @cli.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--schedule", help="A schedule's text, instead of a finding.")
+@click.option(
+    "--scenario",
+    metavar="FILE.py[:NAME]",
+    help="Run this scenario file, wherever it is and whatever it has become since.",
+)
 @click.option("--lanes", is_flag=True, help="Show the interleaving, one column a thread.")
 @click.option(
     "--break",

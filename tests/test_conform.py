@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from smpvm.conform import VectorError, conform, read_vectors, run_vector
+from smpvm.conform.calls import CALLS
+from smpvm.conform.shapes import ARGUMENTS
 from smpvm.vm.meter import Meter
 from smpvm.vm.page import move
 from smpvm.vm.page.pages import Pages
@@ -411,9 +413,9 @@ def test_damaged_files_are_named(tmp_path):
     assert "truncated" in damaged(tmp_path, PART.read_bytes()[:5000])
     assert "not JSON" in damaged(tmp_path, b"hello\n")
     assert "no vectors" in damaged(tmp_path, b"")
-    assert "no 'name'" in damaged(tmp_path, b"{}\n")
+    assert "name is missing" in damaged(tmp_path, b"{}\n")
     assert "not a vector" in damaged(tmp_path, b"[1]\n")
-    assert "not text" in damaged(tmp_path, b"\xff\xfe\x00x\n")
+    assert "not JSON" in damaged(tmp_path, b"\xff\xfe\x00x\n")
     missing = tmp_path / "nowhere"
     with pytest.raises(VectorError, match="nowhere"):
         conform([missing])
@@ -422,13 +424,36 @@ def test_damaged_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v.update(function="vm_nothing"), "unknown function 'vm_nothing'"),
-        (lambda v: v["before"]["pages"][0].update(flags=["BUSI"]), "page 0: unknown flag 'BUSI'"),
-        (lambda v: v["before"].pop("globals"), "globals is missing"),
-        (lambda v: v["config"].pop("hz"), "not a vector of the known form"),
-        (lambda v: v["config"].update(hz=-1), "hz: -1"),
-        (lambda v: v["args"].pop("page"), "arguments or script"),
-        (lambda v: v["args"].update(page=999), "arguments or script"),
+        (lambda v: v.update(function="vm_nothing"), "function: unknown 'vm_nothing'; known are"),
+        (lambda v: v["before"]["pages"][0].update(flags=["BUSI"]), "flags: unknown flag 'BUSI'"),
+        (lambda v: v["before"].pop("globals"), "before: globals is missing"),
+        (lambda v: v["before"]["pages"][0].update(pc=999), "before: page 0: colour 999"),
+        (lambda v: v["config"].pop("hz"), "config: hz is missing"),
+        (lambda v: v["config"].update(hz=-1), "config hz: negative (-1), allowed 1 to 100000"),
+        (lambda v: v["args"].pop("page"), "args: page is missing"),
+        (lambda v: v["args"].update(page=999), "args page: 999, but before has"),
+        (lambda v: v["after"].pop("globals"), "after: globals is missing"),
+        (lambda v: v.pop("after"), ": after is missing"),
+        (lambda v: v.update(after=[]), "after: [] is not an object"),
+        (lambda v: v["after"]["pages"][0].update(flags=7), "after page 0 flags: 7 is not a list"),
+        (lambda v: v["after"]["pages"].append(None), "None is not an object"),
+        (lambda v: v["after"]["queues"].update(free=[]), "after queue free: [] is not an object"),
+        (lambda v: v["after"].update(vmstats={}), "after vmstats: v_"),
+        (lambda v: v["after"].update(extra="x" * 9999), "after: unknown key 'extra'"),
+        (lambda v: v["events"].append("x" * 9999), "event"),
+        (lambda v: v["returns"].update(stopped=True), "returns: allowed is exactly one of"),
+        (lambda v: v.update(yields="none"), "yields: 'none' is not a number"),
+        (lambda v: v.update(pager_statuses=["GOOD"]), "pager_statuses 0: unknown 'GOOD'; known"),
+        (
+            lambda v: v.update(script=[{"at": "vget", "n": 0, "mutations": [{"op": "page_mow"}]}]),
+            "script 0 mutation 0: {'op': 'page_mow'} is no mutation; known are",
+        ),
+        (
+            lambda v: v.update(
+                script=[{"at": "vget", "n": 0, "mutations": [{"op": "page_free", "page": 99}]}]
+            ),
+            "script 0 mutation 0 page: 99, but before has",
+        ),
     ],
 )
 def test_damaged_vectors_are_named(tmp_path, change, words):
@@ -437,3 +462,8 @@ def test_damaged_vectors_are_named(tmp_path, change, words):
     text = damaged(tmp_path, gzip.compress(json.dumps(vector).encode()))
     assert vector["name"] in text
     assert words in text
+    assert len(text) < 350
+
+
+def test_every_function_that_can_be_called_has_its_arguments_listed():
+    assert set(ARGUMENTS) == set(CALLS)

@@ -87,24 +87,24 @@ def test_damaged_files_are_refused_in_one_line(taken, tmp_path, capsys):
     path.write_bytes(taken.read_bytes()[:3000])
     refused(capsys, path, "truncated")
     path.write_text("hello")
-    refused(capsys, path, "not a JSON document")
+    refused(capsys, path, "damaged: not JSON")
     path.write_text('{"format": "other"}')
     refused(capsys, path, "not a snapshot")
     document = json.loads(gzip.decompress(taken.read_bytes()))
     for change, words in (
         ({"version": VERSION + 1}, f"version {VERSION + 1}"),
-        ({"config": {"pagez": 1}}, "config: unknown field 'pagez'"),
+        ({"config": {"pagez": 1}}, "config: unknown key 'pagez'"),
         ({"config": {"pages": -1}}, "config: pages: -1"),
         ({"config": {"pages": "many"}}, "config pages: 'many' is not a number"),
-        ({"state": 7}, "state: not an object"),
-        ({"more": 7}, "more: not an object"),
+        ({"state": 7}, "state: 7 is not an object"),
+        ({"more": 7}, "more: 7 is not an object"),
     ):
         path.write_text(json.dumps(document | change))
         refused(capsys, path, words)
     page = document["state"]["pages"][0]
     page["flags"] = [*page.get("flags", []), "LOUD"]
     path.write_text(json.dumps(document))
-    refused(capsys, path, "page 0: unknown flag 'LOUD'")
+    refused(capsys, path, "page 0 flags: unknown flag 'LOUD'")
 
 
 def test_a_state_in_motion_is_not_gone_on_from(taken):
@@ -122,7 +122,7 @@ def test_a_state_in_motion_is_not_gone_on_from(taken):
 def test_processes_need_more_than_the_bare_state(taken):
     snapshot = read(taken)
     snapshot.more.clear()
-    with pytest.raises(StateError, match="need to go on"):
+    with pytest.raises(StateError, match="have what they need"):
         restore(fresh(snapshot.config), snapshot)
 
 

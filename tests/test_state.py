@@ -22,7 +22,7 @@ from smpvm.state.names import (
     QUEUES,
     VMSTATS,
 )
-from smpvm.state.rules import GLOBAL_NAMES
+from smpvm.state.shapes import GLOBAL_NAMES
 from smpvm.vm.build import build_vm
 
 L2 = 4
@@ -61,7 +61,7 @@ def objects(draw, vnodes):
             }
         )
     for obj in found:
-        obj["backing_object"] = draw(st.sampled_from([None, *range(len(found))]))
+        obj["backing_object"] = draw(st.sampled_from([None, *range(obj["id"])]))
         if draw(st.booleans()):
             obj["token_held_by_other"] = True
     if found and draw(st.booleans()):
@@ -343,14 +343,17 @@ BAD = [
     (spoil(["queues", "inactive"], {"2": [0]}), "page 0: on queue inactive+2, says inactive+1"),
     (spoil(["pages", 3, "queue"], "cache"), "page 3: says queue cache, but is on no list"),
     (spoil(["pages", 0, "queue"], "none"), "page 0: on queue inactive+1, but says none"),
-    (spoil(["pages", 0, "queue"], "laundry"), "page 0: unknown queue 'laundry'"),
+    (
+        spoil(["pages", 0, "queue"], "laundry"),
+        "page 0 queue: unknown 'laundry'; known are none, free",
+    ),
     (spoil(["queues", "free"], {"7": [2]}), "queue free+7: no such colour, there are 4"),
     (spoil(["queues", "free", "2"], [2, 77]), "queue free+2: there is no number 77"),
     (spoil(["vmstats", "v_free_count"], 5), "vmstats: v_free_count is 5, the queues say 1"),
     (spoil(["vmstats", "v_wire_count"], 0), "vmstats: v_wire_count is 0, the pages say 1"),
     (spoil(["vmstats", "v_free_min"], -1), "vmstats v_free_min: negative (-1)"),
-    (spoil(["pages", 1, "flags"], ["MAPT"]), "page 1: unknown flag 'MAPT'"),
-    (spoil(["pages", 1, "flags"], ["MAPPED", "MAPPED"]), "page 1: a flag is named twice"),
+    (spoil(["pages", 1, "flags"], ["MAPT"]), "page 1 flags: unknown flag 'MAPT'"),
+    (spoil(["pages", 1, "flags"], ["MAPPED", "MAPPED"]), "page 1 flags: a flag is named twice"),
     (spoil(["pages", 1, "flags"], []), "page 1: MAPPED is set exactly when there are mappings"),
     (spoil(["pages", 0, "hold_count"], -2), "page 0 hold_count: negative (-2)"),
     (spoil(["pages", 0, "act_count"], 256), "page 0 act_count: 256 is out of range"),
@@ -362,19 +365,27 @@ BAD = [
     (spoil(["pages", 0, "id"], 4), "page 0: id is not its position in the list"),
     (spoil(["pages", 2, "dirty"], 4), "page 2: on the free queue, valid or dirty"),
     (spoil(["objects", 0, "resident_page_count"], 3), "object 0: resident_page_count 3, but 2"),
-    (spoil(["objects", 0, "type"], "PIPE"), "object 0: unknown type 'PIPE'"),
+    (spoil(["objects", 0, "type"], "PIPE"), "object 0 type: unknown 'PIPE'"),
     (spoil(["objects", 0, "hold_count"], -1), "object 0 hold_count: negative (-1)"),
     (spoil(["objects", 0, "handle"], 3), "object 0 handle: there is no number 3"),
     (spoil(["maps", 0, "resident_count"], 0), "map 0: resident_count 0 < 1 mappings"),
     (spoil(["maps", 0, "wired_count"], 1), "map 0: wired_count 1, but 0 mappings"),
     (spoil(["maps", 0, "entries", 0, "end"], 4096), "map 0: entry 0x1000 out of order or empty"),
-    (spoil(["maps", 0, "entries", 0, "maptype"], "X"), "map 0: unknown maptype 'X'"),
-    (spoil(["procs", 0, "stat"], "SRUN"), "proc 9: unknown stat 'SRUN'"),
+    (spoil(["maps", 0, "entries", 0, "maptype"], "X"), "map 0 entry 0 maptype: unknown 'X'"),
+    (spoil(["procs", 0, "stat"], "SRUN"), "proc 0 stat: unknown 'SRUN'"),
     (spoil(["procs", 0, "map"], 2), "proc 9 map: there is no number 2"),
-    (spoil(["globals", "curthread"], "init"), "globals curthread: 'init' is no thread"),
+    (spoil(["globals", "curthread"], "init"), "globals curthread: unknown 'init'"),
     (spoil(["globals", "cache_rover"], ...), "globals: cache_rover is missing"),
-    (spoil(["counters"], ...), "state: counters is missing or no dict"),
-    (spoil(["weather"], {}), "state: unknown part 'weather'"),
+    (spoil(["counters"], ...), "state: counters is missing"),
+    (spoil(["objects", 0, "backing_object"], 0), "object 0: its backing objects lead back to"),
+    (spoil(["maps", 0, "entries", 0, "start"], 4097), "map 0: entry 0x1001 does not begin"),
+    (spoil(["maps", 0, "entries", 0, "end"], 1 << 63), "map 0: entry 0x1000 out of order"),
+    (spoil(["maps", 0, "entries", 0, "maptype"], "SUBMAP"), "map 0: an entry of type SUBMAP has"),
+    (spoil(["pages", 1, "pmap", 0, "va"], 1 << 50), "page 1: mapped at 0x4000000000000"),
+    (spoil(["queues", "free"], {"٢": [2]}), "queue free ٢: the key is not a number"),
+    (spoil(["queues", "free"], {"02": [2]}), "queue free 02: the key is not written as 2"),
+    (spoil(["pages", 0, "valid"], True), "page 0 valid: True is not a number"),
+    (spoil(["weather"], {}), "state: unknown key 'weather'"),
 ]
 
 
@@ -388,3 +399,29 @@ def test_a_malformed_state_is_refused_in_one_line(change, words):
     text = str(caught.value)
     assert text.startswith(words)
     assert "\n" not in text
+
+
+def ways(part, way=()):
+    """The way to every value in a document."""
+    yield way
+    for key, each in part.items() if isinstance(part, dict) else enumerate(part):
+        if isinstance(each, dict | list):
+            yield from ways(each, (*way, key))
+        else:
+            yield (*way, key)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1.5, "x" * 9999, [], {}, [[[]]], {"a": 1}, -(10**99)]
+)
+def test_wrong_types_at_any_depth_are_refused_in_one_line(value):
+    said = []
+    for way in list(ways(plain()))[1:]:
+        state = plain()
+        spoil(way, value)(state)
+        try:
+            check(state, L2)
+        except StateError as why:
+            said.append(str(why))
+    assert len(said) > 90
+    assert [line for line in said if "\n" in line or len(line) > 300] == []

@@ -12,15 +12,31 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from smpvm.check import finding_v1
 from smpvm.check.stacks import Frame, RawStack, frames_from_json, place, resolve
+from smpvm.files import MIB, document, naming
+from smpvm.shape import (
+    Misfit,
+    integer,
+    list_of,
+    matching,
+    nullable,
+    one_of,
+    record,
+    row,
+    text,
+)
+from smpvm.text import printable, quoted
 
 FORMAT: Final = "smpvm-finding"
 VERSION: Final = 2
+MOST: Final = 16 * MIB
+"""Of a finding's file."""
+SCHEDULE_MOST: Final = 4 * MIB
 
 KINDS: Final = (
     "lock-order",
@@ -101,6 +117,8 @@ class Finding:
     command: str = ""
     """The command line that shows it again."""
     count: int = 1
+    source_hash: str = ""
+    """SHA-256 of the scenario's file, where it is the user's own."""
 
     def __post_init__(self) -> None:
         if not self.threads:
@@ -122,46 +140,24 @@ class Finding:
             raise FindingError("not a finding of smpvm")
         if doc.get("version") not in (1, VERSION):
             raise FindingError(
-                f"format version {doc.get('version')!r}; this smpvm reads versions 1 and {VERSION}"
+                f"format version {quoted(doc.get('version'))}; "
+                f"this smpvm reads versions 1 and {VERSION}"
             )
-        fields = {k: v for k, v in doc.items() if k not in ("format", "version")}
-        part = "sites: "
+        given = {k: v for k, v in doc.items() if k not in ("format", "version")}
         try:
-            fields["sites"] = [
-                Site(s["thread"], s["role"], s["what"], frames_from_json(s["stack"]))
-                for s in fields["sites"]
-            ]
-            part = "threads: "
-            fields["identity"] = tuple(fields.get("identity", ()))
-            fields["threads"] = [(str(name), str(role)) for name, role in fields["threads"]]
-            part = ""
-            found = cls(**fields)
-        except (KeyError, TypeError, ValueError) as why:
-            raise FindingError(f"damaged finding: {part}{why}") from None
-        if (wrong := found._mistyped()) is not None:
-            raise FindingError(f"damaged finding: {wrong} has the wrong type")
-        if found.kind not in KINDS:
-            known = ", ".join(KINDS)
-            raise FindingError(f"damaged finding: kind {found.kind!r}; known are {known}")
+            _FINDING(given)
+        except Misfit as why:
+            raise FindingError(f"damaged finding: {why}") from None
+        given["sites"] = [
+            Site(s["thread"], s["role"], s["what"], frames_from_json(s["stack"]))
+            for s in given["sites"]
+        ]
+        given["threads"] = [(name, role) for name, role in given["threads"]]
+        given["identity"] = tuple(given.get("identity", ()))
+        found = cls(**given)
         if doc["version"] == 1:
             return replace(found, identity=finding_v1.identity(found), fingerprint="")
         return found
-
-    def _mistyped(self) -> str | None:
-        """Which field has a value that only a damaged document could give it."""
-        texts: dict[str, list[Any]] = {
-            name: [getattr(self, name)] for name in ("kind", "title", "fingerprint", "command")
-        }
-        texts["schedule"] = [] if self.schedule is None else [self.schedule]
-        texts["sites"] = [t for s in self.sites for t in (s.thread, s.role, s.what)]
-        texts["identity"] = [*self.identity]
-        for name in ("objects", "evidence"):
-            if not isinstance(getattr(self, name), list):
-                return name
-            texts[name] = getattr(self, name)
-        if type(self.count) is not int or self.count < 1:
-            return "count"
-        return next((n for n, ts in texts.items() if not all(isinstance(t, str) for t in ts)), None)
 
     def lines(self) -> list[str]:
         """As text, the way people read it: title, evidence, stacks, command."""
@@ -176,7 +172,36 @@ class Finding:
         out += ["", f"  fingerprint {self.fingerprint}"]
         if self.command:
             out.append(f"  again: {self.command}")
-        return out
+        return [printable(line) for line in out]
+
+
+_FRAME_FIELDS: Final = {
+    f.name: integer(0, 1 << 31) if f.type == "int" else text() for f in fields(Frame)
+}
+_FRAME: Final = record(
+    {f.name: _FRAME_FIELDS[f.name] for f in fields(Frame) if f.default is MISSING},
+    {f.name: _FRAME_FIELDS[f.name] for f in fields(Frame) if f.default is not MISSING},
+)
+_SITE: Final = record({"thread": text(), "role": text(), "what": text(), "stack": list_of(_FRAME)})
+_FINDING: Final = record(
+    {
+        "kind": one_of(KINDS),
+        "title": text(),
+        "sites": list_of(_SITE),
+        "objects": list_of(text()),
+        "evidence": list_of(text()),
+        "threads": list_of(row(text(), text())),
+        "schedule": nullable(text(SCHEDULE_MOST)),
+        # It becomes part of a file's name.
+        "fingerprint": matching("[0-9a-f]{12}", "a fingerprint (12 hexadecimal digits)"),
+        "command": text(2 * SCHEDULE_MOST),
+        "count": integer(1, 1 << 62),
+    },
+    {
+        "identity": list_of(text()),
+        "source_hash": matching("([0-9a-f]{64})?", "a SHA-256 (64 hexadecimal digits)"),
+    },
+)
 
 
 def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
@@ -188,7 +213,9 @@ def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
 
 def fingerprint(kind: str, *parts: str) -> str:
     """Twelve hex digits from the kind and the parts that a defect always has."""
-    return hashlib.sha256("\n".join((kind, *parts)).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join((kind, *parts)).encode(errors="backslashreplace")).hexdigest()[
+        :12
+    ]
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -211,16 +238,8 @@ def save(finding: Finding, path: Path) -> None:
 
 def load(path: Path) -> Finding:
     """Read one finding.  Raises FindingError with one line naming the file."""
-    try:
-        doc = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as why:
-        raise FindingError(f"{path}: {why.strerror or why}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise FindingError(f"{path}: damaged: not JSON") from None
-    try:
-        return Finding.from_json(doc)
-    except FindingError as why:
-        raise FindingError(f"{path}: {why}") from None
+    with naming(path, FindingError):
+        return Finding.from_json(document(path, MOST, FindingError))
 
 
 def load_all(run: Path) -> list[Finding]:

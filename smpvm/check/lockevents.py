@@ -15,6 +15,7 @@ import queue
 import threading
 import time
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -231,7 +232,7 @@ class LockTrace:
 
 def rotated(path: Path) -> list[Path]:
     """The older parts of the log at *path*, as loguru names them, oldest first."""
-    return sorted(path.parent.glob(f"{path.stem}.????-??-??_*{path.suffix}"))
+    return sorted(path.parent.glob(f"{escape(path.stem)}.????-??-??_*{escape(path.suffix)}"))
 
 
 def edge_record(edge: LockEdge) -> dict[str, Any]:

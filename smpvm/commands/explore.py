@@ -15,9 +15,10 @@ import smpvm
 from smpvm.check.finding import Finding, FindingLog, load, write_atomic
 from smpvm.check.stacks import kind_of
 from smpvm.commands.options import checks_of, make_dir
+from smpvm.commands.source import scenario_of_finding, scenario_of_user
 from smpvm.exits import CLEAN, FOUND, INCONCLUSIVE
 from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.registry import ScenarioError, builtin, find, sized
+from smpvm.explore.registry import ScenarioError, builtin, file_of, find, sized
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.search import EXHAUSTIVE, Search, SearchPlan, SearchReport
 from smpvm.explore.strategy.base import SerialCarrier, SerialThread
@@ -31,6 +32,7 @@ from smpvm.interrupt import interrupts
 from smpvm.kern.cname import KEEP
 from smpvm.repairs.catalogue import choose
 from smpvm.report.lanes import Recorder, excerpt, lanes
+from smpvm.text import printable
 
 PACKAGE: Final = "smpvm.scenarios"
 
@@ -275,8 +277,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     if text is None:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
-    if options["file"] is not None:
-        schedule.scenario = _beside(schedule.scenario, Path(options["file"]))
+    _choose_scenario(schedule, expected, options)
     step = options["break_at"]
     shown = run_schedule(
         schedule,
@@ -326,14 +327,22 @@ _SILENT: Final = (
 )
 
 
-def _beside(spec: str, finding: Path) -> str:
-    """*spec*, with its file looked for from the folders of the finding if it is not here."""
-    path, colon, name = spec.partition(":")
-    if ".py" in path and not Path(path).is_file():
-        for parent in finding.resolve().parents:
-            if (parent / path).is_file():
-                return f"{parent / path}{colon}{name}"
-    return spec
+def _choose_scenario(
+    schedule: Schedule, finding: Finding | None, options: Mapping[str, Any]
+) -> None:
+    """Say which scenario is run, and from which file.  Raises ScenarioError.
+
+    The user names a file with --scenario, or in the text of --schedule; one that only a finding
+    names must be the user's own.
+    """
+    if options["scenario"] is not None:
+        schedule.scenario = scenario_of_user(schedule.scenario, options["scenario"])
+    elif finding is not None and options["schedule"] is None:
+        schedule.scenario = scenario_of_finding(
+            schedule.scenario, Path(options["file"]), finding.source_hash
+        )
+    if file_of(schedule.scenario) is not None:
+        print(f"smpvm: runs {printable(schedule.scenario)}", file=sys.stderr)
 
 
 def _why_diverged(schedule: Schedule, where: str) -> str:

@@ -18,8 +18,8 @@ from smpvm.repairs.catalogue import choose
 from smpvm.report.live import watch
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
-from smpvm.state.snapshot import read as read_snapshot
 from smpvm.workload.profiles import Profile, find
+from smpvm.workload.resume import read as read_snapshot
 from smpvm.workload.stress import StressPlan, StressResult, check_plan, run
 from smpvm.workload.trace import Trace, check_writable, read
 

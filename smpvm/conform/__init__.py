@@ -1,4 +1,4 @@
-"""Agreement with the kernel's own C: runs recorded vectors against the model, and compares."""
+"""Conformance: run vectors recorded from the kernel's C against the model, and compare."""
 
 from smpvm.conform.run import ConformReport, VectorResult, conform, run_vector
 from smpvm.conform.vectors import VectorError, read_vectors

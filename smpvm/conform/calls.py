@@ -1,4 +1,4 @@
-"""From a vector's function to the model's method, its arguments and its result (section 8)."""
+"""Calls of the model: from a C function's name to the method (FORMAT.md section 8)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ Returns = dict[str, Any]
 
 
 def call(env: Env, function: str, args: Args) -> Returns:
-    """Make the call; returns what the vector's ``returns`` should be.  Raises KeyError for an
-    unknown function."""
+    """Make the call; the result has the form of a vector's ``returns``.
+
+    *args* have been validated (``shapes``).  May raise whatever the model raises.
+    """
     return CALLS[function](env, args)
 
 
@@ -125,7 +127,7 @@ def _alloc(env: Env, a: Args) -> Returns:
 
 
 def _void(body: Callable[[Env, Args], None]) -> Callable[[Env, Args], Returns]:
-    """A function without a value."""
+    """The call of a function that returns nothing."""
 
     def run(env: Env, a: Args) -> Returns:
         body(env, a)
@@ -137,7 +139,7 @@ def _void(body: Callable[[Env, Args], None]) -> Callable[[Env, Args], Returns]:
 def _on_page(
     method: Callable[[Env], Callable[..., Any]], *extra: tuple[str, type]
 ) -> Callable[[Env, Args], Returns]:
-    """A function of a page and further arguments (name and type), returning what it returns."""
+    """The call of a method that takes a page and *extra* arguments (name, type)."""
 
     def run(env: Env, a: Args) -> Returns:
         more = [kind(a[name]) for name, kind in extra]

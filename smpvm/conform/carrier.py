@@ -1,4 +1,4 @@
-"""The carrier of a conformance run: one thread, no time of its own, nothing that could wait."""
+"""The carrier of a conformance run: one thread that can never wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from smpvm.host.carrier import Carried
 
 
 class Stuck(Exception):
-    """The model waits for something that no other thread of this world can bring about."""
+    """The model waits for another thread, but there is none."""
 
 
 class ScriptCarrier:

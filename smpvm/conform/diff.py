@@ -1,9 +1,11 @@
-"""Where two recordings of one call differ, as short lines: field, the kernel's value, ours."""
+"""Differences between what the C and the model did in one call, one short line each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from smpvm.text import brief
 
 PAGE_DEFAULTS: dict[str, Any] = {
     "object": None,
@@ -20,19 +22,15 @@ PAGE_DEFAULTS: dict[str, Any] = {
 
 
 class Difference(NamedTuple):
-    """One field that the kernel's C and the model do not agree on."""
+    """One field on which the C and the model disagree."""
 
     field: str
     kernel: Any
     ours: Any
 
     def __str__(self) -> str:
-        return f"{self.field}: kernel {_short(self.kernel)}, ours {_short(self.ours)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+        kernel, ours = brief(repr(self.kernel), 120), brief(repr(self.ours), 120)
+        return f"{self.field}: kernel {kernel}, ours {ours}"
 
 
 def compare_state(kernel: dict[str, Any], ours: dict[str, Any]) -> Iterator[Difference]:
@@ -56,7 +54,7 @@ def _pairs(a: list[Any], b: list[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _record(record: dict[str, Any]) -> dict[str, Any]:
-    """Flags are sets; absent truths are false."""
+    """Normalise: flags are sets, and a missing boolean is false."""
     found = {key: value for key, value in record.items() if value is not False}
     if isinstance(found.get("flags"), list):
         found["flags"] = sorted(found["flags"])
@@ -90,7 +88,7 @@ def compare_record(
 def compare_events(
     kernel: list[dict[str, Any]], ours: list[dict[str, Any]]
 ) -> Iterator[Difference]:
-    """The first event that differs; all that follow would, too."""
+    """The first event that differs; those after it differ as a consequence."""
     for n, (a, b) in enumerate(_pairs(kernel, ours)):
         if a != b:
             yield Difference(f"event {n} of {len(kernel)}", a or None, b or None)

@@ -1,6 +1,6 @@
-"""The scripted world around one call: what it answers, what it does meanwhile, what it logs.
+"""The scripted environment of one call: its answers, its mutations, and its log of events.
 
-FORMAT.md sections 5 to 7.  Everything that is not named there is the model's own code.
+FORMAT.md sections 5 to 7.  Everything not named there is the model's own code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Event = dict[str, Any]
 
 
 class StopRun(BaseException):
-    """The run ends here: the daemon goes to sleep once more than the vector asks for."""
+    """Ends the run: the daemon goes to sleep once more than the vector asks for."""
 
 
 class Env:
@@ -51,12 +51,12 @@ class Env:
         self.roster: Roster
 
     def start(self) -> None:
-        """The machine is loaded and the call is about to be made: forget what loading did."""
+        """Called between loading and the call: drop the events of loading."""
         self.events.clear()
         self.reached.clear()
 
     def log(self, ev: str, **facts: Any) -> Event:
-        """Note an event; it may still be changed by the caller."""
+        """Log an event; the caller may still change it."""
         event = {"ev": ev, **facts}
         self.events.append(event)
         if len(self.events) > self.limit:
@@ -64,27 +64,27 @@ class Env:
         return event
 
     def reach(self, at: str) -> tuple[dict[str, Any], int]:
-        """A place of the script is reached: its entry (empty when there is none) and its number."""
+        """Count one more visit of a place; returns its script entry ({} if none) and its number."""
         n = self.reached[at]
         self.reached[at] += 1
         return self.script.get((at, n), {}), n
 
     def mutate(self, entry: dict[str, Any], at: str, n: int) -> None:
-        """Apply the entry's mutations, if it has any."""
+        """Apply the mutations of a script entry."""
         if mutations := entry.get("mutations"):
             self.log("script", at=at, n=n)
             for op in mutations:
                 apply(self, op)
 
     def at(self, place: str) -> None:
-        """Reach a place that has no answer of its own."""
+        """Visit a place whose script entries have only mutations."""
         entry, n = self.reach(place)
         self.mutate(entry, place, n)
 
     # -- sleep and wakeup
 
     def ident(self, ident: object) -> str:
-        """The name of a sleep identity."""
+        """The name of a wait channel in events."""
         if isinstance(ident, Page):
             return f"page:{self.roster.page_id(ident)}"
         if isinstance(ident, Addr) and isinstance(ident.obj, VmObject):
@@ -92,7 +92,7 @@ class Env:
         return str(ident)
 
     def tsleep(self, ident: object, wmesg: str, timo: int) -> int:
-        """A sleep: a page wait is over at once, any other one is as the script has it."""
+        """tsleep: a wait for a page ends at once, any other one as the script says."""
         if isinstance(ident, Page):
             self.page_sleep(ident, wmesg)
             return 0
@@ -112,7 +112,7 @@ class Env:
         return result
 
     def page_sleep(self, m: Page, wmesg: str) -> None:
-        """Somebody had the page busy; in this world he gives it up now."""
+        """Wait for a busy page: its owner, who is outside of the model, releases it now."""
         self.log("page_sleep", page=self.roster.page_id(m), wmesg=wmesg)
         if m.flags & PG_BUSY:
             m.flags &= ~(PG_BUSY | PG_WANTED)
@@ -124,7 +124,7 @@ class Env:
     # -- vnodes
 
     def vget(self, vp: Vnode, flags: int) -> int:
-        """The vnode lock: as the script has it, or by whether somebody else has it."""
+        """Lock a vnode: the result is the script's, or depends on whether it is locked."""
         entry, n = self.reach("vget")
         default = 0
         if self.roster.vnode_locked(vp):
@@ -146,7 +146,7 @@ class Env:
     # -- the pager
 
     def next_status(self, entry: dict[str, Any], i: int) -> str:
-        """The status of the *i*-th page of this call."""
+        """The pager's status for the *i*-th page of this call."""
         k, self.written = self.written, self.written + 1
         own: list[str] | None = entry.get("statuses")
         return own[i % len(own)] if own else self.statuses[k % len(self.statuses)]

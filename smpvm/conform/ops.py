@@ -1,10 +1,11 @@
-"""What others do while the code blocks: the mutations of FORMAT.md section 7."""
+"""Mutations: what other threads do while the code blocks (FORMAT.md section 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from smpvm.conform.carrier import Stuck
 from smpvm.state import names
 from smpvm.vm.page.struct import PG_BUSY, Page
 from smpvm.vm.param import VM_PROT_NONE, u32
@@ -16,12 +17,12 @@ Op = dict[str, Any]
 
 
 def apply(env: Env, op: Op) -> None:
-    """Do what one mutation says."""
+    """Apply one mutation."""
     _OPS[op["op"]](env, op)
 
 
 def busy(env: Env, m: Page) -> None:
-    """Busy it: set the flag, whoever has it."""
+    """Set PG_BUSY, whoever may own the page."""
     m.flags |= PG_BUSY
     m.busy_owner = env.k.curthread()
 
@@ -120,10 +121,14 @@ def _object_ref_count(env: Env, op: Op) -> None:
 
 
 def _object_backing(env: Env, op: Op) -> None:
-    backing = op["backing"]
-    env.roster.objects[op["object"]].backing_object = (
-        None if backing is None else env.roster.objects[backing]
-    )
+    obj = env.roster.objects[op["object"]]
+    backing = None if op["backing"] is None else env.roster.objects[op["backing"]]
+    behind = backing
+    while behind is not None:
+        if behind is obj:
+            raise Stuck(f"{obj} would be behind itself: the code would follow that for ever")
+        behind = behind.backing_object
+    obj.backing_object = backing
 
 
 def _global(env: Env, op: Op) -> None:

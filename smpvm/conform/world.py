@@ -1,7 +1,7 @@
-"""The changes that take the place of the model's where FORMAT.md says that the world answers.
+"""Changes that replace the model where FORMAT.md says that the environment answers.
 
-``world`` builds them for one Env; each is a subclass of the model's own class and replaces no more
-than the functions that the recording replaced.
+Each is a subclass of the model's class, made for one Env, and replaces only the functions that the
+recording replaced.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def kernel_world(env: Env) -> dict[str, type]:
 
 
 class HeldToken(Token):
-    """The token of an object that somebody else has just now: a try fails, a wait succeeds."""
+    """A token that another thread holds for a moment: try_ fails, get succeeds."""
 
     __slots__ = ()
 
@@ -129,7 +129,7 @@ class HeldToken(Token):
 
 
 class LoggedLock(Lock):
-    """A map lock whose calls are events."""
+    """A map lock that logs its calls as events."""
 
     __slots__ = ("env", "map_id")
 
@@ -230,7 +230,7 @@ def put_pages(env: Env, obj: VmObject, mc: Sequence[Page], flags: int) -> list[i
 
 
 def put_page(env: Env, obj: VmObject, m: Page, status: str) -> None:
-    """What becomes of one page inside the pager."""
+    """The effect of a status on one page, inside the pager."""
     vm = env.vm
     page = vm.page
     swap = obj.type == OBJT_SWAP

@@ -181,10 +181,10 @@ class Execution:
             self._add("assertion", Failure.raised(error, words), site)
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
-            kind = getattr(body, "failure_kind", "assertion")
             try:
-                for text in body.failures():
-                    self._add(kind, text)
+                failures = body.failures()  # says of what kind they are
+                for text in failures:
+                    self._add(getattr(body, "failure_kind", "assertion"), text)
             except Refused as why:
                 raise self._mistake("check", why) from why
             except (Exception, SystemExit) as why:

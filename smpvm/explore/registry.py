@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from smpvm.config import ConfigError
 from smpvm.explore.scenario import Scenario, ScenarioClass, rules
+from smpvm.files import MIB, read
 from smpvm.repairs.catalogue import choose
+from smpvm.text import brief, quoted, whole
+
+MOST_SIZE: Final = 64
+"""The largest size that can be asked for, unless the scenario's own is larger."""
 
 
 class ScenarioError(ValueError):
@@ -46,12 +53,12 @@ def builtin(package: ModuleType) -> dict[str, Any]:
 def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
     """The scenario that *spec* names.  Raises ScenarioError."""
     where, _, sizes = spec.partition("?")
-    if ".py" in where:
+    if file_of(spec) is not None:
         cls = _from_file(where)
     else:
         known = {} if package is None else builtin(package)
         if where not in known:
-            raise ScenarioError(f"scenario {where!r}: unknown; known are {', '.join(known)}")
+            raise ScenarioError(f"scenario {quoted(where)}: unknown; known are {', '.join(known)}")
         cls = known[where]
     found = resized(cls, spec, _sizes(cls, spec, sizes))
     check_class(found, spec)
@@ -72,6 +79,25 @@ def spec_of(scenario: ScenarioClass) -> str:
     return getattr(scenario, "spec", "") or scenario.name
 
 
+def file_of(spec: str) -> Path | None:
+    """The file of a scenario that is the user's own; None for a built-in one."""
+    where = spec.partition("?")[0]
+    return Path(where.partition(":")[0]) if ".py" in where else None
+
+
+def source_hash(spec: str) -> str:
+    """The SHA-256 of the scenario's file, in hexadecimal; "" for a built-in one, or no file."""
+    path = file_of(spec)
+    if path is None or not os.path.isfile(path):
+        return ""
+    return hashlib.sha256(read(path, 16 * MIB, ScenarioError)).hexdigest()
+
+
+def _said(spec: str) -> str:
+    """A scenario's name in an error line: longer than other values, as it may be a path."""
+    return brief(repr(spec), 250)
+
+
 def check_class(cls: Any, spec: str) -> None:
     """Raises ScenarioError where *cls* says of itself what cannot be: see ``rules.scenario``."""
     why = rules.scenario(cls)
@@ -81,7 +107,7 @@ def check_class(cls: Any, spec: str) -> None:
     except ConfigError as unknown:
         why = str(unknown)
     if why:
-        raise ScenarioError(f"scenario {spec!r}: {why}")
+        raise ScenarioError(f"scenario {_said(spec)}: {why}")
 
 
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
@@ -94,21 +120,31 @@ def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
-        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes or not value.isdecimal():
-            raise ScenarioError(f"scenario {spec!r}: {part!r} is not a size of it")
-        sizes[name] = int(value)
+        if not isinstance(cls.sizes, Mapping) or name not in cls.sizes:
+            raise ScenarioError(f"scenario {_said(spec)}: {quoted(part)} is not a size of it")
+        try:
+            sizes[name] = whole(value)
+        except ValueError as why:
+            raise ScenarioError(f"scenario {_said(spec)}: {brief(name)}: {why}") from None
+        own = getattr(cls, name, None)
+        most = max(MOST_SIZE, own if type(own) is int else 0)
+        if sizes[name] > most:
+            raise ScenarioError(
+                f"scenario {_said(spec)}: {name} is out of range, "
+                f"allowed {cls.sizes[name]} to {most}"
+            )
     return sizes
 
 
 def _from_file(where: str) -> Any:
     path, _, name = where.partition(":")
     file = Path(path)
-    if not file.is_file():
-        raise ScenarioError(f"scenario {where!r}: no file {path}")
+    if not os.path.isfile(file):
+        raise ScenarioError(f"scenario {_said(where)}: no file {brief(path, 250)}")
     module_name = f"smpvm_scenario_{file.stem}"
     loaded = importlib.util.spec_from_file_location(module_name, file)
-    assert loaded is not None
-    assert loaded.loader is not None
+    if loaded is None or loaded.loader is None:  # a suffix that Python does not know
+        raise ScenarioError(f"scenario {_said(where)}: {brief(path, 250)} is no Python file")
     module = importlib.util.module_from_spec(loaded)
     sys.modules[module_name] = module
     beside = str(file.resolve().parent)
@@ -117,7 +153,7 @@ def _from_file(where: str) -> Any:
     try:
         loaded.loader.exec_module(module)
     except (Exception, SystemExit) as why:
-        raise ScenarioError(f"scenario {where!r}: {type(why).__name__}: {why}") from None
+        raise ScenarioError(f"scenario {_said(where)}: {type(why).__name__}: {why}") from None
     return _chosen(list(classes_of(module)), where, path, name)
 
 
@@ -136,4 +172,4 @@ def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
         why = f"the file defines no {name}, but {names}"
     else:
         why = f"the file defines several scenarios; use {path}:Class with one of {names}"
-    raise ScenarioError(f"scenario {where!r}: {why}")
+    raise ScenarioError(f"scenario {_said(where)}: {why}")

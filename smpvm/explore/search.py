@@ -13,7 +13,7 @@ from smpvm.check.accepted import Declared, accepted_lines
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
-from smpvm.explore.registry import spec_of
+from smpvm.explore.registry import source_hash, spec_of
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.shrink import Budget, Shrinker
 from smpvm.explore.strategy.base import Step, Strategy, steps_of
@@ -319,6 +319,7 @@ def _record(outcome: Outcome) -> Record:
 
 def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:
     finding.schedule = schedule.text()
+    finding.source_hash = source_hash(schedule.scenario)
     checks = checks_text(settings.checks)
     finding.command = shlex.join(
         ["smpvm", "replay", "--lanes"]

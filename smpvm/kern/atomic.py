@@ -70,6 +70,7 @@ class Atomics:
             setattr(obj, field, new)
             return old
 
+    @c("cpu_mfence", "cpufunc.h:174-178")
     def fence(self) -> None:
         """cpu_mfence: every access before it comes before every access after it.
 

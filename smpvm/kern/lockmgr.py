@@ -316,7 +316,7 @@ class Lock(Ordered):
         return None
 
     @c("undo_upreq", "kern_lock.c:660-722")
-    @holds("LKC_UPREQ is the caller's", "given back")
+    @holds("LKC_UPREQ is the caller's", "released")
     def _undo_upreq(self, r: Request) -> None:
         """undo_upreq (kern_lock.c:660-722): withdraw an upgrade request, granted or not."""
         k = self.k

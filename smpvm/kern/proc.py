@@ -276,7 +276,7 @@ class Procs:
 
     @c("prele", "kern_proc.c:300-326")
     @c("PRELE", "proc.h:489")
-    @holds("p held", "hold given back")
+    @holds("p held", "hold released")
     def prele(self, p: Proc) -> None:
         """PRELE, prele (kern_proc.c:301).
 

@@ -216,7 +216,7 @@ class Spinlock(Ordered):
             p(TRY_POINT, self)
         return self._tried(td, "shared", self not in td.spins and self._take_shared())
 
-    @c("spin_unlock_shared", "spinlock2.h:261-265", uncalled=True)
+    @c("spin_unlock_shared", "spinlock2.h:261-265")
     @c("spin_unlock_shared_quick", "spinlock2.h:226-253")
     @holds("the lock, shared", "released")
     def unlock_shared(self) -> None:

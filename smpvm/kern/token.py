@@ -231,7 +231,7 @@ class Token(Ordered):
             return False
 
     @c("_lwkt_reltokref", "lwkt_token.c:396-435")
-    @holds("a reference", "given back")
+    @holds("a reference", "released")
     def rel_ref(self, ref: TokRef) -> bool:
         """_lwkt_reltokref: drop one reference; True if a thread waited for it (and was woken)."""
         with self._guard:

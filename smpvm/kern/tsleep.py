@@ -123,7 +123,7 @@ class SleepQueue:
     @c("tsleep", "kern_synch.c:435-714", blocks=True)
     @holds(
         "no spinlock; interlocked if PINTERLOCKED",
-        "no spinlock; interlocked if PINTERLOCKED (tokens lost while asleep)",
+        "no spinlock; interlocked if PINTERLOCKED (tokens released while asleep)",
     )
     def tsleep(
         self,

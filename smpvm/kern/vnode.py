@@ -161,7 +161,7 @@ class Vnodes:
         k.atomic.add_int(vp, "v_refcnt", 1)
 
     @c("vrele", "vfs_lock.c:316-362", blocks=True)
-    @holds("a reference; no spinlock", "given back")
+    @holds("a reference; no spinlock", "released")
     def vrele(self, vp: Vnode) -> None:
         """vrele (vfs_lock.c:317): drop a reference.
 
@@ -268,7 +268,7 @@ class Vnodes:
         self.spin.unlock()
 
     @c("vput", "vfs_lock.c:588-593", blocks=True)
-    @holds("vnode referenced and locked", "both given back")
+    @holds("vnode referenced and locked", "both released")
     def vput(self, vp: Vnode) -> None:
         """vput (vfs_lock.c:589): unlock and drop the reference."""
         k = self.k

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from smpvm.check.finding import Finding, FindingError, load, load_all, show
@@ -10,7 +11,7 @@ from smpvm.check.finding import Finding, FindingError, load, load_all, show
 
 def findings_of(path: Path) -> list[Finding]:
     """The finding in a file, or all of a run directory.  Raises FindingError."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [load(path)]
     if not (path / "findings").is_dir():
         raise FindingError(f"{path}: not a run directory: it has no findings/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,7 @@ from xml.sax.saxutils import escape
 
 from smpvm.check.lockrules import DOCUMENTED, FORBIDDEN, Forbidden, Order
 from smpvm.report.locklog import LockLog, Times
+from smpvm.text import printable
 
 Edges = Mapping[tuple[str, str], Mapping[str, Any]]
 
@@ -54,7 +56,7 @@ def lock_report(log: LockLog, *, stacks: bool = False) -> str:
         tail += f", {log.dropped} dropped"
     if not log.ended:
         tail += "; the run was killed: the log has no end"
-    return "\n".join([*out, "", tail])
+    return "\n".join(map(printable, [*out, "", tail]))
 
 
 def _order_lines(log: LockLog, stacks: bool) -> list[str]:
@@ -118,7 +120,8 @@ def dot(edges: Edges) -> str:
         style = ", style=dashed" if kind == "never seen" else ""
         loose = not edges.get((a, b), {}).get("binding", True)
         arrow = ", arrowhead=empty" if loose else ""
-        lines.append(f'  "{a}" -> "{b}" [color="{COLOUR[kind]}"{style}{arrow}, tooltip="{kind}"];')
+        ends = f"{json.dumps(a)} -> {json.dumps(b)}"
+        lines.append(f'  {ends} [color="{COLOUR[kind]}"{style}{arrow}, tooltip="{kind}"];')
     return "\n".join([*lines, "}", ""])
 
 
@@ -133,16 +136,30 @@ def _layers(pairs: list[tuple[str, str]]) -> dict[str, int]:
         after.setdefault(b, [])
         if a != b:
             after[a].append(b)
-    row = dict.fromkeys(after, 0)
+    kept: dict[str, list[str]] = {cls: [] for cls in after}
+    above: set[str] = set()
+    last_first: list[str] = []
 
-    def push(cls: str, depth: int, above: frozenset[str]) -> None:
-        row[cls] = max(row[cls], depth)
+    def visit(cls: str) -> None:
+        above.add(cls)
         for then in after[cls]:
-            if then not in above and row[then] <= depth:
-                push(then, depth + 1, above | {cls})
+            if then not in above:
+                kept[cls].append(then)
+                if then not in seen:
+                    seen.add(then)
+                    visit(then)
+        above.discard(cls)
+        last_first.append(cls)
 
+    seen: set[str] = set()
     for cls in sorted(after):
-        push(cls, row[cls], frozenset())
+        if cls not in seen:
+            seen.add(cls)
+            visit(cls)
+    row = dict.fromkeys(after, 0)
+    for cls in reversed(last_first):
+        for then in kept[cls]:
+            row[then] = max(row[then], row[cls] + 1)
     return row
 
 
@@ -186,7 +203,7 @@ def _box(cls: str, x: float, y: float) -> str:
     return (
         f'<rect x="{x - 50:.0f}" y="{y - 14:.0f}" width="100" height="28" rx="5" fill="#f5f5f5" '
         f'stroke="#424242"/><text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle" '
-        f'font-size="13">{escape(cls)}</text>'
+        f'font-size="13">{escape(printable(cls))}</text>'
     )
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from smpvm.check.lockevents import LOG_NAME, VERSION, rotated
+from smpvm.files import lines, naming, parse_json
+from smpvm.shape import Misfit, Shape, flag, integer, list_of, nullable, one_of, record, table, text
+from smpvm.text import quoted
+
+EVENTS: Final = ("acquire", "release", "block", "wake", "drop", "regain")
+MOST_CLASSES: Final = 200
+"""A kernel has a few dozen lock classes."""
+MOST_EDGES: Final = 2000
 
 
 class LogError(ValueError):
@@ -55,7 +63,49 @@ class LockLog:
 
 def log_path(run: Path) -> Path:
     """The log of *run*: a run directory, or the file itself."""
-    return run / LOG_NAME if run.is_dir() else run
+    return run / LOG_NAME if os.path.isdir(run) else run
+
+
+_CLASSES: Final = table(text(200), integer(0, 1 << 62), most=MOST_CLASSES)
+_STACK: Final = list_of(text())
+_NAME: Final = text(200)
+_HEAD: Final = {"v": one_of([VERSION]), "ev": text(20)}
+_RECORD: Final[Mapping[str, Shape]] = {
+    "edge": record(
+        {
+            **_HEAD,
+            "first": _NAME,
+            "then": _NAME,
+            "binding": flag,
+            "td": text(),
+            "held": text(),
+            "first_stack": _STACK,
+            "then_stack": _STACK,
+        }
+    ),
+    "end": record(
+        {
+            **_HEAD,
+            "written": integer(0, 1 << 62),
+            "dropped": integer(0, 1 << 62),
+            "acquired": _CLASSES,
+            "contended": _CLASSES,
+        }
+    ),
+}
+_EVENT: Final = record(
+    {
+        **_HEAD,
+        "ev": one_of(EVENTS),
+        "tick": integer(-(1 << 62), 1 << 62),
+        "ns": integer(-(1 << 62), 1 << 62),
+        "td": text(),
+        "cls": _NAME,
+        "lock": nullable(text()),
+        "mode": text(),
+        "held": list_of(text()),
+    }
+)
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -64,32 +114,31 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     Raises LogError for a damaged line or a version that this smpvm does not know.
     """
     for file in [*rotated(path), path]:
-        try:
-            with file.open(encoding="utf-8") as lines:
-                yield from _records(file, lines)
-        except OSError as why:
-            raise LogError(f"{file}: {why.strerror or why}") from None
-        except UnicodeDecodeError:
-            raise LogError(f"{file}: damaged: not text") from None
+        with naming(file, LogError):
+            for number, line in enumerate(lines(file, LogError), 1):
+                yield number, _record(number, line)
 
 
-def _records(file: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            if line.endswith("\n"):
-                raise LogError(f"{file}:{number}: damaged: not JSON") from None
-            yield number, None
-            return
-        if not isinstance(record, dict) or "ev" not in record:
-            raise LogError(f"{file}:{number}: not a line of a lock log of smpvm")
-        if record.get("v") != VERSION:
-            raise LogError(
-                f"{file}:{number}: format version {record.get('v')!r}; "
-                f"this smpvm reads version {VERSION}"
-            )
-        yield number, record
+def _record(number: int, line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None for one that is torn.  Raises LogError."""
+    try:
+        got = parse_json(line)
+    except ValueError:
+        if line.endswith(b"\n") or line[:5] != b'{"v":'[: len(line)]:
+            raise LogError(f"line {number}: damaged: not JSON") from None
+        return None
+    if not isinstance(got, dict) or "ev" not in got:
+        raise LogError(f"line {number}: not a line of a lock log of smpvm")
+    if got.get("v") != VERSION:
+        raise LogError(
+            f"line {number}: format version {quoted(got.get('v'))}; "
+            f"this smpvm reads version {VERSION}"
+        )
+    try:
+        _RECORD.get(str(got["ev"]), _EVENT)(got)
+    except Misfit as why:
+        raise LogError(f"line {number}: damaged: {why}") from None
+    return got
 
 
 def read_log(run: Path) -> LockLog:
@@ -98,14 +147,16 @@ def read_log(run: Path) -> LockLog:
     log = LockLog()
     since: dict[tuple[str, str], int] = {}
     blocked: dict[str, tuple[str, int]] = {}
-    for number, record in records(path):
-        if record is None:
+    for number, found in records(path):
+        if found is None:
             log.torn = True
             continue
-        try:
-            _take(log, record, since, blocked)
-        except (KeyError, TypeError, ValueError) as why:
-            raise LogError(f"{path}:{number}: damaged: {why}") from None
+        _take(log, found, since, blocked)
+        if len(log.edges) > MOST_EDGES or len(log.hold) > MOST_CLASSES:
+            raise LogError(
+                f"{path}: line {number}: more than {MOST_CLASSES} lock classes, "
+                f"or {MOST_EDGES} edges: not a log of smpvm"
+            )
     return log
 
 
@@ -121,12 +172,12 @@ def _take(
         return
     if ev == "end":
         log.ended = True
-        log.dropped = int(r["dropped"])
+        log.dropped = r["dropped"]
         log.acquired = Counter(r["acquired"])
         log.contended = Counter(r["contended"])
         return
     log.events += 1
-    td, ns = r["td"], int(r["ns"])
+    td, ns = r["td"], r["ns"]
     if ev == "block":
         blocked[td] = (r["cls"], ns)
     elif ev == "acquire":

@@ -1,4 +1,4 @@
-"""A complete machine state as JSON: loaded into a real machine, and dumped again without loss."""
+"""The state of a machine as JSON: check it, load it into a machine, dump it again unchanged."""
 
 from smpvm.state.dump import dump
 from smpvm.state.load import load

@@ -1,4 +1,4 @@
-"""Reading a machine's state, at rest or at the point where it panicked."""
+"""Dump the state of a machine, at rest or where it panicked, as a JSON document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smpvm.kern.vnode import VOBJDIRTY, Vnode
 from smpvm.state import names
 from smpvm.state.load import LOOSE_PMAP_BITS
 from smpvm.state.roster import Roster
-from smpvm.state.rules import GLOBAL_NAMES
+from smpvm.state.shapes import GLOBAL_NAMES
 from smpvm.vm.map.entry import MAPTYPE_NAMES, OBJECT_MAPTYPES, VmMap
 from smpvm.vm.object.struct import VmObject
 from smpvm.vm.page.struct import PG_FICTITIOUS, PG_MARKER, Page
@@ -21,7 +21,10 @@ PAGE_NUMBERS = ("act_count", "busy", "hold_count", "wire_count", "valid", "dirty
 
 
 def dump(roster: Roster) -> dict[str, Any]:
-    """The state of the roster's machine.  Takes no locks: nobody else may be running."""
+    """The state of the roster's machine.
+
+    Takes no locks: no thread of the machine may be running.
+    """
     vm = roster.vm
     with vm.k.quietly():
         return {

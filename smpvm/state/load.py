@@ -1,4 +1,4 @@
-"""Putting a state into a machine that has just been built and has nothing of its own yet."""
+"""Load a state into a machine that has just been built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.kern.vnode import VOBJDIRTY, Vnode
 from smpvm.state import names
 from smpvm.state.roster import Roster
-from smpvm.state.rules import GLOBAL_NAMES, State, check
+from smpvm.state.rules import State, check
+from smpvm.state.shapes import GLOBAL_NAMES
 from smpvm.vm.map.entry import VmMap, VmMapEntry
 from smpvm.vm.map.vmspace import VMSPACE_EXIT1, VmSpace
 from smpvm.vm.object.struct import VmObject
@@ -32,11 +33,11 @@ LOOSE_PMAP_BITS = (
 
 
 def load(vm: Vm, state: State, *, settled: bool | None = True) -> Roster:
-    """Make *vm*, fresh from its constructor, the machine that *state* describes.
+    """Turn *vm*, fresh from its constructor, into the machine that *state* describes.
 
-    Everything it had is forgotten.  Raises StateError when *state* is not well formed (see
-    ``rules.check`` for *settled*; None: it has been checked).  The current thread stands for the
-    state's ``curthread``.
+    Everything that *vm* had is dropped.  The current thread takes the part of the state's
+    ``curthread``.  Raises StateError if *state* is not well formed (see ``rules.check`` for
+    *settled*; None: the caller has checked it).
     """
     if settled is not None:
         check(state, vm.pq.L2_SIZE, settled=settled)
@@ -231,7 +232,7 @@ class _Loader:
         return pv
 
     def _procs(self) -> None:
-        # The list of processes is filled from its head, so the last one comes first.
+        # Processes are inserted at the head of the list, so the last one comes first.
         found: dict[int, Proc] = {}
         for desc in reversed(self.state["procs"]):
             found[desc["pid"]] = self._proc(desc)

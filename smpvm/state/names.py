@@ -1,4 +1,4 @@
-"""The names that a state uses for the model's constants and fields (FORMAT.md section 3)."""
+"""The names of constants and fields in a state (FORMAT.md section 3)."""
 
 from __future__ import annotations
 

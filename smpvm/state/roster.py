@@ -1,4 +1,4 @@
-"""Who is who: the positions that pages, objects, vnodes, processes and maps have in a state."""
+"""The pages, objects, vnodes, processes and maps of a machine, by their position in a state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smpvm.vm.vm import Vm
 
 SCAN_MARKER = "scan_marker"
-"""How a dump shows a marker that is no page of the state: the scan that put it there is on."""
+"""How a dump shows a marker that is not a page of the state: a scan is in progress."""
 
 
 class Roster:
@@ -38,12 +38,12 @@ class Roster:
         self.vnode_ids: dict[Vnode, int] = {}
         self.map_ids: dict[VmMap, int] = {}
         self.others: Thread | None = None
-        """Stands for whoever holds what a loaded state says somebody else holds."""
+        """A thread that holds what the state says another thread holds."""
         self.vm_daemon_needed = 0
-        """The value of the variable that is only slept on."""
+        """The value of the variable; threads only sleep on its address."""
         self.has_kernel_object = False
         self.held_tokens: dict[VmObject, None] = {}
-        """Objects that a loaded state says somebody else has the token of."""
+        """Objects whose token the state says another thread holds."""
 
     @classmethod
     def of(cls, vm: Vm) -> Roster:
@@ -69,7 +69,7 @@ class Roster:
         self.map_ids = {map_: n for n, map_ in enumerate(self.maps)}
 
     def page_id(self, m: Page) -> int | str:
-        """The page's position, or that it is a scan's own marker."""
+        """The page's position; SCAN_MARKER for a marker that a scan has inserted."""
         return self.page_ids.get(m, SCAN_MARKER)
 
     def pmap_id(self, pmap: Pmap) -> int:
@@ -77,16 +77,16 @@ class Roster:
         return self.map_ids[pmap.map]
 
     def proc(self, pid: int) -> Proc:
-        """The process with that number."""
+        """The process with this pid."""
         return next(p for p in self.procs if p.p_pid == pid)
 
     def vnode_locked(self, vp: Vnode) -> bool:
-        """Does somebody else have the vnode's lock?"""
+        """Does another thread hold the vnode's lock?"""
         holder = vp.v_lock.holder
         return holder is not None and holder is not self.k.curthread()
 
     def token_held(self, obj: VmObject) -> bool:
-        """Does somebody else have the object's token?"""
+        """Does another thread hold the object's token?"""
         owner = obj.token.owner
         return obj in self.held_tokens or (owner is not None and owner is not self.k.curthread())
 
@@ -110,7 +110,7 @@ class Roster:
         return int(getattr(vm.glob, name))
 
     def set_global(self, name: str, value: int) -> None:
-        """The reverse."""
+        """Set a C variable, by its name in FORMAT.md 3.9 (not the clock)."""
         vm = self.vm
         if name == "vm_daemon_needed":
             self.vm_daemon_needed = value

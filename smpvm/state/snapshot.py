@@ -1,4 +1,4 @@
-"""Snapshots: the memory of a machine in a file, from which another one can go on.
+"""Snapshots: the memory of a machine in a file, from which another machine can resume.
 
 The document is JSON (gzip when the file's name ends in .gz)::
 
@@ -6,36 +6,38 @@ The document is JSON (gzip when the file's name ends in .gz)::
      "config": {...},   the machine: the fields of smpvm.config.Config
      "state": {...},    pages, queues, objects, vnodes, procs, maps, counts, variables:
                         FORMAT.md section 3, in full
-     "more": {...}}     what FORMAT.md leaves out, and a running machine needs; may be missing:
+     "more": {...}}     what a running machine needs beyond FORMAT.md:
         "contents": {page: {word: value}}        words of resident pages
         "swap": [[object, index, {word: value}]] pages on swap
         "files": {vnode: {"name", "size", "references", "blocks": {index: {word: value}}}}
         "offsets": {object: bytes}               where in its backing object an object begins
         "entries": {map: [[offset, protection, max_protection, eflags, inheritance], ...]}
 
-A state without "more" (a test vector's ``before``, say) can be loaded and looked at, but processes
-cannot go on in it.  A snapshot is taken, and restored, at rest: no page busy, no I/O, no lock held.
+A snapshot is taken, and restored, at rest: no page is busy, no I/O in progress, no lock held.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 import smpvm
 from smpvm.config import Config, ConfigError, DiskConfig, Sysctl
+from smpvm.files import MIB, document, naming
 from smpvm.kern.proc import SZOMB, Proc
 from smpvm.kern.token import Token
+from smpvm.shape import Misfit, Shape, anything, integer, real, record, text
 from smpvm.state.dump import dump
 from smpvm.state.load import load
+from smpvm.state.more import ENTRY, at_rest, check_snapshot
 from smpvm.state.roster import Roster
-from smpvm.state.rules import StateError, check
+from smpvm.state.rules import State, StateError, check
+from smpvm.text import quoted
 from smpvm.vm.page.struct import PG_SWAPPED
 from smpvm.vm.pager.vnode_io import File
 from smpvm.vm.param import OBJT_VNODE
@@ -45,7 +47,15 @@ from smpvm.vm.vm import Vm
 FORMAT: Final = "smpvm-state"
 VERSION: Final = 1
 
-ENTRY: Final = ("offset", "protection", "max_protection", "eflags", "inheritance")
+MOST: Final = 128 * MIB
+"""Of a snapshot, unpacked."""
+
+PARTS: Final[Mapping[str, Any]] = {
+    "swap_disk": DiskConfig,
+    "file_disk": DiskConfig,
+    "sysctl": Sysctl,
+}
+"""The parts of a Config that are dataclasses of their own."""
 
 Words = Mapping[str, int]
 
@@ -55,7 +65,7 @@ class Snapshot:
     """A machine's configuration and its memory."""
 
     config: Config
-    state: dict[str, Any]
+    state: State
     more: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,8 +84,10 @@ class Snapshot:
 
 
 def write(path: Path, snapshot: Snapshot) -> int:
-    """Write a snapshot; returns the bytes written.  Raises StateError."""
+    """Write a snapshot; returns the size of the file in bytes.  Raises StateError."""
     data = json.dumps(snapshot.to_json(), separators=(",", ":")).encode() + b"\n"
+    if len(data) > MOST:
+        raise StateError(f"{path}: {len(data) // MIB} MiB; a snapshot may have {MOST // MIB}")
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
     try:
@@ -86,64 +98,52 @@ def write(path: Path, snapshot: Snapshot) -> int:
 
 
 def read(path: Path) -> Snapshot:
-    """Read a snapshot and check it.  Raises StateError, one line that names the file."""
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        document = json.loads(data)
-    except OSError as why:
-        raise StateError(f"{path}: {why.strerror or why}") from None
-    except (EOFError, zlib.error):
-        raise StateError(f"{path}: damaged or truncated gzip data") from None
-    except ValueError:
-        raise StateError(f"{path}: not a JSON document") from None
-    try:
-        return parse(document)
-    except StateError as why:
-        raise StateError(f"{path}: {why}") from None
+    """Read and check a snapshot.  Raises StateError, one line that names the file."""
+    with naming(path, StateError):
+        return parse(document(path, MOST, StateError))
 
 
 def parse(document: object) -> Snapshot:
-    """A snapshot from its document.  Raises StateError."""
+    """Check a document and return its snapshot.  Raises StateError."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise StateError(f"not a snapshot (format is not {FORMAT!r})")
     if document.get("version") != VERSION:
-        raise StateError(f"version {document.get('version')!r}; this smpvm reads {VERSION}")
+        raise StateError(f"version {quoted(document.get('version'))}; this smpvm reads {VERSION}")
     try:
-        config: Config = _config(Config, document.get("config"), "config")
+        _DOCUMENT(document)
+    except Misfit as why:
+        raise StateError(str(why)) from None
+    try:
+        config = _config(document["config"])
     except ConfigError as why:
         raise StateError(f"config: {why}") from None
-    state = document.get("state")
-    check(state, config.pq_l2_size)
-    more = document.get("more", {})
-    if not isinstance(more, dict):
-        raise StateError("more: not an object")
-    assert isinstance(state, dict)
+    state, more = check(document.get("state"), config.pq_l2_size), document.get("more", {})
+    check_snapshot(config, state, more)
     return Snapshot(config, state, more)
 
 
-def _config(cls: Any, values: object, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise StateError(f"{where}: missing or not an object")
-    parts = {"swap_disk": DiskConfig, "file_disk": DiskConfig, "sysctl": Sysctl}
-    known = {f.name: f for f in fields(cls)}
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise StateError(f"{where}: unknown field {name!r}")
-        if name in parts:
-            value = _config(parts[name], value, f"{where} {name}")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise StateError(f"{where} {name}: {value!r} is not a number")
-        given[name] = value
-    made = cls(**given)
-    assert is_dataclass(made)
-    return made
+def _shape_of(cls: type) -> Shape:
+    """The shape of a dataclass whose fields are numbers, or such dataclasses."""
+    kinds = {"int": integer(-(1 << 63), 1 << 63), "float": real}
+    return record(
+        {}, {f.name: kinds.get(str(f.type)) or _shape_of(PARTS[f.name]) for f in fields(cls)}
+    )
+
+
+_DOCUMENT: Final = record(
+    {"format": text(), "version": integer(1, VERSION), "config": _shape_of(Config)},
+    # "state" and "more" have rules of their own.
+    {"smpvm": text(), "state": anything, "more": anything},
+)
+
+
+def _config(values: Mapping[str, Any]) -> Config:
+    """Raises ConfigError."""
+    return Config(**{k: PARTS[k](**v) if k in PARTS else v for k, v in values.items()})
 
 
 def describe(snapshot: Snapshot) -> str:
-    """One line on what is in a snapshot."""
+    """One line that describes a snapshot."""
     state = snapshot.state
     queues = Counter(page["queue"] for page in state["pages"])
     on = ", ".join(f"{n} {queue}" for queue, n in sorted(queues.items()))
@@ -158,32 +158,12 @@ def describe(snapshot: Snapshot) -> str:
 
 
 def take(vm: Vm) -> Snapshot:
-    """The snapshot of a machine at rest.  Raises StateError when it is not."""
+    """Take the snapshot of a machine at rest.  Raises StateError if it is not at rest."""
     roster = Roster.of(vm)
     state = dump(roster)
     at_rest(state)
     with vm.k.quietly():
         return Snapshot(vm.config, state, _more(roster))
-
-
-def at_rest(state: Mapping[str, Any]) -> None:
-    """Raises StateError for the first thing that is still going on in *state*."""
-    for page in state["pages"]:
-        busy = {"BUSY", "SBUSY", "WANTED", "SWAPINPROG", "MARKER"} & set(page.get("flags", []))
-        if busy:
-            raise StateError(f"page {page['id']}: {min(busy)}: the machine is not at rest")
-        if page.get("hold_count"):
-            raise StateError(f"page {page['id']}: held: the machine is not at rest")
-    for obj in state["objects"]:
-        if obj["paging_in_progress"] or obj["hold_count"] or obj.get("token_held_by_other"):
-            raise StateError(f"object {obj['id']}: in use: the machine is not at rest")
-    for part in ("vnodes", "maps"):
-        for each in state[part]:
-            if each["locked_by_other"]:
-                raise StateError(f"{part[:-1]} {each['id']}: locked: the machine is not at rest")
-    for name, count in state["phantom"].items():
-        if count:
-            raise StateError(f"phantom {name}: {count} pages are counted that are not there")
 
 
 def _more(roster: Roster) -> dict[str, Any]:
@@ -223,29 +203,21 @@ def _file(vp: Any) -> dict[str, Any]:
     }
 
 
-# -- going on from one
+# -- restoring one
 
 
 def restore(vm: Vm, snapshot: Snapshot) -> Roster:
-    """Give *vm*, fresh and of the snapshot's configuration, the snapshot's memory.
+    """Restore *snapshot* into *vm*, which is fresh and has the snapshot's configuration.
 
-    Its processes are there, with their address spaces, but nothing runs in them yet.  Raises
-    StateError for a snapshot that a running machine cannot go on from.
+    Afterwards its processes exist, with their address spaces, but have no threads.  Raises
+    StateError for a snapshot that a machine cannot resume from.
     """
-    at_rest(snapshot.state)
-    if "entries" not in snapshot.more and snapshot.state["procs"]:
-        raise StateError("the snapshot has processes, but not what they need to go on ('more')")
-    pages = sum("MARKER" not in p.get("flags", []) for p in snapshot.state["pages"])
-    if pages != vm.config.pages:
-        raise StateError(f"the snapshot has {pages} pages, the machine {vm.config.pages}")
+    check_snapshot(vm.config, snapshot.state, snapshot.more)
     swap_size = vm.glob.vm_swap_size
     roster = load(vm, snapshot.state)
     vm.glob.vm_swap_size = swap_size
-    try:
-        with vm.k.quietly():
-            _restore(roster, snapshot.more)
-    except (LookupError, TypeError, ValueError, AttributeError) as why:
-        raise StateError(f"more: not of the known form ({why!r})") from None
+    with vm.k.quietly():
+        _restore(roster, snapshot.more)
     return roster
 
 
@@ -281,7 +253,7 @@ def _restore(roster: Roster, more: Mapping[str, Any]) -> None:
 
 
 def _reap(vm: Vm, p: Proc) -> None:
-    """Nobody is left who would wait for this one."""
+    """Reap a zombie: its parent is not in the snapshot."""
     p.p_token.get()
     vm.k.proc.remove_zombie(p)
     vm.vmspace.exitfree(p)

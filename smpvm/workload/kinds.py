@@ -1,8 +1,9 @@
-"""What processes do: one function for each kind of process.
+"""The programs that processes run: one function for each kind of process.
 
-Each gets the ``User`` that it runs as, and returns when it has done its share or ``u.going()`` is
-false.  The runner then reads back everything that the process ever wrote, and lets it exit.
-Sizes are shares of the machine's physical pages.
+Each is called in its process's thread with the ``User`` that stands for the process.  It returns
+when its work is done or ``u.going()`` is false; the runner then reads back everything that the
+process wrote, and the process exits.  *share* arguments are fractions of the machine's physical
+pages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from smpvm.workload.user import WORDS, Area, User
 Kind = Callable[..., None]
 
 BURST = 32
-"""Accesses between two looks at whether to go on."""
+"""Accesses between two checks of ``u.going()``."""
 
 
 def touch(u: User, area: Area, page: int, *, write: float = 0.5) -> None:
@@ -28,16 +29,17 @@ def touch(u: User, area: Area, page: int, *, write: float = 0.5) -> None:
 
 
 def pick(u: User, pages: int) -> int:
-    """A page by a lopsided choice: four times in five one of the first fifth."""
+    """A random page number below *pages*; with probability 0.8 one of the first fifth."""
     if u.rng.random() < 0.8:
         return u.rng.randrange(max(1, pages // 5))
     return u.rng.randrange(pages)
 
 
 def hog(u: User, *, share: float, rss: float = 0.0, life: int = 0, fill: bool = False) -> None:
-    """Anonymous memory used at random; *rss* limits the resident share, *life* the bursts.
+    """Read and write anonymous memory at random.
 
-    With *fill* all of it is written first.
+    *rss* limits the resident share (0: no limit); *life* ends the process after that many bursts
+    (0: it does not end); *fill* writes every page first.
     """
     if rss:
         u.limit_rss(u.pages(rss))
@@ -54,7 +56,7 @@ def hog(u: User, *, share: float, rss: float = 0.0, life: int = 0, fill: bool = 
 
 
 def short_lived(u: User, *, share: float) -> None:
-    """Fills some memory, reads it back, exits: another takes its place."""
+    """Fill some memory, use it a little, and exit; the runner starts another."""
     area = u.anonymous(u.pages(share))
     for page in range(area.pages):
         if page % BURST == 0 and not u.going():
@@ -65,7 +67,7 @@ def short_lived(u: User, *, share: float) -> None:
 
 
 def file_reader(u: User, *, share: float, order: str) -> None:
-    """Maps a shared file and reads it, front to back or at random."""
+    """Map a shared file and read it, sequentially or at random."""
     area = u.shared_file("common", u.pages(share))
     at = 0
     while u.going():
@@ -76,7 +78,7 @@ def file_reader(u: User, *, share: float, order: str) -> None:
 
 
 def file_writer(u: User, *, share: float, msync_every: int = 200) -> None:
-    """Maps a shared file, writes the words that it owns, reads all, and syncs now and then."""
+    """Map a shared file; write the words that this process owns, read any, and msync sometimes."""
     area = u.shared_file("common", u.pages(share))
     mine = u.own_word(area)
     bursts = 0
@@ -93,7 +95,7 @@ def file_writer(u: User, *, share: float, msync_every: int = 200) -> None:
 
 
 def file_cutter(u: User, *, share: float) -> None:
-    """A file of its own: write it, cut it in half, let it grow again."""
+    """Map a private file: write it, truncate it to half, extend it again."""
     area = u.own_file(u.pages(share))
     while u.going():
         for page in range(area.pages):
@@ -107,7 +109,7 @@ def file_cutter(u: User, *, share: float) -> None:
 
 
 def raw_io(u: User, *, share: float, file: bool = False) -> None:
-    """Memory, anonymous or a shared *file*, now and then handed to a device that reads it."""
+    """Use memory (anonymous, or a shared *file*), and do raw I/O from it now and then."""
     area = u.shared_file("common", u.pages(share)) if file else u.anonymous(u.pages(share))
     while u.going():
         for _ in range(BURST):
@@ -117,7 +119,7 @@ def raw_io(u: User, *, share: float, file: bool = False) -> None:
 
 
 def fork_tree(u: User, *, share: float, depth: int = 1, rss: float = 0.0) -> None:
-    """Fills memory, forks, and parent and children go on writing to what they share."""
+    """Fill memory and fork; parent and children then write to the pages that they share."""
     if rss:
         u.limit_rss(u.pages(rss))
     area = u.anonymous(u.pages(share))
@@ -144,7 +146,7 @@ def _fork_child(u: User, area: Area, depth: int) -> None:
 
 
 def exec_churn(u: User, *, share: float) -> None:
-    """Uses memory for a moment, then throws the whole address space away, again and again."""
+    """Use some memory, then exec, which discards the address space; repeat."""
     while u.going():
         area = u.anonymous(u.pages(share))
         for _ in range(area.pages):
@@ -154,7 +156,7 @@ def exec_churn(u: User, *, share: float) -> None:
 
 
 def locker(u: User, *, share: float) -> None:
-    """mlock and munlock of some pages of a larger area."""
+    """mlock and munlock parts of an area."""
     area = u.anonymous(u.pages(share) * 4)
     while u.going():
         first = u.rng.randrange(area.pages)
@@ -169,7 +171,7 @@ def locker(u: User, *, share: float) -> None:
 
 
 def advise(u: User, *, share: float) -> None:
-    """madvise: DONTNEED, FREE and WILLNEED on parts of its memory."""
+    """madvise(DONTNEED, FREE, WILLNEED) on parts of anonymous memory."""
     area = u.anonymous(u.pages(share))
     while u.going():
         for _ in range(BURST * 2):
@@ -180,7 +182,7 @@ def advise(u: User, *, share: float) -> None:
 
 
 def sleeper(u: User, *, share: float) -> None:
-    """Fills memory, then sleeps most of the time: what idle processes are to a busy machine."""
+    """Fill memory, then sleep most of the time: an idle process whose pages can be stolen."""
     area = u.anonymous(u.pages(share))
     for page in range(area.pages):
         u.write(area, page, 0)
@@ -191,7 +193,7 @@ def sleeper(u: User, *, share: float) -> None:
 
 
 def text_pages(trace: Trace) -> list[int]:
-    """The pages of a recorded program that it fetched instructions from and never wrote."""
+    """The pages that a recorded program executed and never wrote: its text."""
     written, fetched = set(), set()
     for ref in trace.refs:
         if ref & 3 == WRITE:
@@ -202,10 +204,9 @@ def text_pages(trace: Trace) -> list[int]:
 
 
 def trace(u: User, *, trace: Trace) -> None:
-    """Replays the page references of a recorded program, again from the start at its end.
+    """Replay the page references of a recorded program, over and over.
 
-    Pages that the program never wrote and fetched instructions from are mapped from a file, as its
-    text was; the rest is anonymous.
+    The program's text is mapped from a file; all other pages are anonymous memory.
     """
     text = text_pages(trace)
     data = sorted(set(range(trace.pages)).difference(text))

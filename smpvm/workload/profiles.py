@@ -1,4 +1,4 @@
-"""The profiles of ``smpvm stress``: each a machine and a mix of processes, as a table."""
+"""The profiles of ``smpvm stress``: each one is a machine and a mix of processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smpvm.config import Config, ConfigError, DiskConfig, Sysctl
+from smpvm.text import brief
 
 
 @dataclass(frozen=True)
 class Task:
-    """*count* processes of one kind, each started again when it ends.  See ``kinds``."""
+    """*count* processes of one kind (see ``kinds``); the runner restarts each when it ends."""
 
     kind: str
     count: int = 1
@@ -19,13 +20,13 @@ class Task:
 
 
 def task(kind: str, count: int = 1, /, **args: Any) -> Task:
-    """A row of a mix.  Shares are parts of the machine's physical pages."""
+    """A row of a mix.  *share* arguments are fractions of the machine's physical pages."""
     return Task(kind, count, args)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A machine and what runs on it."""
+    """A machine and the processes that run on it."""
 
     name: str
     title: str
@@ -36,9 +37,10 @@ class Profile:
     file_disk: DiskConfig = field(default_factory=DiskConfig)
 
     def machine(self, **changes: Any) -> Config:
-        """The configuration, with what the user asked for instead (None: as the profile has it).
+        """The machine's configuration, with *changes* applied.
 
-        *sysctl* in *changes* is a mapping added to the profile's.  Raises ConfigError.
+        A value of None keeps the profile's.  *sysctl* in *changes* is a mapping that is added to
+        the profile's.  Raises ConfigError.
         """
         sizes = {**self.config, **{k: v for k, v in changes.items() if v is not None}}
         extra = sizes.pop("sysctl", {})
@@ -51,7 +53,7 @@ class Profile:
         return config.with_sysctl(**extra)
 
     def traces(self) -> list[str]:
-        """The shipped traces that its mix replays."""
+        """Names of the shipped traces that the mix replays."""
         return [t.args["trace"] for t in self.mix if t.kind == "trace"]
 
 
@@ -166,7 +168,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def find(name: str) -> Profile:
-    """The profile called *name*.  Raises ConfigError with the names there are."""
+    """The profile called *name*.  Raises ConfigError, with the known names, for any other."""
     if name not in PROFILES:
-        raise ConfigError(f"profile {name}: unknown; known are {', '.join(PROFILES)}")
+        raise ConfigError(f"profile {brief(name)}: unknown; known are {', '.join(PROFILES)}")
     return PROFILES[name]

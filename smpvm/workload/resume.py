@@ -1,14 +1,21 @@
-"""Going on from a snapshot, and taking one in a run."""
+"""Resume a machine from a snapshot, and take a snapshot of a running machine."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from smpvm.check.audit import breaches
+from smpvm.conform.carrier import ScriptCarrier
+from smpvm.files import naming
+from smpvm.kern.kernel import Kernel
 from smpvm.kern.proc import Proc
-from smpvm.kern.thread import TDF_SYSTHREAD
+from smpvm.kern.thread import TDF_SYSTHREAD, Panic
 from smpvm.kern.tsleep import PCATCH, Ident
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, restore, take
+from smpvm.state.snapshot import read as read_snapshot
+from smpvm.vm.build import build_vm
 from smpvm.vm.pageout.daemon import Pageout
 
 if TYPE_CHECKING:
@@ -16,25 +23,59 @@ if TYPE_CHECKING:
 
 
 class ResumedPageout(Pageout):
-    """The page-out daemon of a restored machine: its targets are the snapshot's."""
+    """The page-out daemon of a resumed machine: it keeps the paging targets of the snapshot."""
 
     def thread_start(self) -> None:
-        """Only what belongs to the thread itself."""
+        """Set up the daemon's thread, but do not compute the targets anew."""
         self.k.curthread().flags |= TDF_SYSTHREAD
         self.vm.swap.swap_init()
 
 
-def resume(machine: Machine, snapshot: Snapshot) -> list[Proc]:
-    """Fill a machine that has not booted; returns the processes, for ``start``.
+def read(path: Path) -> Snapshot:
+    """Read the snapshot in a file, and make sure that a machine can resume from it.
 
-    Raises StateError.
+    ``smpvm snapshot`` and ``--from`` both call this, so they accept the same files.  Raises
+    StateError.
+    """
+    snapshot = read_snapshot(path)
+    with naming(path, StateError):
+        _try(snapshot)
+    return snapshot
+
+
+def _try(snapshot: Snapshot) -> None:
+    """Restore into a machine that does not run, and audit it.
+
+    The rules of a snapshot check its parts; the audit checks the machine that they make.  Raises
+    StateError.
+    """
+    config = snapshot.config
+    k = Kernel(ScriptCarrier(), hz=config.hz, ncpus=config.ncpus, spin_pool=config.spin_pool)
+    vm = build_vm(k, config)
+    try:
+        restore(vm, snapshot)
+    except Panic as why:
+        raise StateError(f"no machine could go on from it: {why}") from None
+    with k.quietly():
+        broken = next(iter(breaches(vm, processes=True)), None)
+    if broken is not None:
+        raise StateError(f"its machine does not add up: {broken}")
+
+
+def resume(machine: Machine, snapshot: Snapshot) -> list[Proc]:
+    """Restore *snapshot* into a machine that has not booted.
+
+    Returns the processes, for ``start``.  Raises StateError.
     """
     return restore(machine.vm, snapshot).procs
 
 
 def start(machine: Machine, procs: list[Proc]) -> None:
-    """Give the restored processes threads: they keep their memory until they are killed or the
-    machine closes.  What their programs were doing is not in a snapshot."""
+    """Give the restored processes threads, on a booted machine.
+
+    A snapshot does not say what their programs were doing: they only keep their memory until they
+    are killed or the machine closes.
+    """
     for n, p in enumerate(procs):
         machine.vm.process.start(
             p,
@@ -54,7 +95,10 @@ def _rest(machine: Machine, p: Proc) -> None:
 
 
 def freeze_and_take(machine: Machine) -> Snapshot:
-    """The snapshot of a running machine; it goes on afterwards.  Raises StateError."""
+    """Take a snapshot of a running machine, which runs on afterwards.
+
+    Blocks until the machine is at rest.  Raises StateError if that takes too long.
+    """
     if not machine.freeze():
         machine.frozen.clear()
         raise StateError("the machine did not come to rest for the snapshot")

@@ -1,4 +1,4 @@
-"""Starts the processes of a mix, starts each again when it ends, and keeps their books."""
+"""Starts the processes of a mix, restarts each when it ends, and keeps count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 
 class SharedFile:
-    """A file that several processes map: its vnode, its words, and who may write which."""
+    """A file that several processes map.
+
+    Each process writes only words of the slot that it has claimed, so that every word has one
+    writer and its value is known.
+    """
 
     def __init__(self, name: str, pages: int, vnode: Vnode, words: FileWords) -> None:
         self.name = name
@@ -32,7 +36,7 @@ class SharedFile:
         self._mutex = threading.Lock()
 
     def claim(self, pid: int) -> int | None:
-        """A slot that nobody writes: it is *pid*'s now.  None when there is none left."""
+        """Give process *pid* a slot that no other process writes.  None if all are taken."""
         with self._mutex:
             for slot in range(WORDS):
                 if slot not in self._owners:
@@ -41,13 +45,13 @@ class SharedFile:
         return None
 
     def release(self, slot: int) -> None:
-        """The owner is gone: another may go on from what it left."""
+        """Give a slot back: its owner has exited, and another process may claim it."""
         with self._mutex:
             self._owners.pop(slot, None)
 
 
 class Runner:
-    """The processes of one machine.  ``start`` and ``poll`` belong to the boot thread."""
+    """The processes of one machine.  Only the boot thread may call ``start`` and ``poll``."""
 
     def __init__(self, machine: Machine, contents: Contents, tasks: Sequence[Task]) -> None:
         self.machine = machine
@@ -67,7 +71,7 @@ class Runner:
         self.poll()
 
     def poll(self) -> None:
-        """Start again what has ended; remove the files that ended processes left."""
+        """Restart processes that have ended, and remove the files that they left."""
         for i, task in enumerate(self.tasks):
             td = self._threads[i]
             if td is None or td.exited:
@@ -79,7 +83,7 @@ class Runner:
             self.machine.vm.vnode_pager.reclaim(vnode)
 
     def adopt(self, td: Thread, vnode: Vnode) -> None:
-        """*vnode* is removed once *td*, its process's thread, has ended."""
+        """Remove the file of *vnode* once *td*, the thread of its process, has ended."""
         with self._mutex:
             self._own.append((td, vnode))
 
@@ -104,7 +108,10 @@ class Runner:
         )
 
     def fork(self, parent: User, body: Callable[..., None], args: tuple[Any, ...]) -> int:
-        """A child of *parent* that runs *body*; returns its pid."""
+        """Fork *parent*; the child runs ``body(child, *args)``.  Returns the child's pid.
+
+        Called in the parent's thread; may block.
+        """
         born: list[User] = []
 
         def before(p: Proc) -> None:
@@ -125,7 +132,7 @@ class Runner:
     def _live(
         self, user: User, body: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """The body of every process."""
+        """Run the program of a process, then read back what it wrote."""
         try:
             body(user, *args, **kwargs)
             user.read_back()
@@ -158,8 +165,10 @@ class Runner:
                 sizes["common"] = max(sizes.get("common", 1), int(pages * task.args["share"]))
             elif task.kind == "trace":
                 trace = task.args["trace"]
+                # Traces of the same name share a file, as large as the largest needs.
                 if text := len(text_pages(trace)):
-                    sizes[f"text of {trace.name}"] = text
+                    name = f"text of {trace.name}"
+                    sizes[name] = max(sizes.get(name, 0), text)
         for name, size in sizes.items():
             self.files[name] = self._make_file(name, size)
 
@@ -174,7 +183,10 @@ class Runner:
         return SharedFile(name, pages, vnode, words)
 
     def check_files(self) -> None:
-        """At rest, everything written back: the blocks on disk hold the last values."""
+        """Check that the blocks on disk hold the last values written.
+
+        The machine is at rest, and everything has been written back.
+        """
         td = self.machine.k.boot
         for file in self.files.values():
             blocks = self.machine.vm.vnode_pager.file(file.vnode).blocks

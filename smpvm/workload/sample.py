@@ -1,4 +1,4 @@
-"""A look at a running machine."""
+"""Statistics of a running machine, sampled once a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sample:
-    """What a machine looked like at one moment; *counters* only grow."""
+    """Statistics of one moment.  *counters* count since boot; the others are current values."""
 
     seconds: float = 0.0
     """Host seconds since the run began."""
@@ -34,7 +34,11 @@ class Sample:
 
 
 def look(machine: Machine) -> Sample:
-    """A sample of *machine* now.  Takes no model lock; each number is an instant's."""
+    """Sample *machine*.
+
+    Takes no lock of the model and does not block, so the numbers may be from slightly different
+    moments.  Any host thread may call it.
+    """
     with machine.k.quietly():
         return _look(machine)
 

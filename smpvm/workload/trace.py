@@ -14,14 +14,19 @@ its kind: 0 read, 1 write, 2 instruction fetch.  gzip's own checksum guards the 
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import zlib
+import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from smpvm.files import MIB, lines, naming, opened, parse_json, shown
+from smpvm.files import read as read_bytes
+from smpvm.shape import Misfit, flag, integer, list_of, one_of, record, row, text
+from smpvm.text import brief, quoted
 
 FORMAT: Final = "smpvm-trace"
 VERSION: Final = 1
@@ -30,9 +35,15 @@ READ: Final = 0
 WRITE: Final = 1
 FETCH: Final = 2
 
-MAX_HEADER: Final = 1 << 20
+MAX_HEADER: Final = 4 * MIB
 MAX_REFS: Final = 50_000_000
-MAX_PAGES: Final = 1 << 26
+MAX_PAGE: Final = (1 << 52) - 1
+"""The last page of a 64-bit address space."""
+MAX_FILE: Final = 256 * MIB
+"""Of a trace, unpacked: the header, and up to nine bytes for each reference."""
+MAX_LINE: Final = MIB
+MAX_LOG: Final = 16 * 1024 * MIB
+"""Of a raw log, unpacked; `smpvm record` reads longer ones while they are made."""
 
 
 class TraceError(ValueError):
@@ -52,6 +63,8 @@ class Trace:
     window: int = 0
     whole: bool = True
     """False: the recording was cut at its limit."""
+    skipped: int = field(default=0, compare=False)
+    """Lines of a raw log that were not lackey's.  Not kept in the file."""
 
     @property
     def pages(self) -> int:
@@ -82,8 +95,10 @@ class Trace:
 
 
 def dump(trace: Trace) -> bytes:
-    """The file for *trace*; the same bytes for the same trace."""
+    """The file for *trace*; the same bytes for the same trace.  Raises TraceError."""
     body = bytearray(json.dumps(trace.header(), separators=(",", ":")).encode() + b"\n")
+    if len(body) > MAX_HEADER:
+        raise TraceError(f"its memory is in {len(trace.runs):,} pieces: more than a trace can list")
     last = 0
     for ref in trace.refs:
         delta = (ref >> 2) - last
@@ -102,7 +117,7 @@ def save(trace: Trace, path: Path) -> int:
     try:
         path.write_bytes(data)
     except OSError as why:
-        raise TraceError(f"{path}: {why.strerror or why}") from None
+        raise TraceError(f"{shown(path)}: {why.strerror or why}") from None
     return len(data)
 
 
@@ -121,50 +136,69 @@ def _varints(data: bytes) -> Iterator[int]:
         raise TraceError("damaged: it ends inside a number")
 
 
-def _field(header: dict[str, Any], name: str, high: int) -> int:
-    value = header.get(name)
-    if type(value) is not int or not 0 <= value <= high:
-        raise TraceError(f"damaged header: {name} is {value!r}")
-    return value
+_RUN: Final = row(integer(0, MAX_PAGE), integer(1, MAX_REFS))
+_HEADER: Final = record(
+    {
+        "format": one_of([FORMAT]),
+        "version": one_of([VERSION]),
+        "pages": integer(1, MAX_REFS),
+        "refs": integer(1, MAX_REFS),
+        "runs": list_of(_RUN, "run", least=1),
+    },
+    {
+        "name": text(200),
+        "command": list_of(text()),
+        "seen": integer(0, 1 << 62),
+        "window": integer(0, 1 << 20),
+        "whole": flag,
+    },
+)
 
 
-def _runs(header: dict[str, Any]) -> list[tuple[int, int]]:
-    runs = header.get("runs")
-    if not isinstance(runs, list):
-        raise TraceError("damaged header: no runs")
-    out: list[tuple[int, int]] = []
-    end = 0
-    for run in runs:
-        if not (isinstance(run, list) and len(run) == 2 and all(type(n) is int for n in run)):
-            raise TraceError(f"damaged header: run {run!r}")
-        first, count = run
-        if count < 1 or first < end:
-            raise TraceError(f"damaged header: run {run!r} is empty or out of order")
-        end = first + count
-        out.append((first, count))
-    return out
-
-
-def parse(data: bytes) -> Trace:
-    """The trace of an uncompressed file image.  Raises TraceError."""
-    line, newline, body = data.partition(b"\n")
-    if not newline or len(line) > MAX_HEADER:
-        raise TraceError("damaged: no header line")
+def _header(line: bytes) -> dict[str, Any]:
+    """The header line, validated.  Raises TraceError."""
     try:
-        header = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        header = parse_json(line)
+    except ValueError:
         raise TraceError("damaged: the header is not JSON") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise TraceError("not a trace of smpvm")
     if header.get("version") != VERSION:
         raise TraceError(
-            f"format version {header.get('version')!r}; this smpvm reads version {VERSION}"
+            f"format version {quoted(header.get('version'))}; this smpvm reads version {VERSION}"
         )
-    pages = _field(header, "pages", MAX_PAGES)
-    count = _field(header, "refs", MAX_REFS)
-    runs = _runs(header)
-    if sum(n for _, n in runs) != pages:
+    try:
+        _HEADER(header)
+    except Misfit as why:
+        raise TraceError(f"damaged header: {why}") from None
+    end = total = 0
+    for first, count in header["runs"]:
+        if first < end:
+            raise TraceError(f"damaged header: run [{first}, {count}] is out of order")
+        end, total = first + count, total + count
+    if total != header["pages"]:
         raise TraceError("damaged header: the runs do not add up to its pages")
+    if header["pages"] > header["refs"]:
+        raise TraceError(
+            f"damaged header: {header['pages']:,} pages, but only {header['refs']:,} references: "
+            "each page has one at least"
+        )
+    return header
+
+
+def parse(data: bytes) -> Trace:
+    """The trace of an unpacked file.  Raises TraceError.
+
+    Whoever replays it makes something of each page: a header may not claim more pages than the
+    file has references, nor more references than it has bytes.
+    """
+    line, newline, body = data.partition(b"\n")
+    if not newline or len(line) > MAX_HEADER:
+        raise TraceError("damaged: no header line")
+    header = _header(line)
+    pages, count = header["pages"], header["refs"]
+    if count > len(body):
+        raise TraceError(f"damaged: {len(body):,} bytes of references, its header says {count:,}")
     refs = array("I")
     last = 0
     for n in _varints(body):
@@ -174,27 +208,26 @@ def parse(data: bytes) -> Trace:
             raise TraceError(f"damaged: reference {len(refs)} names page {last} of {pages}")
         refs.append(last << 2 | kind)
         if len(refs) > count:
-            break
+            raise TraceError(f"damaged: more references than the {count} of its header")
     if len(refs) != count:
-        raise TraceError(
-            f"damaged: {len(refs)} references, its header says {count}"
-            if len(refs) < count
-            else f"damaged: more references than the {count} of its header"
-        )
-    command = header.get("command")
+        raise TraceError(f"damaged: {len(refs)} references, its header says {count}")
     return Trace(
         refs,
-        runs,
-        str(header.get("name", "")),
-        [str(word) for word in command] if isinstance(command, list) else [],
-        _field(header, "seen", 1 << 62),
-        _field(header, "window", 1 << 20),
-        bool(header.get("whole", True)),
+        [(first, length) for first, length in header["runs"]],
+        header.get("name", ""),
+        header.get("command", []),
+        header.get("seen", 0),
+        header.get("window", 0),
+        header.get("whole", True),
     )
 
 
 KNOWN_BY: Final = (1 << READ, 1 << WRITE | 1 << READ, 1 << FETCH)
 """The kinds of reference that say nothing new after one of each kind."""
+
+
+_REFERENCE: Final = re.compile(rb"(I  | L | S | M )([0-9a-f]{1,16}),([1-9][0-9]{0,3})\n?")
+"""A line of lackey: "I  addr,size" fetch, " L addr,size" load, " S" store, " M" both."""
 
 
 class Reducer:
@@ -206,66 +239,96 @@ class Reducer:
     runs.  A first write to a page that was only read is kept.  At most *limit* references are.
     """
 
-    def __init__(self, window: int = 8, limit: int = 200_000) -> None:
+    def __init__(self, window: int = 8, limit: int = 200_000, *, strict: bool = True) -> None:
         self.window = window
         self.limit = limit
         self.seen = 0
+        self.skipped = 0
+        """Lines that are not lackey's: the program's own output."""
         self.full = False
-        self._recent: dict[bytes, int] = {}
-        self._pages: dict[bytes, int] = {}
+        self._strict = strict
+        self._lines = 0
+        self._recent: dict[int, int] = {}
+        self._pages: dict[int, int] = {}
         self._refs = array("I")
+        self._last = {FETCH: -1, WRITE: -1}
+        self._wrote = False
 
     def feed(self, lines: Iterable[bytes]) -> None:
-        """Take lines of a lackey log; stops early once ``full``."""
-        recent, limit = self._recent, self.limit
-        last_code = last_data = b""
-        wrote = False
-        for line in lines:
-            # "I  addr,size" fetch; " L addr,size" load; " S addr,size" store; " M" both
-            if line[:3] == b"I  ":
-                page = line[3 : line.find(b",") - 3]
-                self.seen += 1
-                if page == last_code:
-                    continue
-                last_code, kind = page, FETCH
-            elif line[:1] == b" " and line[2:3] == b" " and line[1:2] in b"LSM":
-                page = line[3 : line.find(b",") - 3]
-                self.seen += 1
-                kind = READ if line[1:2] == b"L" else WRITE
-                if page == last_data and (kind == READ or wrote):
-                    continue
-                last_data, wrote = page, kind == WRITE
-            else:
-                continue
-            mask = recent.pop(page, 0)
-            recent[page] = mask | KNOWN_BY[kind]
-            if not mask & 1 << kind:
-                self._keep(page, kind)
-                if len(self._refs) >= limit:
-                    self.full = True
-                    return
-            if len(recent) > self.window:
-                del recent[next(iter(recent))]
+        """Take lines of a lackey log, from where it was left; stops early once ``full``.
 
-    def _keep(self, page: bytes, kind: int) -> None:
-        number = self._pages.setdefault(page, len(self._pages))
-        self._refs.append(number << 2 | kind)
+        Raises TraceError, if *strict*, for a line that begins like one of lackey's and goes on
+        otherwise; two processes that write the same log may make such lines.
+        """
+        match = _REFERENCE.fullmatch
+        last, wrote = self._last, self._wrote
+        for line in lines:
+            self._lines += 1
+            found = match(line)
+            if found is None:
+                self._other(line)
+                continue
+            what = found[1]
+            page = int(found[2], 16) >> 12
+            self.seen += 1
+            if what == b"I  ":
+                if page == last[FETCH]:
+                    continue
+                last[FETCH], kind = page, FETCH
+            else:
+                kind = READ if what == b" L " else WRITE
+                if page == last[WRITE] and (kind == READ or wrote):
+                    continue
+                last[WRITE], wrote = page, kind == WRITE
+            if self._take(page, kind):
+                return
+        self._wrote = wrote
+
+    def _take(self, page: int, kind: int) -> bool:
+        """One reference that is not the same as the one before; returns whether that is all."""
+        mask = self._recent.pop(page, 0)
+        self._recent[page] = mask | KNOWN_BY[kind]
+        if not mask & 1 << kind:
+            number = self._pages.setdefault(page, len(self._pages))
+            self._refs.append(number << 2 | kind)
+            self.full = len(self._refs) >= self.limit
+        if len(self._recent) > self.window:
+            del self._recent[next(iter(self._recent))]
+        return self.full
+
+    def _other(self, line: bytes) -> None:
+        """A line that is no reference.  Raises TraceError if it was to be one."""
+        if self._strict and line.startswith((b"I  ", b" L ", b" S ", b" M ")):
+            echo = brief(ascii(line.rstrip(b"\n"))[1:])
+            raise TraceError(
+                f"line {self._lines}: {echo} is not one of lackey's: a hexadecimal address, "
+                "a comma, and a size from 1 to 9999 are allowed"
+            )
+        self.skipped += not line.startswith(b"==")
 
     def trace(self, name: str = "", command: Iterable[str] = ()) -> Trace:
         """What was kept, its pages numbered in order of address.  Raises TraceError if nothing."""
         if not self._refs:
             raise TraceError("no memory references in it")
-        where = {int(page or b"0", 16): n for page, n in self._pages.items()}
         order = array("I", bytes(4 * len(self._pages)))
         runs: list[tuple[int, int]] = []
-        for new, address in enumerate(sorted(where)):
-            order[where[address]] = new
-            if runs and address == runs[-1][0] + runs[-1][1]:
+        for new, page in enumerate(sorted(self._pages)):
+            order[self._pages[page]] = new
+            if runs and page == runs[-1][0] + runs[-1][1]:
                 runs[-1] = (runs[-1][0], runs[-1][1] + 1)
             else:
-                runs.append((address, 1))
+                runs.append((page, 1))
         refs = array("I", (order[ref >> 2] << 2 | ref & 3 for ref in self._refs))
-        return Trace(refs, runs, name, list(command), self.seen, self.window, not self.full)
+        return Trace(
+            refs,
+            runs,
+            name,
+            list(command),
+            self.seen,
+            self.window,
+            not self.full,
+            skipped=self.skipped,
+        )
 
 
 def _is_lackey(head: bytes) -> bool:
@@ -275,38 +338,28 @@ def _is_lackey(head: bytes) -> bool:
 
 def read(path: Path, *, window: int = 8, limit: int = 200_000) -> Trace:
     """A trace file, or a raw lackey log (either may be gzipped).  Raises TraceError."""
-    try:
-        with open(path, "rb") as raw:
-            plain = raw.read(2) != b"\x1f\x8b"
-        with io.BufferedReader(open(path, "rb") if plain else gzip.open(path)) as data:
+    with naming(path, TraceError):
+        with opened(path, TraceError) as data:
             head = data.peek(4096)[:4096]
-            if head.startswith(b"{"):
-                trace = parse(data.read())
-            elif _is_lackey(head):
-                reducer = Reducer(window, limit)
-                reducer.feed(data)
-                trace = reducer.trace()
-            else:
-                raise TraceError("neither a trace of smpvm nor a log of valgrind's lackey")
-    except TraceError as why:
-        raise TraceError(f"{path}: {why}") from None
-    except EOFError:
-        raise TraceError(f"{path}: damaged: it is cut short") from None
-    except (gzip.BadGzipFile, zlib.error):
-        raise TraceError(f"{path}: damaged: not whole gzip data") from None
-    except OSError as why:
-        raise TraceError(f"{path}: {why.strerror or why}") from None
+        if head.startswith(b"{"):
+            trace = parse(read_bytes(path, MAX_FILE, TraceError))
+        elif _is_lackey(head):
+            reducer = Reducer(window, limit)
+            reducer.feed(lines(path, TraceError, longest=MAX_LINE, most=MAX_LOG))
+            trace = reducer.trace()
+        else:
+            raise TraceError("neither a trace of smpvm nor a log of valgrind's lackey")
     trace.name = trace.name or path.name.partition(".")[0]
     return trace
 
 
 def check_writable(path: Path) -> None:
     """Raises TraceError now if *path* could not be written later."""
-    there = path.exists()
+    there = os.path.lexists(path)
     try:
-        with open(path, "ab"):
-            pass
+        # Without O_NONBLOCK, opening a pipe that nobody reads would wait for ever.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o666))
         if not there:
             path.unlink()
     except OSError as why:
-        raise TraceError(f"{path}: {why.strerror or why}") from None
+        raise TraceError(f"{shown(path)}: {why.strerror or why}") from None

@@ -1,7 +1,7 @@
-"""A process as its program sees it: memory that it reads and writes, and the calls that it makes.
+"""A process as its program sees it: its memory, and the system calls that it makes.
 
-Everything goes through the model's own system calls and faults, and every word that comes back is
-compared with what it must be.
+Every access goes through the model's faults and system calls, and every word that is read is
+compared with the value that was written last.  All methods may block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smpvm.workload.runner import Runner, SharedFile
 
 WORD_AT: Final = (0, 170, 341, 511)
-"""The words of a page that processes use: first, last, two between."""
+"""The words of a page that processes use: the first, the last, and two in between."""
 WORDS: Final = len(WORD_AT)
 WORD_SIZE: Final = 8
 WORDS_IN_PAGE: Final = PAGE_SIZE // WORD_SIZE
@@ -33,13 +33,14 @@ ADVICE: Final = {"dontneed": MADV_DONTNEED, "free": MADV_FREE, "willneed": MADV_
 
 
 class CallFailed(Exception):
-    """A system call of a workload failed that it cannot do without."""
+    """A system call failed that the workload cannot do without."""
 
 
 class Area:
-    """A mapping: its address, its pages, and the file behind it (None: anonymous).
+    """A mapping: its address, its number of pages, and its file (None: anonymous memory).
 
-    Words of a shared file are in ``words`` of the file; all others in the process's ledger.
+    The expected values of a shared file are in ``file.words``; all others are in the ledger of the
+    process.
     """
 
     __slots__ = ("base", "file", "pages", "vnode")
@@ -53,12 +54,12 @@ class Area:
         self.vnode = vnode
 
     def address(self, page: int, slot: int) -> int:
-        """The address of a word: its name in the ledger."""
+        """The address of a word; the ledger knows it by that."""
         return self.base + (page << PAGE_SHIFT) + WORD_AT[slot] * WORD_SIZE
 
 
 class User:
-    """The program of one process.  Only its own thread uses it."""
+    """The program of one process.  Only the thread of the process may use it."""
 
     def __init__(self, runner: Runner, p: Proc, ledger: Ledger, seed: str) -> None:
         self.runner = runner
@@ -77,10 +78,10 @@ class User:
     # -- going on
 
     def going(self) -> bool:
-        """Back to user mode: False when it is time to exit.  Raises ProcessKilled.
+        """Return to user mode and compute for a tick; False when it is time to exit.
 
-        The program computes for a tick, which costs time but (being a sleep) not the host's CPU:
-        that belongs to the kernel's work.
+        The computing is a sleep: it takes time of the machine, but leaves the host's CPU to the
+        kernel code.  Raises ProcessKilled.
         """
         self.vm.process.userret(self.p)
         if self.machine.closing.is_set():
@@ -91,7 +92,7 @@ class User:
         return not self.machine.closing.is_set()
 
     def pages(self, share: float) -> int:
-        """A share of the machine's physical pages, one at least."""
+        """*share* of the machine's physical pages, at least 1."""
         return max(1, int(self.machine.config.pages * share))
 
     def _called(self) -> None:
@@ -103,19 +104,19 @@ class User:
     # -- memory
 
     def anonymous(self, pages: int) -> Area:
-        """mmap of anonymous memory: reads as zeros."""
+        """mmap anonymous memory, which reads as zeros."""
         self._called()
         error, base = self.vm.process.sys.mmap(self.p, 0, pages << PAGE_SHIFT)
         return self._mapped(error, Area(base, pages))
 
     def shared_file(self, name: str, pages: int) -> Area:
-        """mmap of the first *pages* of one of the runner's files, shared."""
+        """mmap the first *pages* of one of the runner's files, shared."""
         file = self.runner.files[name]
         pages = min(pages, file.pages)
         return self._map_file(file.vnode, pages, file)
 
     def own_file(self, pages: int) -> Area:
-        """A new file of zeros for this process alone, mapped shared."""
+        """Make a file of zeros that only this process uses, and map it shared."""
         vnode = self.vm.vnode_pager.new_file(pages << PAGE_SHIFT, f"of process {self.p.p_pid}")
         self.runner.adopt(self.k.curthread(), vnode)
         return self._map_file(vnode, pages, None)
@@ -140,7 +141,7 @@ class User:
         return area
 
     def read(self, area: Area, page: int, slot: int) -> None:
-        """Read a word and compare it."""
+        """Read a word and compare it with the value written last."""
         va = area.base + (page << PAGE_SHIFT)
         word = WORD_AT[slot]
         if area.file is None:
@@ -153,7 +154,7 @@ class User:
         words.check(self.k.curthread(), self.ledger, number, before, got, self.where(va))
 
     def write(self, area: Area, page: int, slot: int) -> None:
-        """Write a value that was never written before."""
+        """Write a value that no process has written before."""
         va = area.base + (page << PAGE_SHIFT)
         word = WORD_AT[slot]
         if area.file is not None:
@@ -166,12 +167,15 @@ class User:
         self.ledger.wrote(area.address(page, slot), value)
 
     def where(self, va: int) -> str:
-        """The page that *va* is mapped to now, for a finding."""
+        """The page that *va* is mapped to, as text for a finding."""
         m = self.vm.pmap.extract(self.p.p_vmspace.vm_pmap, va)
         return "" if m is None else str(m)
 
     def own_word(self, area: Area) -> int | None:
-        """The slot that this process may write in each page of a shared file; None if all gone."""
+        """Claim the slot that this process may write in each page of a shared file.
+
+        None if all slots are taken.
+        """
         assert area.file is not None
         slot = area.file.claim(self.p.p_pid)
         if slot is not None:
@@ -181,13 +185,13 @@ class User:
     # -- other calls
 
     def msync(self, area: Area) -> None:
-        """msync of the whole area, synchronously."""
+        """msync the whole area, synchronously."""
         self._called()
         self.vm.process.sys.msync(self.p, area.base, area.pages << PAGE_SHIFT)
         self._done()
 
     def madvise(self, area: Area, first: int, count: int, advice: str) -> None:
-        """madvise of some pages."""
+        """madvise(*advice*) on *count* pages of *area*."""
         self._called()
         start = area.base + (first << PAGE_SHIFT)
         if advice == "free":
@@ -196,7 +200,7 @@ class User:
         self._done()
 
     def mlock(self, area: Area, first: int, count: int) -> bool:
-        """mlock of some pages; False when the machine does not allow it."""
+        """mlock *count* pages of *area*; False if the machine refuses."""
         self._called()
         start = area.base + (first << PAGE_SHIFT)
         error = self.vm.process.sys.mlock(self.p, start, count << PAGE_SHIFT)
@@ -204,16 +208,17 @@ class User:
         return error == 0
 
     def munlock(self, area: Area, first: int, count: int) -> None:
-        """munlock of the same."""
+        """munlock *count* pages of *area*."""
         self._called()
         start = area.base + (first << PAGE_SHIFT)
         self.vm.process.sys.munlock(self.p, start, count << PAGE_SHIFT)
         self._done()
 
     def raw_io(self, area: Area, pages: Iterable[int], ticks: int) -> None:
-        """Raw I/O from some pages, as physio does it: the kernel holds them while it lasts.
+        """Raw I/O from some pages, as physio does it; takes *ticks* ticks.
 
-        A held page may lose its mapping, even be freed, but nobody else may get it.
+        The kernel holds the pages meanwhile.  A held page may be unmapped and even freed, but it
+        must not be reused before it is released.
         """
         self._called()
         td = self.k.curthread()
@@ -233,7 +238,7 @@ class User:
         self._done()
 
     def truncate(self, area: Area, pages: int) -> None:
-        """ftruncate of a file of its own: what is cut off reads as zeros when it grows again."""
+        """ftruncate a private file; pages cut off read as zeros when the file grows again."""
         self._called()
         assert area.vnode is not None
         start = area.base + (pages << PAGE_SHIFT)
@@ -245,12 +250,12 @@ class User:
         self._done()
 
     def limit_rss(self, pages: int) -> None:
-        """setrlimit(RLIMIT_RSS)."""
+        """setrlimit(RLIMIT_RSS), in pages."""
         self._called()
         self.p.p_rlimit_rss_cur = pages << PAGE_SHIFT
 
     def sleep(self, seconds: float) -> None:
-        """nanosleep, in kernel seconds."""
+        """nanosleep for *seconds* of the machine's time."""
         self._called()
         ticks = max(1, int(seconds * self.k.hz))
         self.k.sleep.tsleep(self._idle, PCATCH, "user nanslp", ticks, cond=lambda: False)
@@ -259,7 +264,7 @@ class User:
     # -- processes
 
     def exec(self) -> None:
-        """exec: everything mapped is gone."""
+        """exec: the process loses all of its mappings."""
         self._called()
         self.vm.process.exec(self.p)
         self.areas.clear()
@@ -267,7 +272,7 @@ class User:
         self._done()
 
     def fork(self, body: Callable[..., None], *args: Any) -> int:
-        """fork: the child runs ``body(child, *args)`` and must read what this process wrote."""
+        """fork; the child runs ``body(child, *args)``.  Returns the child's pid."""
         self._called()
         self.forks += 1
         child = self.runner.fork(self, body, args)
@@ -275,7 +280,7 @@ class User:
         return child
 
     def wait(self, children: Iterable[int]) -> None:
-        """Reap each of *children*, waiting for them."""
+        """Wait for each of *children* to exit, and reap it."""
         for pid in children:
             self._called()
             error, _, _ = self.vm.process.wait(self.p, pid)
@@ -287,7 +292,7 @@ class User:
     # -- the end
 
     def read_back(self) -> None:
-        """Read every word that this process has written, before it exits."""
+        """Before the process exits, read every word that it has written."""
         for area in self.areas:
             if area.file is None:
                 last = area.base + (area.pages << PAGE_SHIFT)
@@ -301,7 +306,10 @@ class User:
                         self.read(area, page, slot)
 
     def close_files(self) -> None:
-        """fsync files of its own and compare what is on disk.  Their vnodes are the runner's."""
+        """fsync private files and compare the blocks on disk with what was written.
+
+        The runner removes the files later.
+        """
         for area in self.areas:
             if area.vnode is None or area.file is not None:
                 continue

@@ -1,10 +1,12 @@
 """Findings: one record, kept at once, the same everywhere."""
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -145,7 +147,7 @@ class TestBadFiles:
             ("[" * 100_000, "damaged: not JSON"),
             (json.dumps({**example().to_json(), "extra": 1}), "damaged finding"),
             *(
-                (json.dumps({**example().to_json(), name: value}), f"{name} has the wrong type")
+                (json.dumps({**example().to_json(), name: value}), f"damaged finding: {name}")
                 for name, value in (
                     *(("count", wrong) for wrong in ("x", 0, True)),
                     *(("title", 1), ("fingerprint", 5), ("command", None), ("schedule", 2)),
@@ -153,6 +155,10 @@ class TestBadFiles:
                 )
             ),
             (json.dumps({**example().to_json(), "kind": "odd"}), "known are lock-order"),
+            (json.dumps({**example().to_json(), "fingerprint": "../../x"}), "12 hexadecimal"),
+            (json.dumps({**example().to_json(), "count": 10**4000}), "out of range"),
+            ('{"count": 1' + "0" * 9999 + "}", "not JSON"),
+            ('{"count": NaN}', "not JSON"),
         ],
     )
     def test_one_clear_line_with_the_file(self, tmp_path, text, says):
@@ -167,6 +173,37 @@ class TestBadFiles:
     def test_a_file_that_is_not_there(self, tmp_path):
         with pytest.raises(FindingError, match="No such file"):
             load(tmp_path / "none.json")
+
+    @pytest.mark.parametrize(
+        "way", [("title",), ("sites", 0, "what"), ("sites", 0, "stack", 0, "file"), ("threads", 0)]
+    )
+    @pytest.mark.parametrize("value", [None, 7, [], {}, [[]], {"a": 1}, "x" * 200_000])
+    def test_wrong_types_at_any_depth_are_one_line(self, tmp_path, way, value):
+        doc = part = example().to_json()
+        for step in way[:-1]:
+            part = part[step]
+        part[way[-1]] = value
+        (tmp_path / "f.json").write_text(json.dumps(doc))
+        with pytest.raises(FindingError) as caught:
+            load(tmp_path / "f.json")
+        assert f"damaged finding: {way[0]}" in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+    def test_what_is_no_regular_file_is_not_read(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
+            with pytest.raises(FindingError, match="not a regular file"):
+                load(path)
+
+    def test_a_bomb_is_refused(self, tmp_path):
+        (tmp_path / "f.json").write_bytes(gzip.compress(b"{" + bytes(1 << 25)))
+        with pytest.raises(FindingError, match="larger than 16 MiB"):
+            load(tmp_path / "f.json")
+
+    def test_a_terminal_is_not_told_what_to_do(self, tmp_path):
+        save(example(title="\x1b[2Jgone \ud800 → ü"), tmp_path / "f.json")
+        title = load(tmp_path / "f.json").lines()[0]
+        assert title == "race: \\x1b[2Jgone \\ud800 → ü"
 
     def test_a_binary_file(self, tmp_path):
         (tmp_path / "f.json").write_bytes(b"\xff\xfe\x00")

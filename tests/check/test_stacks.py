@@ -35,7 +35,7 @@ def c_of(*methods):
         (ScanInactive.scan_inactive.__code__, KEEP),
         (PageQueue.remove.__code__, KEEP),
         (REPAIRS["free-wait"].change._wait_for_free.__code__, KEEP),
-        (base.VmScenario.prepare.__code__, KEEP),
+        (base.VmScenario.rounds.__code__, KEEP),
         (Spinlock.lock.__code__, PRIMITIVE),
         (PageLocks.and_queue_spin_lock.__code__, PRIMITIVE),
         (kernel.Kernel.panic.__code__, SKIP),

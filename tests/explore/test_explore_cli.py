@@ -439,7 +439,12 @@ def test_a_run_directory_and_a_replay_from_elsewhere(capsys, bad, tmp_path, monk
     # The scenario has changed: the same steps, or others.
     finding.write_text(json.dumps(doc))
     bad.write_text(BAD.replace('["missing"]', '.get("missing")'))
-    code, out, _ = run(capsys, "replay", str(finding))
+    code, out, err = run(capsys, "replay", str(finding))
+    assert (code, out) == (2, "")
+    assert (
+        f"has changed since the finding was made; to run it all the same: --scenario {bad}" in err
+    )
+    code, out, _ = run(capsys, "replay", str(finding), "--scenario", str(bad))
     assert code == 3
     assert "the scenario or the code has changed" in out
 

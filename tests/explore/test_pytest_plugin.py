@@ -311,19 +311,6 @@ def test_names_with_quotes_are_quoted(project):
     run(project, *argv).assert_outcomes(failed=1)
 
 
-def test_the_example_of_the_readme(pytester):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    parts = [
-        readme.partition(f"<!-- example: {name} -->\n```python\n")[2].partition("```")[0]
-        for name in ("scenario", "pytest")
-    ]
-    assert all(parts)
-    pytester.makepyfile(test_readme="\n".join(parts))
-    result = run(pytester)
-    result.assert_outcomes(failed=1)
-    assert "--smpvm-schedule 's1/access/" in result.stdout.str()
-
-
 def test_what_explores_nothing_does_not_pass(project):
     project.makepyfile(
         test_nothing="""

@@ -71,10 +71,10 @@ class TestReading:
     @pytest.mark.parametrize(
         ("line", "says"),
         [
-            ("nonsense", ":1: damaged: not JSON"),
-            ("[]", ":1: not a line of a lock log"),
-            ('{"ev": "edge", "v": 7}', ":1: format version 7"),
-            ('{"ev": "edge", "v": 1}', ":1: damaged"),
+            ("nonsense", ": line 1: damaged: not JSON"),
+            ("[]", ": line 1: not a line of a lock log"),
+            ('{"ev": "edge", "v": 7}', ": line 1: format version 7"),
+            ('{"ev": "edge", "v": 1}', ": line 1: damaged"),
         ],
     )
     def test_a_damaged_line_is_one_clear_line(self, tmp_path, line, says):

@@ -58,6 +58,9 @@ class Scenario:
         doc = (cls.__doc__ or "").strip() or cls.__name__
         cls.title = cls.__dict__.get("title") or doc.splitlines()[0]
 
+    def __str__(self) -> str:
+        return self.name
+
     def __init__(self, k: Kernel, repairs: Iterable[str] = ()) -> None:
         self.k = k
         self.atomic = k.atomic

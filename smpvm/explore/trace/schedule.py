@@ -1,9 +1,9 @@
-"""A schedule as text: compact enough for a bug report, and able to say where it stopped fitting.
+"""A schedule as text: short enough for a bug report, and able to tell where a replay diverges.
 
 ``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the version of the form, granularity, version of
-smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is the
-thread, the number of its steps, and a checksum over what those steps were.  Where runs repeat, as
-in a livelock, the form is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
+smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is a
+thread, a number of steps, and a checksum over the operations of those steps.  Where runs repeat, as
+in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from typing import Any
 
 import smpvm
 from smpvm.host.serialthread import AWAIT, CLOCK, Op
+from smpvm.text import quoted
 
 PLAIN, FOLDED = "s1", "s2"
-"""The versions: with each run, and with repetitions folded."""
-MOST_STEPS = 10_000_000
-"""No execution is longer, by far."""
+"""The versions of the form: every run listed, or repetitions folded."""
+MOST_STEPS = 1_000_000
+"""No execution is longer: it ends as a livelock after 40,000 steps."""
+MOST_CHARACTERS = 4 << 20
 LONGEST = 64
-"""Runs that are looked at as one repetition."""
+"""The longest repetition that is looked for, in runs."""
 WORTH = 8
-"""Runs that a repetition must save: short schedules are easier to read and to change unfolded."""
-_RUN = re.compile(r"(\d+)x([1-9]\d*)~([0-9a-f]{2})")
-_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9]\d{0,7}))(?:\.(?!$)|$)")
-"""A run, or some in parentheses and how often."""
+"""Runs that folding must save: a short schedule is easier to read and to edit unfolded."""
+_RUN = re.compile(r"([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
+_PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9][0-9]{0,6}))(?:\.(?!$)|$)")
+"""A run, or several in parentheses and a number of repetitions."""
 
 _RENAMED = {
     "Compound": "Several",
@@ -43,7 +45,7 @@ Run = tuple[int, int, str]
 
 
 class ScheduleError(ValueError):
-    """A schedule text that cannot be read: one line."""
+    """A text that is not a schedule: one line."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Schedule:
     runs: list[Run] = field(default_factory=list)
 
     def text(self) -> str:
-        """The versioned text."""
+        """The schedule as text."""
         folded = fold([f"{tid}x{n}~{check}" for tid, n, check in self.runs])
         version = FOLDED if len(folded) < len(self.runs) else PLAIN
         repairs, runs = "+".join(self.repairs) or "-", ".".join(folded)
@@ -65,10 +67,12 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Raises ScheduleError."""
+        """Parse the text of a schedule.  Raises ScheduleError."""
+        if len(text) > MOST_CHARACTERS:
+            raise ScheduleError(f"schedule: longer than {MOST_CHARACTERS:,} characters")
         parts = text.strip().split("/", 5)
         if parts[0] not in (PLAIN, FOLDED):
-            raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {text[:20]!r}")
+            raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {quoted(parts[0])}")
         if len(parts) != 6 or parts[1] not in ("access", "sync") or not parts[5]:
             raise ScheduleError("schedule: damaged: expected six parts between slashes")
         runs = _unfold(parts[4]) if parts[0] == FOLDED else _runs(parts[4])
@@ -76,11 +80,11 @@ class Schedule:
         return cls(parts[5], parts[1], repairs, parts[2], runs)
 
     def steps(self) -> list[int]:
-        """The thread of each step."""
+        """The thread (tid) of each step."""
         return [tid for tid, n, _ in self.runs for _ in range(n)]
 
     def switches(self) -> int:
-        """How often one thread follows another."""
+        """The number of context switches."""
         return max(len(self.runs) - 1, 0)
 
 
@@ -90,7 +94,7 @@ def _runs(text: str) -> list[Run]:
     for run in text.split(".") if text else ():
         match = _RUN.fullmatch(run)
         if match is None:
-            raise ScheduleError(f"schedule: damaged: {run!r} is not a run of steps")
+            raise ScheduleError(f"schedule: damaged: {quoted(run)} is not a run of steps")
         runs.append((int(match[1]), int(match[2]), match[3]))
     _few(sum(n for _, n, _ in runs))
     return runs
@@ -103,7 +107,7 @@ def _unfold(text: str) -> list[Run]:
     while at < len(text):
         match = _PART.match(text, at)
         if match is None:
-            raise ScheduleError(f"schedule: damaged: {text[at : at + 20]!r} is not a run of steps")
+            raise ScheduleError(f"schedule: damaged: {quoted(text[at:])} is not a run of steps")
         part, times = _runs(match[1] or match[2]), int(match[3] or 1)
         steps += sum(n for _, n, _ in part) * times
         _few(steps)
@@ -113,7 +117,7 @@ def _unfold(text: str) -> list[Run]:
 
 
 def _few(steps: int) -> None:
-    """Raises ScheduleError for more steps than any execution has."""
+    """Raises ScheduleError for more steps than an execution can have."""
     if steps > MOST_STEPS:
         raise ScheduleError(f"schedule: damaged: more than {MOST_STEPS:,} steps")
 
@@ -136,7 +140,7 @@ def fold(runs: Sequence[str]) -> list[str]:
 
 
 def _times(runs: Sequence[str], at: int, size: int) -> int:
-    """How often the *size* runs from *at* on come in a row."""
+    """How many times the *size* runs from *at* on occur in a row."""
     end = at + size
     while end < len(runs) and runs[end] == runs[end - size]:
         end += 1
@@ -144,7 +148,7 @@ def _times(runs: Sequence[str], at: int, size: int) -> int:
 
 
 def step_text(op: Op) -> str:
-    """What a step was, without names that are costly to ask for: stable, and short."""
+    """The operation of a step: the same in every run, and cheap (no names of objects)."""
     _, kind, obj, what = op
     if kind == AWAIT:
         return f"{kind} {' '.join(f'{class_name(o)}.{f}' for o, f in obj)}"
@@ -163,7 +167,7 @@ def checksum(ops: Iterable[Op]) -> str:
 
 
 def runs_of(log: Sequence[Op]) -> list[Run]:
-    """The runs of an execution; timers are no thread's step and are left out."""
+    """The runs of an execution.  Timers belong to no thread and are left out."""
     out = []
     steps = (op for op in log if op[0] != CLOCK)
     for tid, group in groupby(steps, key=lambda op: op[0]):
@@ -173,7 +177,7 @@ def runs_of(log: Sequence[Op]) -> list[Run]:
 
 
 class Namer:
-    """Names for the digest: class and order of first appearance, the same on every host."""
+    """Names of objects in the digest: class and order of first use, the same on every host."""
 
     def __init__(self) -> None:
         self._steps: dict[Any, bytes] = {}

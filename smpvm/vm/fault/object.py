@@ -226,7 +226,7 @@ class FaultObject(FaultBase):
         return self._page_in_failed(fs, rv)
 
     @c("vm_fault_object", "vm_fault.c:1649-1709", part=True, blocks=True)
-    @holds("fs.object held and chain locked; fs.m busied", "fs.m given up below the first object")
+    @holds("fs.object held and chain locked; fs.m busied", "fs.m unbusied below the first object")
     def _page_in_failed(self, fs: FaultState, rv: int) -> int:
         """No such page in the backing store (continue down the chain), or an error (fail)."""
         td = self.k.curthread()

@@ -162,7 +162,7 @@ class Prefault(FaultObject):
         return m, False, m is not None, prot, at
 
     @c("vm_prefault", "vm_fault.c:2711-2738", part=True, blocks=True)
-    @holds("m busied, map locked shared", "m given up")
+    @holds("m busied, map locked shared", "m unbusied")
     def _prefault_zero(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
@@ -184,7 +184,7 @@ class Prefault(FaultObject):
         page.wakeup(m)
 
     @c("vm_prefault", "vm_fault.c:2741-2768", part=True, blocks=True)
-    @holds("m busied, map locked shared", "m given up")
+    @holds("m busied, map locked shared", "m unbusied")
     def _prefault_map(
         self, pmap: Pmap, addr: int, m: Page, prot: int, entry: VmMapEntry, fault_flags: int
     ) -> None:
@@ -215,7 +215,7 @@ class Prefault(FaultObject):
             self.vm.swap.unswapped(m)
 
     @c("vm_prefault_quick", "vm_fault.c:2777-2918", blocks=True)
-    @holds("map locked shared; object held (shared will do)")
+    @holds("map locked shared; object held (shared is enough)")
     def prefault_quick(
         self, pmap: Pmap, addra: int, entry: VmMapEntry, prot: int, fault_flags: int
     ) -> None:

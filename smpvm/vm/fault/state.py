@@ -97,7 +97,7 @@ class FaultBase:
         self.vm.object.vm_shared_fault = on
 
     @c("release_page", "vm_fault.c:181-187")
-    @holds("fs.m busied", "fs.m given up")
+    @holds("fs.m busied", "fs.m unbusied")
     def release_page(self, fs: FaultState) -> None:
         """release_page (vm_fault.c:181-187): deactivate the busied page and unbusy it."""
         m = self.page_of(fs)

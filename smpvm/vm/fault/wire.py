@@ -38,7 +38,7 @@ class FaultWire(Prefault):
     @c("vm_fault_wire", "vm_fault.c:2065-2142", blocks=True)
     @holds(
         "map locked exclusively; entry in transition",
-        "map locked exclusively; entry in transition (unlocked meanwhile)",
+        "map locked exclusively; entry in transition (unlocked in between)",
     )
     def wire(self, map: VmMap, entry: VmMapEntry, user_wire: bool, kmflags: int) -> int:
         """vm_fault_wire (vm_fault.c:2065-2142): fault in and wire every page of *entry*.

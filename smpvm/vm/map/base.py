@@ -200,7 +200,7 @@ class MapBase:
         map.nentries -= 1
 
     @c("vm_map_lookup_entry", "vm_map.c:915-973")
-    @holds("map locked (shared will do)")
+    @holds("map locked (shared is enough)")
     def lookup_entry(self, map: VmMap, address: int) -> tuple[bool, VmMapEntry]:
         """vm_map_lookup_entry (vm_map.c:915-973): (is *address* mapped, its entry).
 
@@ -248,7 +248,7 @@ class MapBase:
         return min(start, end), end
 
     @c("vm_map_transition_wait", "vm_map.c:1606-1613", blocks=True)
-    @holds("map locked exclusively", "map locked exclusively (unlocked meanwhile)")
+    @holds("map locked exclusively", "map locked exclusively (unlocked in between)")
     def transition_wait(self, map: VmMap, entry: VmMapEntry) -> None:
         """vm_map_transition_wait (vm_map.c:1606-1613): sleep until *entry* has left its transition.
 

@@ -241,7 +241,7 @@ class VmMap:
             entry = entry.next
 
     @c("vm_map_lookup_entry", "vm_map.c:955-971", part=True)
-    @holds("map locked (shared will do)")
+    @holds("map locked (shared is enough)")
     def at_or_before(self, address: int) -> VmMapEntry:
         """The entry that contains *address*, else the closest one before it, else the header."""
         i = bisect_right(self.tree, address, key=_start)

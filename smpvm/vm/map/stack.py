@@ -98,7 +98,7 @@ class MapStack(MapClip):
         return rv
 
     @c("vm_map_growstack", "vm_map.c:3731-3810", part=True)
-    @holds("map locked (shared will do)")
+    @holds("map locked (shared is enough)")
     def _grow_amount(
         self, map: VmMap, addr: int, stack_limit: int, vmem_limit: int
     ) -> tuple[int, int]:

@@ -129,7 +129,7 @@ class VmSpaces:
         self.k.atomic.add_int(space, "vm_holdcnt", 1)
 
     @c("vmspace_drop_notoken", "vm_map.c:326-334", blocks=True)
-    @holds("a hold; no spinlock", "hold given back")
+    @holds("a hold; no spinlock", "hold released")
     def drop_notoken(self, space: VmSpace) -> None:
         """vmspace_drop_notoken (vm_map.c:326-334): drop a hold; the last one frees the space."""
         if self._release(space, "vm_holdcnt") and space.vm_refcnt == -1:
@@ -143,7 +143,7 @@ class VmSpaces:
         space.vm_map.token.get()
 
     @c("vmspace_drop", "vm_map.c:343-348", blocks=True)
-    @holds("a hold and the map token", "both given back")
+    @holds("a hold and the map token", "both released")
     def drop(self, space: VmSpace) -> None:
         """vmspace_drop (vm_map.c:343-348): release the token, then the hold."""
         space.vm_map.token.release()
@@ -161,14 +161,14 @@ class VmSpaces:
         self.k.atomic.add_int(space, "vm_refcnt", 1)
 
     @c("vmspace_rel", "vm_map.c:369-377", blocks=True)
-    @holds("a reference; no spinlock", "given back")
+    @holds("a reference; no spinlock", "released")
     def rel(self, space: VmSpace) -> None:
         """vmspace_rel (vm_map.c:369-377): undo vmspace_ref.  Blocks."""
         self.relexit(space)
         self.drop_notoken(space)
 
     @c("vmspace_relexit", "vm_map.c:388-395", blocks=True)
-    @holds("a reference; no spinlock", "given back, its hold stays")
+    @holds("a reference; no spinlock", "released, its hold stays")
     def relexit(self, space: VmSpace) -> None:
         """vmspace_relexit (vm_map.c:388-395).
 
@@ -179,7 +179,7 @@ class VmSpaces:
             self._terminate_first(space)
 
     @c("vmspace_exitfree", "vm_map.c:403-411", blocks=True)
-    @holds("the hold left by vmspace_relexit", "given back")
+    @holds("the hold left by vmspace_relexit", "released")
     def exitfree(self, p: Proc) -> None:
         """vmspace_exitfree (vm_map.c:403-411): at reap, drop the remaining hold.  Blocks."""
         space = p.p_vmspace

@@ -55,7 +55,7 @@ class MapWire(MapStack):
     @c("vm_map_unwire", "vm_map.c:2220-2289", part=True, blocks=True)
     @holds(
         "map locked exclusively; the range IN_TRANSITION",
-        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+        "map locked exclusively; the range IN_TRANSITION (unlocked in between)",
     )
     def _user_wire(self, map: VmMap, first: VmMapEntry, end: int) -> tuple[int, int]:
         """Wire each entry of the range; returns (KERN_*, end of the wired part)."""
@@ -158,7 +158,7 @@ class MapWire(MapStack):
     @c("vm_map_wire", "vm_map.c:2423-2509", part=True, blocks=True)
     @holds(
         "map locked exclusively; the range IN_TRANSITION",
-        "map locked exclusively; the range IN_TRANSITION (unlocked meanwhile)",
+        "map locked exclusively; the range IN_TRANSITION (unlocked in between)",
     )
     def _kernel_wire(
         self, map: VmMap, first: VmMapEntry, end: int, kmflags: int

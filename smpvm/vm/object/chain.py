@@ -33,7 +33,7 @@ class ChainLocks(ObjectsBase):
 
     @c("vm_object_chain_wait", "vm_object.c:547-553", part=True, blocks=True)
     @c("vm_object_chain_acquire", "vm_object.c:600-606", part=True)
-    @holds("obj held", "obj held (token lost while asleep)")
+    @holds("obj held", "obj held (token released while asleep)")
     def _chain_sleep(self, obj: VmObject, seen: int, add: int, blocked: int, wmesg: str) -> None:
         """Sleep on *obj* if its chain lock is still *seen*; *add* are extra flags to set."""
         sleep = self.k.sleep
@@ -43,7 +43,7 @@ class ChainLocks(ObjectsBase):
             sleep.tsleep(obj, PINTERLOCKED, wmesg, 0, cond=cond)
 
     @c("vm_object_chain_wait", "vm_object.c:537-584", blocks=True)
-    @holds("obj held", "obj held (token lost while asleep)")
+    @holds("obj held", "obj held (token released while asleep)")
     def chain_wait(self, obj: VmObject, shared: bool = False) -> None:
         """vm_object_chain_wait, vm_object.c:537-584: sleep until *obj* is not chain locked.
 

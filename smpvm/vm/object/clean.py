@@ -60,7 +60,7 @@ class Cleaning(ObjectsBase):
     """vm_object_page_clean, vm_object_page_remove."""
 
     @c("vm_object_page_clean", "vm_object.c:1302-1385", blocks=True)
-    @holds("a reference that keeps obj; the vnode locked as a rule", "")
+    @holds("a reference that keeps obj; the vnode locked normally", "")
     def page_clean(self, obj: VmObject, start: int, end: int, flags: int) -> None:
         """vm_object_page_clean, vm_object.c:1302-1385: write the dirty pages of [start, end).
 
@@ -196,7 +196,7 @@ class Cleaning(ObjectsBase):
         return True
 
     @c("vm_object_page_collect_flush", "vm_object.c:1511-1602", blocks=True)
-    @holds("obj held; m busied", "obj held; m given up")
+    @holds("obj held; m busied", "obj held; m unbusied")
     def page_collect_flush(self, obj: VmObject, m: Page, pagerflags: int) -> None:
         """vm_object_page_collect_flush, vm_object.c:1511-1602: write *m* with its dirty neighbours.
 

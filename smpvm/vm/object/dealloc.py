@@ -81,7 +81,7 @@ class Deallocation(ObjectsBase):
         return None
 
     @c("vm_object_deallocate", "vm_object.c:781-843", blocks=True)
-    @holds("a reference on obj; obj not held", "reference given back")
+    @holds("a reference on obj; obj not held", "reference released")
     def deallocate(self, obj: VmObject | None) -> None:
         """vm_object_deallocate, vm_object.c:781-843: drop one reference; None is allowed.
 
@@ -108,7 +108,7 @@ class Deallocation(ObjectsBase):
                 return
 
     @c("vm_object_deallocate_locked", "vm_object.c:845-1118", blocks=True)
-    @holds("obj held exclusively, with a reference", "obj held, reference given back")
+    @holds("obj held exclusively, with a reference", "obj held, reference released")
     def deallocate_locked(self, obj: VmObject) -> None:
         """vm_object_deallocate_locked, vm_object.c:845-1118: drop one reference.
 

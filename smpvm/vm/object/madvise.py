@@ -97,7 +97,7 @@ class Madvise(ObjectsBase):
         return None
 
     @c("vm_object_madvise", "vm_object.c:1786-1826", part=True, blocks=True)
-    @holds("m busied; at held", "m given up")
+    @holds("m busied; at held", "m unbusied")
     def _madvise_page(self, at: VmObject, m: Page, pindex: int, advise: int) -> None:
         """Apply the advice to one resident page *m*, busied on entry and unbusied on return."""
         page = self.vm.page

@@ -52,7 +52,7 @@ class PageTree:
         return iter([self._pages[p] for p in sorted(self._pages)])
 
     @c("RB_LOOKUP", "tree.h:972")
-    @holds("the object's token (shared will do)")
+    @holds("the object's token (shared is enough)")
     def lookup(self, pindex: int) -> Page | None:
         """RB_LOOKUP."""
         return self._pages.get(pindex)
@@ -84,20 +84,20 @@ class PageTree:
         return m
 
     @c("RB_FIRST", "tree.h:976")
-    @holds("the object's token (shared will do)")
+    @holds("the object's token (shared is enough)")
     def first(self, start: int = 0) -> Page | None:
         """The page with the lowest index >= *start* (RB_FIRST, RB_NFIND)."""
         key = self._next_key(start)
         return None if key is None else self._pages[key]
 
     @c("RB_NEXT", "tree.h:977")
-    @holds("the object's token (shared will do)")
+    @holds("the object's token (shared is enough)")
     def next(self, pindex: int) -> Page | None:
         """RB_NEXT: the page after index *pindex*."""
         return self.first(pindex + 1)
 
     @c("RB_MAX", "tree.h:980")
-    @holds("the object's token (shared will do)")
+    @holds("the object's token (shared is enough)")
     def last(self) -> Page | None:
         """RB_MAX."""
         keys = self._sorted()
@@ -106,8 +106,8 @@ class PageTree:
     @c("RB_SCAN", "tree.h:739-781", blocks=True)
     @c("rb_vm_page_scancmp", "vm_page.c:518-528")
     @holds(
-        "the object's token (shared will do)",
-        "the object's token (shared will do) (lost where the callback blocks)",
+        "the object's token (shared is enough)",
+        "the object's token (shared is enough) (lost where the callback blocks)",
     )
     def scan(self, callback: Callable[[Page], int], start: int = 0, end: int | None = None) -> int:
         """RB_SCAN over start <= index <= *end* (None: all), ascending.

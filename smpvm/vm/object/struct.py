@@ -393,7 +393,7 @@ class ObjectsBase:
             f(self.k.curthread(), obj, n)
 
     @c("vm_object_pip_wakeup_n", "vm_object.h:285-289")
-    @holds("n paging references", "given back")
+    @holds("n paging references", "released")
     def pip_wakeup_n(self, obj: VmObject, n: int) -> None:
         """vm_object_pip_wakeup_n, vm_object.h:285-289: *n* I/Os done; wakes the waiters at zero."""
         if (f := self.k.probe.pip_wakeup) is not None:
@@ -401,7 +401,7 @@ class ObjectsBase:
         self.k.refcount.release_wakeup_n(obj, "paging_in_progress", n)
 
     @c("vm_object_pip_wakeup", "vm_object.h:291-295")
-    @holds("a paging reference", "given back")
+    @holds("a paging reference", "released")
     def pip_wakeup(self, obj: VmObject) -> None:
         """vm_object_pip_wakeup, vm_object.h:291-295: one I/O done."""
         self.pip_wakeup_n(obj, 1)

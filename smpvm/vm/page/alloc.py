@@ -269,7 +269,7 @@ class PageAlloc(PageReclaim):
     @c("vm_page_alloc", "vm_page.c:1775-1823", part=True, blocks=True)
     @holds(
         "m busied; obj held exclusively",
-        "m busied; obj held exclusively; m given up if the index is taken",
+        "m busied; obj held exclusively; m unbusied if the index is taken",
     )
     def _alloc_setup(
         self, m: Page, obj: VmObject | None, pindex: int, page_req: int

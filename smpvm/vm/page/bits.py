@@ -113,7 +113,7 @@ class PageBits(PageLocks):
             self.clear_dirty(m, base, size - base)
 
     @c("vm_page_dirty", "vm_page.c:2966-2979")
-    @holds("m busied as a rule (pmap comes without)")
+    @holds("m busied normally (pmap comes without)")
     def dirty(self, m: Page) -> None:
         """vm_page_dirty, vm_page.c:2966-2979: mark the whole page dirty, and its object and vnode.
 

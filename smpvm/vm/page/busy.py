@@ -145,7 +145,7 @@ class PageBusy(PageBits):
             self.pool.unlock(m)
 
     @c("vm_page_wakeup", "vm_page.c:911-922")
-    @holds("m busied; page spinlock free", "m given up")
+    @holds("m busied; page spinlock free", "m unbusied")
     @primitive
     def wakeup(self, m: Page) -> None:
         """vm_page_wakeup, vm_page.c:911-922: clear PG_BUSY and wake the waiters.

@@ -92,14 +92,16 @@ class PageObjects(PageMoves):
             self.k.panic("object-not-held", f"{obj}, for a lookup")
 
     @c("vm_page_lookup", "vm_page.c:1116-1128")
-    @holds("obj held (shared will do)")
+    @holds("obj held (shared is enough)")
     def lookup(self, obj: VmObject, pindex: int) -> Page | None:
         """vm_page_lookup, vm_page.c:1116-1128.  *obj* is held (shared is enough).  Never blocks."""
         self._assert_held(obj)
         return self._lookup(obj, pindex)
 
     @c("vm_page_lookup_busy_wait", "vm_page.c:1130-1171", blocks=True)
-    @holds("obj held; no spinlock", "obj held (token lost while asleep); the page returned busied")
+    @holds(
+        "obj held; no spinlock", "obj held (token released while asleep); the page returned busied"
+    )
     @primitive
     def lookup_busy_wait(
         self, obj: VmObject, pindex: int, also_m_busy: bool, msg: str
@@ -126,7 +128,9 @@ class PageObjects(PageMoves):
         return m
 
     @c("vm_page_lookup_busy_try", "vm_page.c:1183-1216")
-    @holds("obj held (shared will do)", "obj held (shared will do); the page busied unless error")
+    @holds(
+        "obj held (shared is enough)", "obj held (shared is enough); the page busied unless error"
+    )
     @primitive
     def lookup_busy_try(
         self, obj: VmObject, pindex: int, also_m_busy: bool

@@ -21,7 +21,7 @@ class PageMoves(PageBusy):
     # -- queues
 
     @c("vm_page_unqueue_nowakeup", "vm_page.c:1352-1358")
-    @holds("m busied as a rule; no spinlock")
+    @holds("m busied normally; no spinlock")
     def unqueue_nowakeup(self, m: Page) -> None:
         """vm_page_unqueue_nowakeup, vm_page.c:1352-1358.
 
@@ -32,7 +32,7 @@ class PageMoves(PageBusy):
         self.pool.unlock(m)
 
     @c("vm_page_unqueue", "vm_page.c:1366-1379")
-    @holds("m busied as a rule; no spinlock")
+    @holds("m busied normally; no spinlock")
     def unqueue(self, m: Page) -> None:
         """vm_page_unqueue, vm_page.c:1366-1379: take *m* off its queue.
 
@@ -45,7 +45,7 @@ class PageMoves(PageBusy):
             self.vm.pageout.pagedaemon_wakeup()
 
     @c("vm_page_activate", "vm_page.c:2055-2081")
-    @holds("m busied as a rule; no spinlock")
+    @holds("m busied normally; no spinlock")
     def activate(self, m: Page) -> None:
         """vm_page_activate, vm_page.c:2055-2081.
 
@@ -133,7 +133,7 @@ class PageMoves(PageBusy):
             f(self.k.curthread(), m, 1)
 
     @c("vm_page_unhold", "vm_page.c:957-972")
-    @holds("a hold on m; no spinlock", "hold given back")
+    @holds("a hold on m; no spinlock", "hold released")
     def unhold(self, m: Page) -> None:
         """vm_page_unhold, vm_page.c:957-972.
 

@@ -322,7 +322,7 @@ class PageLocks(PageBase):
         return True
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:853-863", part=True)
-    @holds("no spinlock; m busied as a rule")
+    @holds("no spinlock; m busied normally")
     @primitive
     def requeue(self, m: Page, queue: int) -> bool:
         """Like ``requeue_locked``, but takes both locks.

@@ -26,19 +26,19 @@ class PageReclaim(PageWait):
         self.dnweight = 0  # the static of vm_page_dontneed
 
     @c("vm_page_free", "vm_page2.h:344-348", blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def free(self, m: Page) -> None:
         """vm_page_free, vm_page2.h:344-348."""
         self.free_toq(m)
 
     @c("vm_page_free_zero", "vm_page2.h:354-370", blocks=True, uncalled=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def free_zero(self, m: Page) -> None:
         """vm_page_free_zero, vm_page2.h:354-370 (its check exists only with PMAP_DEBUG)."""
         self.free_toq(m)
 
     @c("vm_page_free_toq", "vm_page.c:2152-2231", blocks=True)
-    @holds("m busied, unmapped, not wired; no spinlock", "m given up")
+    @holds("m busied, unmapped, not wired; no spinlock", "m unbusied")
     def free_toq(self, m: Page) -> None:
         """vm_page_free_toq, vm_page.c:2152-2231.
 
@@ -96,7 +96,7 @@ class PageReclaim(PageWait):
             k.panic("free-free" if m.queue - m.pc == self.FREE else "free-softbusy", str(m))
 
     @c("vm_page_cache", "vm_page.c:2511-2566", blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def cache(self, m: Page) -> None:
         """vm_page_cache, vm_page.c:2511-2566: put a clean page on the cache queue, unmapped.
 

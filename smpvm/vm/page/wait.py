@@ -70,7 +70,7 @@ class PageWait(PageObjects):
         self.vm_token.release()
 
     @c("vm_wait", "vm_page.c:1979-1980", part=True, blocks=True)
-    @holds("vm_token (lost while asleep)")
+    @holds("vm_token (released while asleep)")
     def _wait_as_daemon(self, timo: int) -> None:
         """The page-out daemon's own wait for pages."""
         ident = self.vm.idents.vm_pageout_pages_needed
@@ -79,7 +79,7 @@ class PageWait(PageObjects):
 
     @c("vm_wait", "vm_page.c:1993-1998", part=True, blocks=True)
     @c("vm_wait_pfault", "vm_page.c:2028-2033", part=True)
-    @holds("vm_token (lost while asleep)")
+    @holds("vm_token (released while asleep)")
     def _wait_for_free(self, wmesg: str, timo: int) -> None:
         """Wake the daemon if no request is pending, count the caller as waiting, and sleep."""
         k, glob, idents = self.k, self.glob, self.vm.idents

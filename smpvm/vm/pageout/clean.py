@@ -29,7 +29,7 @@ class Clean(ScanBase):
     """Collecting a cluster of dirty pages and writing it."""
 
     @c("vm_pageout_clean", "vm_pageout.c:243-365", blocks=True)
-    @holds("m busied by the caller; no spinlock", "m given up")
+    @holds("m busied by the caller; no spinlock", "m unbusied")
     def clean(self, m: Page) -> int:
         """vm_pageout_clean, vm_pageout.c:243-365: write *m* and its dirty neighbours.
 
@@ -64,7 +64,7 @@ class Clean(ScanBase):
         return self.flush(mc, 0)
 
     @c("vm_pageout_clean", "vm_pageout.c:307-331", part=True)
-    @holds("obj held (token, shared will do)", "obj held; the pages returned are busied")
+    @holds("obj held (token, shared is enough)", "obj held; the pages returned are busied")
     def cluster_back(self, obj: VmObject, pindex: int) -> list[Page]:
         """Neighbours below *pindex* in its aligned cluster, busied, nearest first."""
         found: list[Page] = []
@@ -180,7 +180,7 @@ class Clean(ScanBase):
         page.wakeup(m)
 
     @c("vm_pageout_flush", "vm_pageout.c:468-479", part=True, blocks=True)
-    @holds("m soft-busy, with a pip reference on obj", "soft busy and pip reference given back")
+    @holds("m soft-busy, with a pip reference on obj", "soft busy and pip reference released")
     def flush_done(self, obj: VmObject, m: Page) -> None:
         """The pager has finished with *m*; for pages in progress the completion does this."""
         vm = self.vm
@@ -193,7 +193,7 @@ class Clean(ScanBase):
         vm.object.pip_wakeup(obj)
 
     @c("vm_pageout_page_free", "vm_pageout.c:724-729", blocks=True)
-    @holds("m busied by the caller", "m given up, unmapped and free")
+    @holds("m busied by the caller", "m unbusied, unmapped and free")
     def page_free(self, m: Page) -> None:
         """vm_pageout_page_free, vm_pageout.c:724-729: unmap and free a page.
 

@@ -95,7 +95,7 @@ class ScanActive(ScanBase):
         return s.delta
 
     @c("vm_pageout_scan_active", "vm_pageout.c:1264-1378", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def active_page(self, s: ActiveScan, m: Page) -> None:
         """Process one page.  Busied on entry, unbusied on return."""
         td = s.td
@@ -117,7 +117,7 @@ class ScanActive(ScanBase):
             self.active_requeue(s, m)
 
     @c("vm_pageout_scan_active", "vm_pageout.c:1367-1377,1308-1318,1265-1275", part=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def active_requeue(self, s: ActiveScan, m: Page) -> None:
         """Move to the tail if it is still on the queue; unbusies the page."""
         self.requeue(s.queue, m)
@@ -185,7 +185,7 @@ class ScanActive(ScanBase):
         )
 
     @c("vm_pageout_scan_active", "vm_pageout.c:1346-1365", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def active_deactivate(self, s: ActiveScan, m: Page) -> None:
         """Deactivate the page, or, while memory is short, cache a clean one directly."""
         page, td = self.vm.page, s.td
@@ -208,7 +208,7 @@ class ScanActive(ScanBase):
         s.delta += 1
 
     @c("vm_pageout_scan_active", "vm_pageout.c:1356", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def active_cache(self, m: Page) -> None:
         """Move directly to the cache queue; unbusies the page."""
         self.vm.page.cache(m)

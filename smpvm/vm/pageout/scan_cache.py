@@ -81,7 +81,7 @@ class ScanCache(Clean):
             self.cache_page(m)
 
     @c("vm_pageout_scan_cache", "vm_pageout.c:1457-1468", part=True, blocks=True)
-    @holds("m busied, on no queue; no spinlock", "m given up")
+    @holds("m busied, on no queue; no spinlock", "m unbusied")
     def cache_page(self, m: Page) -> None:
         """Free one cache page, busied and on no queue; if it is still needed, deactivate it."""
         page, td = self.vm.page, self.k.curthread()

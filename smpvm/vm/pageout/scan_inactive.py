@@ -142,7 +142,7 @@ class ScanInactive(Clean):
         return self.vm.meter.paging_target() < -self.vm.sysctl.max_launder
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:841-1146", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_page(self, s: InactiveScan, m: Page) -> None:
         """Process one page.  Busied on entry, unbusied on return."""
         if m.wire_count:
@@ -154,7 +154,7 @@ class ScanInactive(Clean):
             self.inactive_unused(s, m)
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:841-847", part=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_wired(self, s: InactiveScan, m: Page) -> None:
         """A wired page does not belong on the queue: take it off (vm_pageout.c:841-847)."""
         s.td.hit("vm_pageout_scan_inactive:wired")
@@ -163,7 +163,7 @@ class ScanInactive(Clean):
         kprintf(self.k, "wired-on-inactive", page=m)
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:853-864,958-969,1001-1012", part=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_requeue(self, s: InactiveScan, m: Page) -> None:
         """Move to the tail for another cycle, if still on the queue; unbusies the page."""
         self.inactive_to_tail(s, m)
@@ -176,7 +176,7 @@ class ScanInactive(Clean):
         self.requeue(s.queue, m, heuristic=True)
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:868-909", part=True)
-    @holds("m busied; no spinlock", "on True m given up")
+    @holds("m busied; no spinlock", "on True m unbusied")
     def inactive_reactivated(self, s: InactiveScan, m: Page) -> bool:
         """Move back to the active queue if referenced; returns whether it was (then unbusied).
 
@@ -201,7 +201,7 @@ class ScanInactive(Clean):
         return False
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:888-890,905-907", part=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_activate(self, m: Page, more: int) -> None:
         """Activate with a bonus.  The sum is a u_char and is not capped at ACT_MAX."""
         self.vm.page.activate(m)
@@ -209,7 +209,7 @@ class ScanInactive(Clean):
         self.vm.page.wakeup(m)
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:924-1146", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_unused(self, s: InactiveScan, m: Page) -> None:
         """An unreferenced page: free it, cache it, let it cycle once more, or launder it."""
         page, td = self.vm.page, s.td
@@ -248,7 +248,7 @@ class ScanInactive(Clean):
         return not m.flags & PG_WINATCFLS and s.pass_ == 0
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:970-1146", part=True, blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def inactive_launder(self, s: InactiveScan, m: Page) -> None:
         """Write a dirty page, if object and swap policy allow it (vm_pageout.c:970-1146)."""
         td = s.td
@@ -281,7 +281,7 @@ class ScanInactive(Clean):
         return ok or bool(not disable and defer and self.vm.meter.count_min(0))
 
     @c("vm_pageout_scan_inactive", "vm_pageout.c:1041-1120", part=True, blocks=True)
-    @holds("m busied; no spinlock", "the vnode returned locked and m busied; None: m given up")
+    @holds("m busied; no spinlock", "the vnode returned locked and m busied; None: m unbusied")
     def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:
         """Lock the vnode of *m*'s object.  The page must not be busy while waiting for it.
 

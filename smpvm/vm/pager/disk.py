@@ -325,7 +325,7 @@ class Slots:
         self.users[io] = None
 
     @c("relpbuf", "vm_pager.c:627-682")
-    @holds("a buffer charged to io", "buffer given back")
+    @holds("a buffer charged to io", "buffer released")
     def relpbuf(self, io: Io) -> None:
         """relpbuf (vm_pager.c:627-682).
 

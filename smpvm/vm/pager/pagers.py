@@ -61,7 +61,7 @@ class Pagers:
     @c("vm_pager_put_pages", "vm_pager.h:137-147", blocks=True)
     @holds(
         "pages soft-busy, a pip reference for each",
-        "PEND: given back by the pager; else the caller's",
+        "PEND: released by the pager; else the caller's",
     )
     def put_pages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """vm_pager_put_pages, vm_pager.h:137-147: write the soft-busy *pages* of *obj*.

@@ -270,7 +270,7 @@ class SwapPager(SwapCompletion):
         self.disk.strategy(io)
 
     @c("swap_pager_getpage", "swap_pager.c:1420-1440", part=True, blocks=True)
-    @holds("m busied; the object held (token lost while asleep)")
+    @holds("m busied; the object held (token released while asleep)")
     def _wait_for(self, m: Page) -> None:
         """Sleep until PG_SWAPINPROG of the busied page *m* is clear (swap_pager.c:1420-1440)."""
         k = self.k
@@ -296,7 +296,7 @@ class SwapPager(SwapCompletion):
     @c("swap_pager_putpages", "swap_pager.c:1485-1683", blocks=True)
     @holds(
         "pages soft-busy, a pip reference for each; no spinlock",
-        "PEND: given back at completion; FAIL: the caller's",
+        "PEND: released at completion; FAIL: the caller's",
     )
     def putpages(self, obj: VmObject, pages: Sequence[Page], flags: int) -> list[int]:
         """swap_pager_putpages, swap_pager.c:1485-1683: assign new swap to the pages and write them.

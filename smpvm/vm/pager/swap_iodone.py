@@ -104,7 +104,7 @@ class SwapCompletion(SwapSpace):
         self.vm_token.release()
 
     @c("swp_pager_async_iodone", "swap_pager.c:1842-1887,1774-1814", part=True)
-    @holds("m busied by its reader", "m given up unless requested")
+    @holds("m busied by its reader", "m unbusied unless requested")
     def read_done(self, m: Page, requested: bool, error: int) -> None:
         """One page of a read (:1774-1814, :1842-1887): set or clear valid and wake its reader."""
         page = self.vm.page
@@ -124,7 +124,7 @@ class SwapCompletion(SwapSpace):
             page.wakeup(m)
 
     @c("swp_pager_async_iodone", "swap_pager.c:1815-1841", part=True, blocks=True)
-    @holds("m soft-busy", "soft busy given back")
+    @holds("m soft-busy", "soft busy released")
     def write_error(self, m: Page) -> None:
         """One page of a failed write (:1815-1841): free its swap and make it dirty again.
 
@@ -152,7 +152,7 @@ class SwapCompletion(SwapSpace):
         self.meta_ctl(obj, m.pindex, SWM_FREE)
 
     @c("swp_pager_async_iodone", "swap_pager.c:1888-1918", part=True, blocks=True)
-    @holds("m soft-busy", "soft busy given back")
+    @holds("m soft-busy", "soft busy released")
     def write_done(self, m: Page) -> None:
         """One page of a successful write (:1889-1918): clean; deactivated if memory is severely
         short.

@@ -180,7 +180,7 @@ class VnodePager(VnodeIo):
         return None
 
     @c("vnode_pager_setsize", "vnode_pager.c:295-409", blocks=True)
-    @holds("vp locked exclusively as a rule")
+    @holds("vp locked exclusively normally")
     def setsize(self, vp: Vnode, nsize: int) -> None:
         """vnode_pager_setsize, vnode_pager.c:295-409: set the size of the file to *nsize* bytes.
 
@@ -248,7 +248,7 @@ class VnodePager(VnodeIo):
         file.token.release()
 
     @c("vnode_pager_freepage", "vnode_pager.c:417-426", blocks=True)
-    @holds("m busied; no spinlock", "m given up")
+    @holds("m busied; no spinlock", "m unbusied")
     def freepage(self, m: Page) -> None:
         """vnode_pager_freepage, vnode_pager.c:417-426: release a busied page that got no data.
 

@@ -308,7 +308,7 @@ class Processes:
         return error, pid_found, 0
 
     @c("kern_wait", "kern_exit.c:1194-1201", part=True, blocks=True)
-    @holds("p_token of q (lost while asleep)")
+    @holds("p_token of q (released while asleep)")
     def _wait_sleep(self, q: Proc, family: Family, waitgen: int) -> int:
         """Sleep until a child may have died since *waitgen* (kern_exit.c:1194-1201)."""
         k = self.k
