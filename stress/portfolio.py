@@ -142,7 +142,7 @@ class Row:
         return (
             f"{self.title:<32} {self.executions:>9,} {self.points:>13,} {len(self.traces):>9,} "
             f"{self.executions / max(self.seconds, 0.01):>7,.0f}  {kinds or 'none'}"
-            + (f"; {self.limited} given up as too long" if self.limited else "")
+            + (f"; {self.limited} abandoned at the step limit" if self.limited else "")
         )
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ from smpvm.shape import (
     text,
 )
 from smpvm.text import printable, quoted
+from smpvm.unwritten import Unwritten
 
 FORMAT: Final = "smpvm-finding"
 VERSION: Final = 2
@@ -224,11 +226,16 @@ def write_atomic(path: Path, text: str) -> None:
     Several may write the same path: the last one's text stays.
     """
     tmp = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with open(tmp, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(tmp, path)
+    try:
+        with open(tmp, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(tmp, path)
+    except OSError:
+        with suppress(OSError):
+            tmp.unlink()
+        raise
 
 
 def save(finding: Finding, path: Path) -> None:
@@ -260,6 +267,7 @@ class FindingLog:
         *,
         command: str = "",
         on_new: Callable[[Finding], None] | None = None,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self._mutex = threading.Lock()
         self._found: dict[str, Finding] = {}
@@ -267,8 +275,10 @@ class FindingLog:
         self._dir = None if run is None else run / "findings"
         self._command = command
         self._on_new = on_new
+        self._unwritten = Unwritten() if unwritten is None else unwritten
         if self._dir is not None:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            with self._unwritten.writing(self._dir):
+                self._dir.mkdir(parents=True, exist_ok=True)
 
     def add(self, finding: Finding) -> Finding:
         """Take a finding; returns the one that is kept: the first with its fingerprint."""
@@ -305,7 +315,9 @@ class FindingLog:
 
     def _write(self, finding: Finding) -> None:
         if self._dir is not None:
-            save(finding, self._dir / f"{finding.kind}-{finding.fingerprint}.json")
+            path = self._dir / f"{finding.kind}-{finding.fingerprint}.json"
+            with self._unwritten.writing(path):
+                save(finding, path)
             self._written[finding.fingerprint] = finding.count
 
     @property

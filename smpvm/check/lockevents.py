@@ -14,7 +14,7 @@ import json
 import queue
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -23,6 +23,7 @@ from loguru import logger
 
 from smpvm.check.held import HeldTracker, ThreadState
 from smpvm.check.lockorder import LockEdge, LockOrder, edge_sites
+from smpvm.unwritten import Unwritten
 
 VERSION: Final = 1
 LOG_NAME: Final = "lockorder.jsonl"
@@ -51,6 +52,7 @@ class LockTrace:
         max_bytes: int = 64 << 20,
         keep: int = 4,
         backlog: int = 400,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self.path = path
         self.events = events and path is not None
@@ -64,6 +66,7 @@ class LockTrace:
         self._names: dict[Any, str] = {}
         self._ids: list[int] = []
         self._log = logger.bind(smpvm=self)
+        self._unwritten = Unwritten() if unwritten is None else unwritten
         self._trace_all = terminal is not None and level.upper() == "TRACE"
         with suppress(ValueError):
             logger.remove(0)  # loguru's own terminal handler: lines of ours are not for it
@@ -98,6 +101,7 @@ class LockTrace:
                 rotation=max_bytes,
                 retention=keep,
                 encoding="utf-8",
+                catch=False,  # an error is ours to note, not loguru's to print
             )
         )
         self._file = self._log.bind(file=True)
@@ -155,7 +159,13 @@ class LockTrace:
         self._log.log(level.upper(), "{}", text)
 
     def _line(self, record: dict[str, Any]) -> None:
-        self._file.opt(raw=True).info(json.dumps(record, separators=(",", ":")) + "\n")
+        self._put(json.dumps(record, separators=(",", ":")) + "\n")
+
+    def _put(self, lines: str) -> None:
+        """Write whole lines; on a full disk the log ends early, and the run goes on."""
+        assert self.path is not None
+        with self._unwritten.writing(self.path):
+            self._file.opt(raw=True).info(lines)
 
     # -- the writer thread
 
@@ -176,7 +186,7 @@ class LockTrace:
                 f'{{"v":1,"ev":"{what}","tick":{at},"ns":{ns},"td":{who},"cls":"{cls}",'
                 f'"lock":{thing},"mode":"{mode}","held":[{has}]}}\n'
             )
-        self._file.opt(raw=True).info("".join(lines))
+        self._put("".join(lines))
         self.written += len(lines)
 
     def _name(self, res: Any) -> str:
@@ -208,7 +218,8 @@ class LockTrace:
         if self.path is not None and self._ids:
             self._end()
         for handler in self._ids:
-            logger.remove(handler)
+            with nullcontext() if self.path is None else self._unwritten.writing(self.path):
+                logger.remove(handler)
         self._ids = []
 
     def _end(self) -> None:

@@ -20,6 +20,7 @@ from smpvm.explore.scenario import Refused, ScenarioClass
 from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
+from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.serialthread import AWAIT
 from smpvm.kern.cname import FLOOR
@@ -45,6 +46,8 @@ class Settings:
     benign: bool = True
     """Are races and waits that the source declares as meant only counted, and no findings?"""
     digest: bool = True
+    watch: Watch = unwatched
+    """Told which part of an execution runs the scenario's code; decides nothing."""
 
 
 @dataclass
@@ -120,13 +123,18 @@ class Execution:
         carrier.on_stuck = self._stuck
         carrier.on_rest = self.suite.at_rest
         body = None
+        watch = self.settings.watch
         try:
+            watch("set-up", carrier)
             body = self._made(k)
+            watch("thread", carrier)
             carrier.join()
         finally:
             if not carrier.stopping:
                 carrier.unwind()
+            watch("check", carrier)
         self._judge(body)
+        watch("")
         self.suite.finish()
         outcome = Outcome(
             carrier, self.log.findings, k, stuck=carrier.stuck, found_at=self.found_at
@@ -145,7 +153,9 @@ class Execution:
             return self.scenario(k, self.settings.repairs)
         except ConfigError:
             raise
-        except (Exception, SystemExit, Stopped) as why:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as why:
             raise self._mistake("set-up", why) from why
 
     def _mistake(self, what: str, why: BaseException) -> ScenarioError:
@@ -185,9 +195,11 @@ class Execution:
                 failures = body.failures()  # says of what kind they are
                 for text in failures:
                     self._add(getattr(body, "failure_kind", "assertion"), text)
+            except KeyboardInterrupt:
+                raise
             except Refused as why:
                 raise self._mistake("check", why) from why
-            except (Exception, SystemExit) as why:
+            except BaseException as why:
                 # It may be so in this interleaving only: a finding, as it is in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
 

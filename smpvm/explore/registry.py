@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import smpvm
 from smpvm.config import ConfigError
 from smpvm.explore.scenario import Scenario, ScenarioClass, rules
 from smpvm.files import MIB, read
@@ -121,7 +122,8 @@ def _sizes(cls: Any, spec: str, text: str) -> dict[str, int]:
     for part in text.split("&") if text else ():
         name, _, value = part.partition("=")
         if not isinstance(cls.sizes, Mapping) or name not in cls.sizes:
-            raise ScenarioError(f"scenario {_said(spec)}: {quoted(part)} is not a size of it")
+            known = ", ".join(cls.sizes if isinstance(cls.sizes, Mapping) else ()) or "none"
+            raise ScenarioError(f"scenario {_said(spec)}: no size {quoted(name)}; sizes: {known}")
         try:
             sizes[name] = whole(value)
         except ValueError as why:
@@ -153,7 +155,9 @@ def _from_file(where: str) -> Any:
     try:
         loaded.loader.exec_module(module)
     except (Exception, SystemExit) as why:
-        raise ScenarioError(f"scenario {_said(where)}: {type(why).__name__}: {why}") from None
+        raise ScenarioError(
+            f"scenario {_said(where)}: {type(why).__name__}: {why}{_hint(why)}"
+        ) from None
     return _chosen(list(classes_of(module)), where, path, name)
 
 
@@ -173,3 +177,12 @@ def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
     else:
         why = f"the file defines several scenarios; use {path}:Class with one of {names}"
     raise ScenarioError(f"scenario {_said(where)}: {why}")
+
+
+def _hint(why: BaseException) -> str:
+    """What to do about an import that failed, if anything."""
+    if isinstance(why, ModuleNotFoundError):
+        return f"; install it: python -m pip install {(why.name or '').partition('.')[0]}"
+    if isinstance(why, ImportError) and why.name == "smpvm":
+        return f"; this is smpvm {smpvm.__version__}, which does not have it"
+    return ""

@@ -1,4 +1,4 @@
-"""Many executions of one scenario: what was found, how much was seen, what is proven."""
+"""A search: many executions of one scenario, and a report of what they found or proved."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from smpvm.text import plural
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """What to run, and how much of it."""
+    """Which executions to run, and how many."""
 
     strategy: str = "portfolio"
     schedules: int | None = 1000
     first: int = 0
-    """The number of the first schedule: a campaign may be run in pieces."""
+    """The number of the first execution: a search may be run in pieces."""
     seconds: float | None = None
     seed: int = 0
     depth: int | None = None
@@ -40,12 +40,12 @@ class SearchPlan:
     stop_on_first: bool = False
     shrink: bool = True
     traces: bool = True
-    """Count the classes of traces seen."""
+    """Count the distinct traces (equivalence classes of executions)."""
 
 
 @dataclass
 class SearchReport:
-    """What came of a campaign."""
+    """The result of a search."""
 
     scenario: str
     strategy: str
@@ -63,13 +63,15 @@ class SearchReport:
     not_judged: set[str] = field(default_factory=set)
     """What no checker can say anything about; a claim names it."""
     cut: int = 0
-    """Executions that the strategy ended early."""
+    """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
-    """Executions that were given up as too long."""
+    """Executions that reached the step limit."""
     checks: str = "all"
-    """What was looked for."""
+    """The checkers that watched, as ``--check`` names them."""
+    hung: str = ""
+    """Who did not come back, and where; the search ended there."""
     interrupted: bool = False
-    """Somebody asked it to end before it had done all."""
+    """It was asked to stop before it was done."""
 
     @property
     def verdict(self) -> str:
@@ -79,7 +81,7 @@ class SearchReport:
         return "proven" if self.proven else "inconclusive"
 
     def to_json(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The document of ``--json``."""
         return {
             "scenario": self.scenario,
             "strategy": self.strategy,
@@ -95,21 +97,22 @@ class SearchReport:
             "notes": self.notes,
             "given_up": self.limited,
             "interrupted": self.interrupted,
+            "hung": self.hung,
             "not_judged": sorted(self.not_judged),
             "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
             "findings": [f.to_json() for f in self.findings],
         }
 
     def progress(self) -> str:
-        """How far it is, and what was found, in a line."""
+        """One line: how far the search is, and what it has found."""
         return f"{self.lines()[0]}; {self._kinds() or 'nothing found'}"
 
     def _kinds(self) -> str:
-        """What was found, and how often."""
+        """The kinds of the findings, each with its count."""
         return ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
 
     def lines(self) -> list[str]:
-        """A few lines for people."""
+        """The summary as text."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         points = self.points / self.seconds if self.seconds else 0.0
         out = [
@@ -120,26 +123,28 @@ class SearchReport:
         ]
         out += [f"  {note}" for note in self.notes]
         if self.limited:
-            out.append(f"  given up as too long: {plural(self.limited, 'execution')}")
+            out.append(f"  abandoned at the step limit: {plural(self.limited, 'execution')}")
+        if self.hung:
+            out.append(f"  abandoned: {self.hung}")
         if self.interrupted:
             out.append("  interrupted")
         out += [f"  {line}" for line in accepted_lines(self.benign)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
-            by = "" if self.checks == "all" else f" of the checks {self.checks}"
+            by = "" if self.checks == "all" else f" by the checks {self.checks}"
             out.append(f"  proven at granularity {self.granularity}: no finding{by}; {self.proven}")
         else:
-            out.append("  nothing found; inconclusive: the space was not exhausted")
+            out.append("  nothing found; inconclusive: not every interleaving was tried")
         return out
 
 
 Progress = Callable[[SearchReport], None]
-"""Told of how far a campaign has come, about once a second."""
+"""Called with the report so far, about once a second."""
 
 
 def never() -> bool:
-    """Nobody asks for an end."""
+    """The default of callbacks that ask whether to stop."""
     return False
 
 
@@ -157,9 +162,10 @@ class Search:
         enough: Callable[[], bool] = never,
         on_first: Callable[[Finding], None] | None = None,
     ) -> None:
-        """*stop* is asked between executions, and ends everything; *enough* ends the search only.
-        *on_first* is told of the first finding with each fingerprint, with the schedule that it
-        was found by, before anything is shrunk."""
+        """*stop* is called between executions; when it returns true, search and shrinking end.
+        *enough* ends only the search.  *on_first* is called with the first finding of each
+        fingerprint, with the schedule that showed it, before anything is shrunk.  *part* = (i, n):
+        run only every n-th execution, from the i-th."""
         self.scenario = scenario
         self.plan = plan
         self.progress = progress
@@ -168,20 +174,27 @@ class Search:
         self.enough = enough
         self.on_first = on_first
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
+        self._as_found: dict[str, Finding] = {}
+        """By fingerprint, with the schedule that it was found by."""
+        self._report = SearchReport(spec_of(scenario), plan.strategy, plan.settings.granularity)
+
+    def so_far(self) -> SearchReport:
+        """What an unfinished search has to report: what it found, each as it was found."""
+        found = [
+            replace(finding, count=self._by_mark[mark][0].count)
+            for mark, finding in self._as_found.items()
+        ]
+        return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
-        """All of it."""
+        """Search, then shrink what was found.  Raises ScenarioError."""
         plan, (mine, of) = self.plan, self.part
         strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         settings = plan.settings
-        report = SearchReport(
-            spec_of(self.scenario),
-            plan.strategy,
-            settings.granularity,
-            checks=checks_text(settings.checks),
-        )
+        report = self._report
+        report.checks = checks_text(settings.checks)
         hasher = blake2b(digest_size=16)
-        began = told = time.perf_counter()
+        began = reported = time.perf_counter()
         n = plan.first + mine
         end = None if plan.schedules is None else plan.first + plan.schedules
         first: Record | None = None
@@ -202,10 +215,9 @@ class Search:
                 collector.after()
                 now = time.perf_counter()
                 report.seconds = now - began
-                if self.progress is not None and now - told > 1.0:
-                    told = now
-                    report.findings = [f for f, _ in self._by_mark.values()]
-                    self.progress(report)
+                if self.progress is not None and now - reported > 1.0:
+                    reported = now
+                    self.progress(self.so_far())
                 if self.stop():
                     report.interrupted = True
                     break
@@ -216,8 +228,8 @@ class Search:
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
-                    "the first execution, run again, is another: something else decides, too "
-                    "(what earlier executions left behind, chance, time)"
+                    "the first execution did not repeat: something besides the schedule decides "
+                    "(state left by earlier executions, randomness, time)"
                 )
             report.seconds = time.perf_counter() - began
             report.notes[:0] = strategy.notes()
@@ -234,23 +246,24 @@ class Search:
         return report
 
     def _claim(self, strategy: Strategy, report: SearchReport) -> str:
-        """What is proven by an exhausted strategy.
+        """What an exhausted strategy has proven; "" if nothing.
 
-        DPOR permutes what it sees: at granularity ``sync`` plain accesses have no points, and
-        executions that differ in their order only are one to it.  That is all there is where
-        nothing races; so races must be looked for, and there must be none, benign ones included.
+        DPOR reorders only what has schedule points.  At granularity ``sync`` plain accesses have
+        none: executions that differ only in their order count as one.  That is sound only if
+        nothing races, so the race checker must have watched, and must have seen no race, benign
+        ones included.
         """
         claim = strategy.claim()
         settings = self.plan.settings
         if not claim or strategy.name != "dpor" or settings.granularity == "access":
             return claim
         if report.benign or "race" not in settings.checks:
-            report.notes.append("dpor at granularity sync proves nothing where accesses may race")
+            report.notes.append("dpor at granularity sync proves nothing if accesses may race")
             return ""
         return f"{claim}; nothing races, so the order of plain accesses makes no difference"
 
     def _repeats(self, first: Record) -> bool:
-        """Does the first execution come out as it did, each time that it is run again?"""
+        """Does the first execution repeat exactly, each time that it is run again?"""
         for _ in range(REPEATS):
             again = Replay(Schedule(spec_of(self.scenario), runs=first[0]))
             outcome = execute(self.scenario, again, self.plan.settings)
@@ -260,7 +273,7 @@ class Search:
         return True
 
     def _count(self, report: SearchReport, outcome: Outcome) -> bool:
-        """Take the figures of an execution; returns whether it is kept, for a finding."""
+        """Add an execution to the report; returns whether it is kept, for a new finding."""
         kept = False
         report.points += outcome.steps
         if outcome.stuck == "limit":
@@ -277,23 +290,25 @@ class Search:
         for finding in outcome.findings:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
-                finding.count = 1  # of executions, however often in each
+                finding.count = 1  # counts executions, not occurrences within one
                 self._by_mark[finding.fingerprint] = (finding, outcome)
-                self._tell(finding, outcome)
-                outcome.carrier.threads.clear()  # the machine may go; the log stays
+                self._report_first(finding, outcome)
+                outcome.carrier.threads.clear()  # frees the machine; the log is kept
                 outcome.kernel.forget()
                 kept = True
             else:
                 known[0].count += 1
         return kept
 
-    def _tell(self, finding: Finding, outcome: Outcome) -> None:
+    def _report_first(self, finding: Finding, outcome: Outcome) -> None:
+        schedule = schedule_of(self.scenario, self.plan.settings, outcome)
+        first = _scheduled(replace(finding), schedule, self.plan.settings)
+        self._as_found[finding.fingerprint] = first
         if self.on_first is not None:
-            schedule = schedule_of(self.scenario, self.plan.settings, outcome)
-            self.on_first(_scheduled(replace(finding), schedule, self.plan.settings))
+            self.on_first(first)
 
     def _finish(self, finding: Finding, outcome: Outcome, stop: Callable[[], bool]) -> Finding:
-        """The finding with its schedule, shrunk, and the command that shows it again."""
+        """The finding with its schedule, shrunk if asked, and the command that replays it."""
         settings, scenario = self.plan.settings, self.scenario
         if self.plan.shrink and not stop():
             shrinker = Shrinker(scenario, settings, finding.fingerprint, Budget(stop))
@@ -306,10 +321,10 @@ class Search:
 
 
 Record = tuple[list[Run], list[Step], list[str]]
-"""The schedule of an execution, what it did, and the fingerprints of what was found in it."""
+"""Of one execution: its schedule, its steps, and the fingerprints of its findings."""
 
 REPEATS = 8
-"""How often the first execution is run again before anything is proven."""
+"""How often the first execution must repeat before anything counts as proven."""
 
 
 def _record(outcome: Outcome) -> Record:
@@ -331,6 +346,6 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
 
 
 PROVING = ("bounded", "all", "dpor")
-"""Strategies that come to an end with something proven."""
+"""Strategies that end by themselves, with a proof."""
 EXHAUSTIVE = (*PROVING, "roundrobin")
-"""Strategies that one worker must run alone: each execution follows from the one before."""
+"""Strategies that cannot be split: each execution depends on the one before."""

@@ -6,6 +6,7 @@ notices it and raises ``Stopped``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -29,6 +30,16 @@ _SAME_SPIN_NS: Final = 300_000
 def _gil_enabled() -> bool:
     asks: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
     return True if asks is None else asks()
+
+
+def raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
+    """Raise *kind* in another host thread, at its next bytecode; one in a system call stays there.
+
+    For threads that do not notice the stop flag because they never wait.
+    """
+    if thread.ident is not None:
+        ident, exception = ctypes.c_ulong(thread.ident), ctypes.py_object(kind)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, exception)
 
 
 class _ThreadSlot:

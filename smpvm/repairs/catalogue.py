@@ -14,6 +14,7 @@ from types import MappingProxyType
 from smpvm import repairs
 from smpvm.config import ConfigError
 from smpvm.repairs.base import MARK, Repair
+from smpvm.text import brief
 
 
 def _declared() -> Iterator[Repair]:
@@ -38,5 +39,5 @@ def choose(names: Iterable[str]) -> list[Repair]:
             chosen[name] = REPAIRS[name]
         else:
             known = ", ".join(["all", *REPAIRS])
-            raise ConfigError(f"repair {name}: unknown; known are {known}")
+            raise ConfigError(f"repair {brief(name)}: unknown; known are {known}")
     return list(chosen.values())

@@ -196,7 +196,7 @@ def test_granularity_sync_is_proven_only_where_nothing_races(racing, proven):
     report = Search(Two, plan).run()
     assert report.findings == []
     assert bool(report.proven) == proven
-    assert ("proves nothing where accesses may race" in " ".join(report.notes)) == racing
+    assert ("proves nothing if accesses may race" in " ".join(report.notes)) == racing
 
 
 def test_a_forgotten_execution_is_gone_without_the_garbage_collector(toys):

@@ -68,7 +68,7 @@ def test_a_merged_report_tells_of_every_worker():
     whole = merge([first, second])
     assert (whole.executions, whole.limited, whole.notes) == (3, 3, ["a", "b", "c"])
     assert whole.to_json()["given_up"] == 3
-    assert "  given up as too long: 3 executions" in whole.lines()
+    assert "  abandoned at the step limit: 3 executions" in whole.lines()
 
 
 def test_pieces_of_a_campaign_are_the_whole(toys):
@@ -255,12 +255,19 @@ def test_the_first_finding_ends_all(capsys):
     assert not any(each["findings"] for each in scenarios[:-1])
 
 
-def test_a_run_directory_is_for_one_run_s_findings(capsys, tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(tmp_path)]
+def test_a_second_run_in_a_directory_is_kept_beside_it(capsys, tmp_path):
+    first = tmp_path / "run"
+    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(first)]
     assert run(capsys, *argv)[0] == 1
-    code, out, err = run(capsys, *argv)
-    assert (code, out) == (2, "")
-    assert "has findings of an earlier run" in err
+    before = {path: path.read_bytes() for path in first.rglob("*.json")}
+    code, _, err = run(capsys, *argv)
+    assert code == 1
+    assert "this one is kept in" in err
+    second = tmp_path / "run-2"
+    assert {p.relative_to(second) for p in second.rglob("*.json")} == {
+        p.relative_to(first) for p in before
+    }
+    assert {path: path.read_bytes() for path in first.rglob("*.json")} == before
 
 
 def test_a_scenario_may_import_its_neighbour(capsys, tmp_path, monkeypatch):
@@ -289,7 +296,7 @@ def test_the_command_of_a_finding_is_for_a_shell(capsys, tmp_path):
 def test_a_proof_says_which_checks(capsys):
     argv = ["explore", f"{TOYS}:Locked", "--strategy", "dpor"]
     assert "no finding; every" in run(capsys, *argv)[1]
-    assert "no finding of the checks none; every" in run(capsys, *argv, "--check", "none")[1]
+    assert "no finding by the checks none; every" in run(capsys, *argv, "--check", "none")[1]
 
 
 def test_sizes(capsys):
@@ -488,4 +495,16 @@ def test_a_break_where_time_moves_on_says_so(capsys, tmp_path):
         run(capsys, "replay", "--schedule", schedule, "--break", str(step))[1]
         for step in range(1, 4)
     ]
-    assert any("time moves on" in text and "(Pdb)" not in text for text in steps)
+    assert any("the clock advances" in text and "(Pdb)" not in text for text in steps)
+
+
+def test_seconds_are_for_all_scenarios_together(capsys, monkeypatch):
+    from smpvm.commands.explore import Budget
+
+    now = [100.0]
+    monkeypatch.setattr("smpvm.commands.explore.time.monotonic", lambda: now[0])
+    budget = Budget(10.0)
+    assert budget.share(2) == 5.0
+    now[0] += 1.0  # the first took less than its share
+    assert budget.share(1) == 9.0
+    assert Budget(None).share(3) is None

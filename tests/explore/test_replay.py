@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import smpvm
 from smpvm import Scenario
-from smpvm.commands.explore import run_schedule
+from smpvm.commands.replay import run_schedule
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
 
