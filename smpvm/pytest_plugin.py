@@ -276,6 +276,7 @@ def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
         Schedule.parse(blob),
         scenario=scenario,
         checks=plan.settings.checks,
+        benign=plan.settings.benign,
         limit=plan.settings.limit,
     )
 

@@ -43,6 +43,7 @@ SCHEDULE_MOST: Final = 4 * MIB
 KINDS: Final = (
     "lock-order",
     "deadlock",
+    "masked-deadlock",
     "sleep-with-spinlock",
     "recursion",
     "wrong-release",

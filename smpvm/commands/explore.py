@@ -158,6 +158,7 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
             limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
+            benign=options["benign"],
             repairs=tuple(options["repairs"]),
         ),
         stop_on_first=options["stop_on_first"],

@@ -101,8 +101,15 @@ hang_option: Decorator = click.option(
 
 
 def check_option(default: str) -> Decorator:
-    """``--check``: the command's default differs, the meaning does not."""
-    return click.option(
+    """``--check``: the command's default differs, the meaning does not; and ``--no-benign``."""
+    benign = click.option(
+        "--no-benign",
+        "benign",
+        flag_value=False,
+        default=True,
+        help="Report also the races and timed waits that the source declares as meant.",
+    )
+    check = click.option(
         "--check",
         "checks",
         default=default,
@@ -110,6 +117,7 @@ def check_option(default: str) -> Decorator:
         metavar="all|none|default|NAME,...",
         help="Which checkers watch: order, waitfor, wakeup, race, marker.  default: all but race.",
     )
+    return lambda command: check(benign(command))
 
 
 def limit_option(command: Any) -> Any:

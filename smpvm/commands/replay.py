@@ -61,6 +61,7 @@ def run_schedule(
     scenario: ScenarioClass | None = None,
     watch: Watch = unwatched,
     checks: frozenset[str] = Settings.checks,
+    benign: bool = True,
     limit: int = Settings.limit,
 ) -> Shown:
     """Run a schedule again.
@@ -80,6 +81,7 @@ def run_schedule(
         carrier=carrier,
         repairs=schedule.repairs,
         checks=checks,
+        benign=benign,
         limit=limit,
         watch=watch,
     )
@@ -178,6 +180,7 @@ def _replayed(
         watch=unwatched if worker is None else worker,
         checks=checks,
         limit=options["limit"],
+        benign=options["benign"],
     )
     log = shown.outcome.carrier.log
     return Replayed(
@@ -202,8 +205,13 @@ def explained(finding: Finding, settings: Settings, hang: float) -> list[str]:
 
 def _lanes(finding: Finding, settings: Settings, worker: Worker) -> list[str]:
     assert finding.schedule is not None
-    schedule = Schedule.parse(finding.schedule)
-    shown = run_schedule(schedule, checks=settings.checks, limit=settings.limit, watch=worker)
+    shown = run_schedule(
+        Schedule.parse(finding.schedule),
+        checks=settings.checks,
+        benign=settings.benign,
+        limit=settings.limit,
+        watch=worker,
+    )
     return shown.lanes(about=finding)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
+from smpvm.check.accepted import Declared, accepted_lines
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
@@ -58,7 +59,10 @@ class SearchReport:
     digest: str = ""
     proven: str = ""
     notes: list[str] = field(default_factory=list)
-    benign: dict[str, int] = field(default_factory=dict)
+    benign: dict[Declared, int] = field(default_factory=dict)
+    """What the source declares as meant, and how often it was seen."""
+    not_judged: set[str] = field(default_factory=set)
+    """What no checker can say anything about; a claim names it."""
     cut: int = 0
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
@@ -95,7 +99,8 @@ class SearchReport:
             "given_up": self.limited,
             "interrupted": self.interrupted,
             "hung": self.hung,
-            "benign_races": dict(sorted(self.benign.items())),
+            "not_judged": sorted(self.not_judged),
+            "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -124,6 +129,7 @@ class SearchReport:
             out.append(f"  abandoned: {self.hung}")
         if self.interrupted:
             out.append("  interrupted")
+        out += [f"  {line}" for line in accepted_lines(self.benign)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
@@ -198,6 +204,8 @@ class Search:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
+                    if report.proven and report.not_judged:
+                        report.proven += f"; not judged: {', '.join(sorted(report.not_judged))}"
                     break
                 first = first or _record(outcome)
                 n += of
@@ -281,6 +289,7 @@ class Search:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
+        report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
@@ -334,6 +343,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
         + ([] if settings.limit == Settings.limit else ["--steps", str(settings.limit)])
+        + ([] if settings.benign else ["--no-benign"])
         + ["--schedule", finding.schedule]
     )
     return finding

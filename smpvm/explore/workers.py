@@ -249,7 +249,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     """The reports of several workers as one."""
     if len(parts) == 1:
         return parts[0]
-    whole = replace(parts[0], findings=[], traces=set(), benign={})
+    whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set())
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
     whole.cut = sum(p.cut for p in parts)
@@ -262,6 +262,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     found: dict[str, Finding] = {}
     for part in parts:
         whole.traces |= part.traces
+        whole.not_judged |= part.not_judged
         for name, count in part.benign.items():
             whole.benign[name] = whole.benign.get(name, 0) + count
         for finding in part.findings:

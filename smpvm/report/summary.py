@@ -125,6 +125,7 @@ def run_lines(result: Any, *, coverage: bool = True, room: int = WIDE) -> list[s
     if result.findings:
         out += finding_lines(result.findings)
         out.append("")
+    out += result.accepted
     if result.repairs:
         out += textwrap.wrap(f"repairs: {', '.join(result.repairs)}", room, subsequent_indent="  ")
     out += [result.contents_line, result.audit_line]

@@ -55,6 +55,8 @@ class StressPlan:
     """Further changes for the VM; repairs override them (for tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
+    benign: bool = True
+    """Are races and waits that the source declares as meant only counted, and no findings?"""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
@@ -99,6 +101,8 @@ class StressResult:
     unwritten: list[str] = field(default_factory=list)
     """Files of the run directory, and logs, that are missing or not whole: one line for each."""
     checkers: dict[str, Any] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    """What the source declares as meant, and how often it was seen."""
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _run(
     )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    suite = CheckSuite(plan.checks, findings, traces=_traces(plan, unwritten))
+    suite = CheckSuite(plan.checks, findings, traces=_traces(plan, unwritten), benign=plan.benign)
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     changes = [*(r.change for r in plan.repairs), *plan.changes]
     if plan.start is not None:
@@ -202,6 +206,7 @@ def _run(
     suite.finish()
     result = _judge(plan, machine, runner, contents, findings, interrupted)
     result.checkers = suite.summary()
+    result.accepted = suite.accepted.lines()
     result.snapshot = said
     if plan.run_dir is not None:
         document = json.dumps(result.to_json(), indent=1) + "\n"
