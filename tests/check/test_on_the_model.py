@@ -139,4 +139,4 @@ class HopsTwo(Pageout):
 
 
 def test_a_scan_that_hops_over_pages() -> None:
-    checked(THRASH, HopsTwo, seen=found("marker", "jumps to"), checks="marker")
+    checked(THRASH, HopsTwo, seen=found("marker", "skips pages"), checks="marker")
