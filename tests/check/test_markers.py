@@ -129,7 +129,9 @@ class TestWrong:
 
         w.go(keeps_next)
         hop = next(f for f in w.findings if "skips pages" in f.title)
-        assert hop.title == f"the marker of t0 on queue INACTIVE+1 skips pages: it moves to {pages[1]}"
+        assert (
+            hop.title == f"the marker of t0 on queue INACTIVE+1 skips pages: it moves to {pages[1]}"
+        )
         assert str(pages[2]) in hop.evidence[0]
         lost = next(f for f in w.findings if "without visiting" in f.title)
         assert all(str(m) in lost.title for m in pages[2:6]), lost.lines()
