@@ -6,8 +6,8 @@ FILE is a JSON list of mutants: ``id``, ``class``, ``file``, ``old`` and ``new``
 pairs), ``equivalent`` (considered harmless: it must not be detected).  If ``file`` has moved, the
 only file that contains every old text is used.  Each mutant is applied to a scratch copy of
 smpvm/.  Then the built-in suite explores it with all repairs for N seconds, first all scenarios
-briefly, then each in turn for longer; with --fuzz generated programs run for the same time; a mutant that is still
-undetected is run with the stress profiles.  The first finding ends the mutant.
+briefly, then each in turn for longer; with --fuzz generated programs run for the same time; a
+mutant that is still undetected is run with the stress profiles.  The first finding ends the mutant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lock order is judged by class, before anything hangs."""
+"""Lock order is checked by class, before anything hangs."""
 
 import pytest
 

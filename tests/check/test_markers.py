@@ -1,4 +1,4 @@
-"""Marker scans of one queue: every page is met, and nothing is left behind."""
+"""Marker scans of one queue: every page is visited, and no marker is left behind."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The checkers on the whole model: clean with every repair, and each sees what is broken for it."""
+"""The checkers on the whole model: clean with all repairs, and each detects its defect."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The same checkers under a scheduler, where waiting is the scheduler's business."""
+"""The same checkers on a serial carrier, where the scheduler decides who waits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A deadlock is reported when its cycle closes, with who holds what and where."""
+"""A deadlock is reported when its cycle closes, with who holds what, and where."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Lost, masked and spurious wakeups are told apart by the sleeper's own condition."""
+"""Lost, masked and spurious wakeups are distinguished by the sleeper's condition."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What a scenario may not say is one line and exit code 2, not a proof and not a finding."""
+"""Misuse of the scenario API gives one line and exit code 2, no proof and no finding."""
 
 from enum import Enum
 

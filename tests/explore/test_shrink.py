@@ -1,4 +1,4 @@
-"""Shrunk schedules have the known minimum of preemptions, and keep the finding."""
+"""Shrunk schedules have the known minimum of preemptions and reproduce the finding."""
 
 import pytest
 

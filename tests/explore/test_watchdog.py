@@ -1,4 +1,4 @@
-"""Scenarios that do not come back are given up, and their thread and line are named."""
+"""Scenarios that do not return are abandoned, and their thread and line are reported."""
 
 import json
 import re
