@@ -18,6 +18,7 @@ from smpvm.commands.flags import (
     check_option,
     hang_option,
     json_option,
+    limit_option,
     missing,
     repair_option,
     run_dir_option,
@@ -271,8 +272,8 @@ def write(path: Path, text: str) -> None:
     default="portfolio",
     show_default=True,
     metavar="NAME",
-    help="random, pct, pos, bounded, all, dpor, roundrobin, or portfolio (random, pct and pos in "
-    "turn).  bounded, all and dpor end by themselves, with a proof.",
+    help="random, pct, pos, surw, bounded, all, dpor, roundrobin, or portfolio (dpor, random, pct, "
+    "pos and surw in turn).  bounded, all and dpor end by themselves, with a proof.",
 )
 @click.option(
     "--schedules",
@@ -296,7 +297,8 @@ def write(path: Path, text: str) -> None:
 @click.option(
     "--bound",
     type=Whole(),
-    help="For bounded: at most this many preemptions, 0 to 100.  [default: 2]",
+    help="For bounded and dpor: at most this many preemptions, 0 to 100.  [default: bounded 2, "
+    "dpor all]",
 )
 @click.option(
     "--granularity",
@@ -324,6 +326,7 @@ def write(path: Path, text: str) -> None:
 )
 @repair_option("all: every repair that the scenario lists.")
 @check_option("all")
+@limit_option
 @run_dir_option
 @json_option
 def explore(**options: Any) -> int:
@@ -363,6 +366,7 @@ def explore(**options: Any) -> int:
 @carrier_option
 @hang_option
 @check_option("all")
+@limit_option
 @json_option
 def replay(**options: Any) -> int:
     """Run the schedule of the finding in FILE again, step by step.

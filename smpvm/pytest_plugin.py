@@ -274,7 +274,11 @@ def _check(options: dict[str, Any]) -> None:
 def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
     settings = plan.settings
     return run_schedule(
-        Schedule.parse(blob), scenario=scenario, checks=settings.checks, benign=settings.benign
+        Schedule.parse(blob),
+        scenario=scenario,
+        checks=settings.checks,
+        benign=settings.benign,
+        limit=settings.limit,
     )
 
 

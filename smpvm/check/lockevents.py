@@ -202,7 +202,7 @@ class LockTrace:
         k = None if self._tracker is None else self._tracker.k
         if k is None:
             return 0.0, 0, 0
-        return getattr(k.carrier, "tick", 0.0) * 1e9, time.monotonic_ns(), k.carrier.ticks()
+        return k.carrier.tick * 1e9, time.monotonic_ns(), k.carrier.ticks()
 
     def close(self) -> None:
         """Write what is left, every edge once more, and the end; idempotent."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from smpvm.check.stacks import kind_of
 from smpvm.explore.strategy.base import SerialCarrier, SerialThread
-from smpvm.host.carrier import Access
+from smpvm.host.carrier import Access, Peek
 from smpvm.kern.cname import KEEP
 
 
@@ -63,9 +63,9 @@ def breaking(step: int) -> type[SerialCarrier]:
             super().point(kind, obj, field, ready)
             self._maybe_break()
 
-        def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
-            self._slow += 1  # so that every access goes through ``point``
-            return super().access_points_of(kind, seen)
+        def access_points_of(self, kind: str, seen: Access | None, peek: Peek) -> Access:
+            self._able.slow += 1  # so that every access goes through ``point``
+            return super().access_points_of(kind, seen, peek)
 
         def _step(self, me: SerialThread) -> None:
             # A thread starts, wakes up, or looks again.

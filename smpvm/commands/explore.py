@@ -155,6 +155,7 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
         bound=options["bound"],
         settings=Settings(
             granularity=options["granularity"],
+            limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
             benign=options["benign"],

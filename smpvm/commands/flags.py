@@ -120,6 +120,19 @@ def check_option(default: str) -> Decorator:
     return lambda command: check(benign(command))
 
 
+def limit_option(command: Any) -> Any:
+    """``--steps``: when an execution is given up as too long."""
+    return click.option(
+        "--steps",
+        "limit",
+        type=Whole(1, 1_000_000_000),
+        default=200_000,
+        show_default=True,
+        metavar="N",
+        help="An execution must end within this many steps, or twice as many if taken in turn.",
+    )(command)
+
+
 def repair_option(every: str) -> Decorator:
     """``--repair``; *every* says what ``all`` means to the command."""
     return click.option(

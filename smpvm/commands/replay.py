@@ -180,6 +180,7 @@ def _replayed(
         watch=unwatched if worker is None else worker,
         checks=checks,
         benign=options["benign"],
+        limit=options["limit"],
     )
     log = shown.outcome.carrier.log
     return Replayed(
@@ -208,6 +209,7 @@ def _lanes(finding: Finding, settings: Settings, worker: Worker) -> list[str]:
         Schedule.parse(finding.schedule),
         checks=settings.checks,
         benign=settings.benign,
+        limit=settings.limit,
         watch=worker,
     )
     return shown.lanes(about=finding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +23,13 @@ from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
-from smpvm.host.serialthread import AWAIT
+from smpvm.host.serialthread import AWAIT, RESUME, Ending
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
 from smpvm.kern.thread import End
-from smpvm.text import nameless
+from smpvm.text import nameless, plural
 
 FRAMES: Final = FLOOR
 
@@ -39,7 +40,7 @@ class Settings:
 
     granularity: str = "access"
     carrier: str = "auto"
-    limit: int = 20_000
+    limit: int = 200_000
     """Steps after which the fair suffix begins; a run twice as long is a livelock."""
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
@@ -58,8 +59,7 @@ class Outcome:
     findings: list[Finding]
     kernel: Kernel
     digest: bytes = b""
-    stuck: str = ""
-    """As the carrier has it; "cut" for an execution that the strategy ended."""
+    stuck: Ending = Ending.ENDED
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
     not_judged: list[str] = field(default_factory=list)
@@ -220,7 +220,7 @@ class Execution:
         lines = who_waits(self.k)
         if starved := self._starved():
             kind, what = "starvation", starved
-        elif carrier.stuck == "livelock":
+        elif carrier.stuck is Ending.LIVELOCK:
             kind, what = "livelock", "threads run for ever under a fair scheduler"
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
@@ -229,9 +229,11 @@ class Execution:
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"
+        if carrier.stuck is Ending.LIVELOCK:
+            lines = [tireless(carrier), *lines]
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
         # Where endless threads are when the run is given up is chance.
-        endless = carrier.stuck == "livelock"
+        endless = carrier.stuck is Ending.LIVELOCK
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         identity = (self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, identity=identity))
@@ -239,7 +241,7 @@ class Execution:
     def _starved(self) -> str:
         """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""
         carrier = self.carrier
-        if carrier.stuck != "livelock" or carrier.steps_before_fair is None:
+        if carrier.stuck is not Ending.LIVELOCK or carrier.steps_before_fair is None:
             return ""
         suffix = carrier.log[carrier.steps_before_fair :]
         ran = {tid for tid, *_ in suffix}
@@ -288,6 +290,26 @@ def execute(
     outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
     strategy.done(outcome.carrier)
     return outcome
+
+
+def tireless(carrier: SerialCarrier) -> str:
+    """Of an execution that was too long: who kept on, and what to do about it."""
+    steps: Counter[str] = Counter()
+    waited = {at for at, op in enumerate(carrier.log) if op[1] in (AWAIT, RESUME)}
+    names = {s.tid: s.td.name for s in carrier.threads}
+    for at in range(len(carrier.log) - 1, -1, -1):
+        tid = carrier.log[at][0]
+        if at in waited:
+            names.pop(tid, None)
+        elif tid in names:
+            steps[names[tid]] += 1
+    if not steps:
+        return f"{plural(len(carrier.log), 'step')}, and no end"
+    name, n = steps.most_common(1)[0]
+    return (
+        f"{name} took {plural(n, 'step')} without waiting for anything: a loop that waits for "
+        "others must say so, relax(what it read); one that is just long needs a higher --steps"
+    )
 
 
 def first_line(why: BaseException) -> str:

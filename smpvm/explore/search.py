@@ -12,15 +12,16 @@ from typing import Any
 from smpvm.check.accepted import Declared, accepted_lines
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
-from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
+from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
 from smpvm.explore.registry import source_hash, spec_of
 from smpvm.explore.scenario import ScenarioClass
 from smpvm.explore.shrink import Budget, Shrinker
 from smpvm.explore.strategy.base import Step, Strategy, steps_of
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
-from smpvm.explore.trace.happens_before import trace_hash
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
+from smpvm.explore.trace.tracehash import trace_hash
+from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
 
@@ -225,6 +226,8 @@ class Search:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+            if report.limited:
+                report.proven = ""  # what was cut proves nothing
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -233,8 +236,6 @@ class Search:
                 )
             report.seconds = time.perf_counter() - began
             report.notes[:0] = strategy.notes()
-            if report.limited:
-                report.proven = ""
             report.digest = hasher.hexdigest()
             until = None if plan.seconds is None else time.perf_counter() + plan.seconds
 
@@ -276,13 +277,15 @@ class Search:
         """Add an execution to the report; returns whether it is kept, for a new finding."""
         kept = False
         report.points += outcome.steps
-        if outcome.stuck == "limit":
+        if outcome.stuck is Ending.LIMIT:
             report.limited += 1
-        if outcome.stuck == "cut":
+            if report.limited == 1:
+                report.notes.append(f"given up: {tireless(outcome.carrier)}")
+        if outcome.stuck is Ending.CUT:
             report.cut += 1
         else:
             report.executions += 1
-        if self.plan.traces and outcome.stuck != "cut":
+        if self.plan.traces and outcome.stuck is not Ending.CUT:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
@@ -340,6 +343,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
         + ([] if settings.benign else ["--no-benign"])
+        + ([] if settings.limit == Settings.limit else ["--steps", str(settings.limit)])
         + ["--schedule", finding.schedule]
     )
     return finding

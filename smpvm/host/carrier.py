@@ -35,6 +35,10 @@ Access = Callable[..., None]
 and the thread where it is known."""
 
 
+Peek = Callable[[Any, str], Any]
+"""Reads a shared field, and nobody hears of it."""
+
+
 class Compound(NamedTuple):
     """The operand of one step on fields of several objects."""
 
@@ -90,11 +94,17 @@ class Carrier(Protocol):
     inert: bool
     """Serial carriers: while true, points do nothing (set-up, audits, a checker's own reads)."""
 
+    tick: float
+    """Host seconds in a tick; 0 where time is virtual."""
+
     def adopt(self, td: Carried) -> None:
         """Make the calling host thread carry *td* (the boot thread)."""
 
     def spawn(self, td: Carried) -> None:
         """Start carrying *td*: it runs ``td.main()`` from now on."""
+
+    def set_daemon(self, td: Carried) -> None:
+        """*td* need not end: a run is over without it."""
 
     def current(self) -> Carried:
         """The kernel thread that the calling host thread carries."""
@@ -128,11 +138,24 @@ class Carrier(Protocol):
         Raises ``Stopped``.
         """
 
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        """The caller is about to announce an atomic that makes ``op(value())`` of ``value()``;
+        where *op* returns None it stores nothing."""
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        """It is done, on *obj*, and found *old*: one that changes nothing was a read."""
+
     def touched(self, obj: object) -> None:
         """*obj* has been written: serial carriers let threads that relax on it look again."""
 
     def yield_(self) -> None:
         """Offer the CPU to another runnable thread (lwkt_yield).  Raises ``Stopped``."""
+
+    def slice_over(self) -> bool:
+        """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?
+
+        Always true under a scheduler: there every yield is a decision.
+        """
 
     def ticks(self) -> int:
         """Ticks since boot, ``hz`` of them in a kernel second."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from smpvm.host.carrier import Carried, Stopped
 
@@ -102,6 +102,9 @@ class NativeCarrier:
             self._live[td.tid] = td
         seat.host.start()
 
+    def set_daemon(self, td: Carried) -> None:
+        """Nothing to do: whoever waits for the end of a run says for whom."""
+
     def _body(self, td: Carried) -> None:
         self._local.td = td
         try:
@@ -161,6 +164,12 @@ class NativeCarrier:
         elif over > 0:
             time.sleep(0)
         seat.last_turn = time.monotonic_ns()
+
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        """Nobody asks."""
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        """Nobody asks."""
 
     def touched(self, obj: object) -> None:
         """Nobody is waiting for a note: spinners look for themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from smpvm.host.carrier import Carried
@@ -17,12 +18,39 @@ CLOCK: Final = -1
 """The tid of a timer step."""
 
 
+class Ending(StrEnum):
+    """Why an execution ended."""
+
+    ENDED = ""
+    """All have ended."""
+    STUCK = "stuck"
+    """Nobody can run, and no timer will change that."""
+    LIVELOCK = "livelock"
+    """It is endless, under a fair scheduler too."""
+    LIMIT = "limit"
+    """It was too long; nothing is known."""
+    CUT = "cut"
+    """The scheduler has ended it."""
+
+
 Op = tuple[int, str, Any, str]
 """One step, done or pending: tid, kind, object, field.
 
 A plain tuple, because one is made at every schedule point.  For AWAIT the object is the tuple of
 (object, field) that were looked at; the field "" means all of it.
 """
+
+
+Change = Callable[[Any], Any]
+"""What an atomic makes of a value; None: it stores nothing."""
+Update = tuple[Callable[[], Any], Change]
+"""How to look at the value, and what is made of it."""
+
+
+def unchanged(old: Any, op: Change) -> bool:
+    """Does *op* leave the value *old* as it is?  Then it is a read."""
+    new = op(old)
+    return new is None or bool(new == old)
 
 
 class SerialThread:
@@ -45,6 +73,7 @@ class SerialThread:
         "td",
         "tell",
         "tid",
+        "update",
         "watched",
     )
 
@@ -55,6 +84,8 @@ class SerialThread:
         """The operation that it does next."""
         self.ready: Callable[[], bool] | None = None
         self.runnable = False
+        self.update: Update | None = None
+        """What the pending operation, an atomic, makes of the value that it finds."""
         self.parked = False
         self.permit = False
         self.deadline: int | None = None
@@ -74,8 +105,13 @@ class SerialThread:
     def __str__(self) -> str:
         return self.td.name
 
-    def __lt__(self, other: SerialThread) -> bool:
-        return self.tid < other.tid
+    def reads_only(self) -> bool:
+        """Would the pending operation, an atomic, leave the value as it is now?"""
+        if self.update is None:
+            return False
+        value, op = self.update
+        old = value()
+        return unchanged(old, op)
 
 
 def _nowhere() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from smpvm.host.carrier import READ, WRITE
 from smpvm.kern.cname import SKIP
-from smpvm.kern.shared import Hook
+from smpvm.kern.shared import Hook, peek
 
 FRAMES: Final = SKIP
 
@@ -21,7 +21,7 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
         return _no_points(carrier, seen)
     read, write = (None, None) if seen is None else (seen.read, seen.write)
     points = carrier.access_points_of
-    return Hook(points(READ, read), points(WRITE, write))
+    return Hook(points(READ, read, peek), points(WRITE, write, peek))
 
 
 def _no_points(carrier: Any, seen: Hook | None) -> Hook:
@@ -36,6 +36,7 @@ def _no_points(carrier: Any, seen: Hook | None) -> Hook:
         if not carrier.inert:
             if seen is not None:
                 seen.write(obj, field, new)
-            touched(obj)
+            if peek(obj, field) != new:
+                touched(obj)
 
     return Hook(read, write)

@@ -10,6 +10,7 @@ no operation needs two.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC
@@ -99,9 +100,10 @@ class ProbedAtomics(Atomics):
 
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k
-        if (p := k.point) is not None:
-            p(ATOMIC, obj, field)
         pair = self._access.get((type(obj), field)) or self._learn(type(obj), field)
+        if (p := k.point) is not None:
+            k.carrier.updates(partial(pair[0], obj), op)
+            p(ATOMIC, obj, field)
         f = k.probe.atomic
         with self._lock:
             old = pair[0](obj)
@@ -112,8 +114,8 @@ class ProbedAtomics(Atomics):
                 f(self._current(), obj, field, old, old if new is None else new)
             if new is not None:
                 pair[1](obj, new)
-        if p is not None and new is not None:
-            k.carrier.touched(obj)
+        if p is not None:
+            k.carrier.updated(obj, old, op)
         return old
 
     @c("atomic_set_int", "atomic.h:128")

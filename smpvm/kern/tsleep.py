@@ -106,14 +106,15 @@ class SleepQueue:
 
     @c("tsleep_interlock", "kern_synch.c:378-382")
     @holds("", "on the queue of ident")
-    def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
+    def tsleep_interlock(self, ident: Any, flags: int = 0, *, step: bool = True) -> None:
         """tsleep_interlock (kern_synch.c:379): join the queue of *ident* without sleeping yet.
 
-        A thread is on at most one queue.  Does not block; any lock may be held.
+        A thread is on at most one queue.  Does not block; any lock may be held.  *step*, here
+        and below: it is a step of its own, not part of the one that the caller has announced.
         """
         k = self.k
         td = k.curthread()
-        if (p := k.point) is not None:
+        if step and (p := k.point) is not None:
             p(SLEEP, ident, "interlock")
         with self._guard:
             self._enqueue(Sleeper(td, ident, flags))
@@ -132,6 +133,8 @@ class SleepQueue:
         wmesg: str,
         timo: int,
         cond: Callable[[], bool] | None = None,
+        *,
+        step: bool = True,
     ) -> int:
         """tsleep (kern_synch.c:436).
 
@@ -149,7 +152,7 @@ class SleepQueue:
             k.panic("sleep-no-ident", wmesg)
         catch = flags & PCATCH and td.lwp_token is not None
         interlocked = flags & PINTERLOCKED
-        if (p := k.point) is not None and not (catch and interlocked):
+        if step and (p := k.point) is not None and not (catch and interlocked):
             p(
                 SLEEP, ident, HOLDING if td.toks else ""
             )  # before the queue changes: a wakeup may come before or after that
@@ -254,7 +257,9 @@ class SleepQueue:
 
     @c("wakeup", "kern_synch.c:974-998")
     @c("_wakeup", "kern_synch.c:908-969")
-    def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
+    def wakeup(
+        self, ident: Any, first: Callable[[], object] | None = None, *, step: bool = True
+    ) -> None:
         """wakeup (kern_synch.c:975).
 
         Wake every sleeper on *ident*; not remembered for later sleepers.
@@ -263,7 +268,7 @@ class SleepQueue:
         be held.
         """
         k = self.k
-        if (p := k.point) is not None:
+        if step and (p := k.point) is not None:
             p(WAKEUP, ident)
         if first is not None:
             first()

@@ -94,7 +94,17 @@ def children(pid):
 
 def interrupted(tmp_path, jobs, begun, how=signal.SIGINT):
     """Interrupt a run once ``begun(pid)``; its exit code and report."""
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", jobs, "--json"]
+    argv = [
+        "explore",
+        f"{TOYS}:Counter",
+        "--strategy",
+        "random",
+        "--seconds",
+        "60",
+        "--jobs",
+        jobs,
+        "--json",
+    ]
     run = subprocess.Popen(
         [sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -129,7 +139,7 @@ def test_interrupted_workers_hand_over_what_they_have(tmp_path, how):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
 def test_workers_do_not_outlive_who_gave_them_work(tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", "2"]
+    argv = ["explore", f"{TOYS}:Counter", "--strategy", "random", "--seconds", "60", "--jobs", "2"]
     run = subprocess.Popen([sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)])
     while not list(tmp_path.glob("findings/*.json")):
         time.sleep(0.05)
@@ -158,7 +168,7 @@ def test_workers_tell_how_far_they_are():
 
 
 def test_any_executor_will_do():
-    plan = SearchPlan(schedules=40, settings=Settings(digest=False))
+    plan = SearchPlan("random", schedules=40, settings=Settings(digest=False))
     with ThreadPoolExecutor(2) as executor:
         whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, executor)
     assert whole.executions == 40
@@ -228,7 +238,7 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--strategy", "dpor", "--bound", "1"], "bound=1: not for strategy 'dpor'"),
+        (["--strategy", "pos", "--bound", "1"], "bound=1: not for strategy 'pos'"),
         (["--strategy", "random", "--depth", "2"], "depth=2: not for strategy 'random'"),
         (["--strategy", "pct", "--depth", "11"], "depth=11: from 1 to 10"),
         (["--strategy", "bounded", "--bound", "-1"], "bound=-1: from 0 to 100"),
@@ -241,7 +251,7 @@ def test_options_that_would_do_nothing(capsys, argv, why):
 
 
 def test_depth_is_for_the_portfolio_too(capsys):
-    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "8", "--depth", "4")[1]
+    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "20", "--depth", "4")[1]
     assert out.count("d = 4") == 2
     assert "d = 2" not in out
 

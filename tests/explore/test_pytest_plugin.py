@@ -108,7 +108,7 @@ def test_failures_are_kept_by_scenario(project):
         ("seconds='x'", "seconds='x': must be float"),
         ("seconds=0", "seconds=0: must be more than 0"),
         ("strategy='pct', depth=0", "depth=0: from 1 to 10"),
-        ("strategy='dpor', bound=1", "bound=1: not for strategy 'dpor'"),
+        ("strategy='pos', bound=1", "bound=1: not for strategy 'pos'"),
         ("repairs='nonsense'", "repair nonsense: unknown"),
         (
             "schedule='s1/access/0.1.0/-/1x1~00/Tow'",
@@ -195,7 +195,7 @@ def test_what_does_not_repeat_is_a_failure_too(project, failure, why):
 
         def test_it(smpvm):
             random.seed(1)
-            smpvm.explore(Moody)
+            smpvm.explore(Moody, strategy="random")
         """
     )
     result = run(project, "test_moody.py")

@@ -124,7 +124,7 @@ class LongAfter(Scenario):
 
 
 def test_a_finding_is_shown_with_the_steps_that_it_is_about():
-    report = Search(LongAfter, SearchPlan(schedules=5, shrink=False)).run()
+    report = Search(LongAfter, SearchPlan("random", schedules=5, shrink=False)).run()
     (race,) = report.findings
     assert race.kind == "race"
     lines = run_schedule(Schedule.parse(race.schedule), scenario=LongAfter).lanes(about=race)

@@ -89,7 +89,7 @@ def test_clean_with_its_repairs(name, granularity):
     [
         ("protect-kill", 10),
         ("swapout-request", 50),
-        ("cache-lookup", 100),
+        ("cache-lookup", 60),
         ("two-scanners-active", 100),
     ],
 )

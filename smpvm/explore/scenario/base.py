@@ -122,9 +122,7 @@ class Scenario:
 
     def set_daemon(self, td: Thread) -> None:
         """*td* need not end (on a carrier that waits for ends)."""
-        mark = getattr(self.k.carrier, "set_daemon", None)
-        if mark is not None:
-            mark(td)
+        self.k.carrier.set_daemon(td)
 
     # -- memory
 

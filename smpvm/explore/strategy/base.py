@@ -7,12 +7,22 @@ what the next execution shall try, and learns from the one before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.serialthread import Op, Scheduler, SerialThread
 
-__all__ = ["Op", "Scheduler", "SerialCarrier", "SerialThread", "Step", "Strategy", "steps_of"]
+__all__ = [
+    "Names",
+    "Op",
+    "Plain",
+    "Scheduler",
+    "SerialCarrier",
+    "SerialThread",
+    "Step",
+    "Strategy",
+    "steps_of",
+]
 
 Step = tuple[int, str, int, str]
 """A step in terms that outlive the execution: thread, kind, number of the object, field."""
@@ -26,12 +36,34 @@ def steps_of(log: Sequence[Op]) -> list[Step]:
     return [(tid, kind, number(obj, len(numbers)), field) for tid, kind, obj, field in log]
 
 
+class Names:
+    """The objects of one execution by class and name, which outlive it."""
+
+    def __init__(self, carrier: SerialCarrier) -> None:
+        self._carrier = carrier
+        self._names: dict[Any, tuple[str, str]] = {}
+
+    def name(self, obj: Any) -> tuple[str, str]:
+        """Its class and its name."""
+        name = self._names.get(obj)
+        if name is None:
+            td: Any = self._carrier.current()
+            td.quiet += 1
+            try:
+                name = self._names[obj] = (type(obj).__name__, str(obj))
+            finally:
+                td.quiet -= 1
+        return name
+
+
 class Strategy(Protocol):
     """One way to search the interleavings of a scenario."""
 
     name: str
-    fair_after: bool
-    """True if executions end in a fair round-robin suffix before a livelock verdict."""
+
+    @property
+    def fair_after(self) -> bool:
+        """True if executions end in a fair round-robin suffix before a livelock verdict."""
 
     def start(self, n: int) -> Scheduler | None:
         """The scheduler of execution *n*; None when nothing is left to try."""
@@ -52,7 +84,10 @@ class Strategy(Protocol):
 class Plain:
     """The parts of a strategy that most do not need."""
 
-    fair_after = True
+    @property
+    def fair_after(self) -> bool:
+        """They do."""
+        return True
 
     def attach(self, carrier: SerialCarrier) -> None:
         """Nothing to know."""

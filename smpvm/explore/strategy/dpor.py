@@ -18,6 +18,7 @@ from itertools import zip_longest
 from typing import Any
 
 from smpvm.explore.strategy.base import (
+    Names,
     Op,
     Plain,
     Scheduler,
@@ -26,13 +27,17 @@ from smpvm.explore.strategy.base import (
     Step,
     steps_of,
 )
-from smpvm.explore.trace.dependence import gives_up, meet, same, writes
-from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, covers, touches
-from smpvm.host.serialthread import AWAIT, RESUME, START
+from smpvm.explore.trace.dependence import covers, gives_up, meet, same, writes
+from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, touches
+from smpvm.host.carrier import ATOMIC, READ
+from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, START, Ending
 from smpvm.text import plural
 
 _GATES = (AWAIT, RESUME, START)
 
+
+PATIENCE = 2_000
+"""Steps in a row of one thread, after which another goes on."""
 
 _TWO = object()
 """Stands for objects that have one name."""
@@ -52,29 +57,18 @@ class Branch:
         """The operation that leads here."""
 
 
-class Names:
-    """The objects of one execution by class and name."""
+class Operations(Names):
+    """The operations of one execution by names."""
 
     def __init__(self, carrier: SerialCarrier) -> None:
+        super().__init__(carrier)
         self._log = carrier.log
-        self._td: Any = carrier.boot.td
-        self._keys: dict[Any, tuple[str, str]] = {}
         self._objects: dict[tuple[str, str], Any] | None = None
-
-    def _name(self, obj: Any) -> tuple[str, str]:
-        name = self._keys.get(obj)
-        if name is None:
-            self._td.quiet += 1
-            try:
-                name = self._keys[obj] = (type(obj).__name__, str(obj))
-            finally:
-                self._td.quiet -= 1
-        return name
 
     def key(self, op: Op) -> Key | None:
         """The operation by names; None for one on several objects."""
         _, kind, obj, field = op
-        return None if kind == AWAIT else (kind, *self._name(obj), field)
+        return None if kind == AWAIT else (kind, *self.name(obj), field)
 
     def op(self, tid: int, key: Key | None) -> Op | None:
         """The operation on this execution's object of that name; None if it has none, or two."""
@@ -83,8 +77,8 @@ class Names:
         if self._objects is None:
             self._objects = {}
             for _, kind, obj, _ in self._log:
-                if kind != AWAIT and not same(self._objects.setdefault(self._name(obj), obj), obj):
-                    self._objects[self._name(obj)] = _TWO
+                if kind != AWAIT and not same(self._objects.setdefault(self.name(obj), obj), obj):
+                    self._objects[self.name(obj)] = _TWO
         obj = self._objects.get(key[1:3], _TWO)
         return None if obj is _TWO else (tid, key[0], obj, key[3])
 
@@ -92,12 +86,16 @@ class Names:
 class State:
     """One state of the current execution: who could run, who sleeps, what is still to be tried."""
 
-    __slots__ = ("at", "chosen", "enabled", "sleep", "todo")
+    __slots__ = ("at", "chosen", "enabled", "reads", "sleep", "todo")
 
-    def __init__(self, at: int, enabled: list[int], sleep: set[int], todo: Branch) -> None:
+    def __init__(
+        self, at: int, enabled: list[int], reads: list[int], sleep: set[int], todo: Branch
+    ) -> None:
         self.at = at
         """The log position of the step chosen here."""
         self.enabled = enabled
+        self.reads = reads
+        """Whose next operation is an atomic that would change nothing here."""
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
@@ -118,11 +116,14 @@ class Dpor(Plain):
         """Executions that a failure ended: what the others would have done then is not known."""
         self._frames: list[State] = []
         self._depth = 0
+        self._streak = 0
+        """How many steps the thread of the last step has taken in a row."""
+        self._last = CLOCK
         self._fixed = 0
         """Frames below this depth are replayed: their steps are those of the execution before."""
         self._prefix = Prefix()
         self._carrier: SerialCarrier
-        self._names: Names
+        self._names: Operations
         self._order: Order
         self._stopped = False
         self._exhausted = False
@@ -137,7 +138,8 @@ class Dpor(Plain):
         if n > 0 and not self._backtrack():
             self._exhausted = True
             return None
-        self._depth = 0
+        self._depth = self._streak = 0
+        self._last = CLOCK
         self._stopped = False
         return self
 
@@ -149,6 +151,11 @@ class Dpor(Plain):
     ) -> SerialThread | None:
         depth = self._depth
         self._depth = depth + 1
+        if depth and self._frames[depth - 1].chosen == self._last:
+            self._streak += 1
+        else:
+            self._streak = 0
+        self._last = self._frames[depth - 1].chosen if depth else CLOCK
         if depth < self._fixed:
             frame = self._frames[depth]
             if frame.at == len(self._carrier.log):
@@ -178,7 +185,8 @@ class Dpor(Plain):
         enabled = [s.tid for s in runnable]
         frames = self._frames
         sleep = self._asleep(frames[-1]) if frames and frames[-1].sleep else set()
-        frame = State(len(self._carrier.log), enabled, sleep, self._subtree or Branch())
+        reads = [s.tid for s in runnable if s.update is not None and s.reads_only()]
+        frame = State(len(self._carrier.log), enabled, reads, sleep, self._subtree or Branch())
         frames.append(frame)
         self._subtree = None
         return frame
@@ -200,7 +208,7 @@ class Dpor(Plain):
             s.tid
             for s in carrier.threads
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
-            if not meet(s.op, done) and not touches(s.op, extra)
+            if not meet(_now(s), done) and not touches(s.op, extra)
             if not _drops(s, doer, done, extra)
             if not any(writes(s.op, obj, field) for obj, field in ended)
         }
@@ -220,7 +228,12 @@ class Dpor(Plain):
         awake = [s for s in runnable if s.tid not in frame.sleep] if frame.sleep else runnable
         if not awake:
             return None
-        return current if current is not None and current in awake else awake[0]
+        if current is None or current not in awake:
+            return awake[0]
+        if self._streak > PATIENCE and len(awake) > 1:  # it may wait for the others, in a spin
+            self._streak = 0
+            return next((s for s in awake if s.tid > current.tid), awake[0])
+        return current
 
     def _try_all(self, frame: State) -> None:
         """What the wakeup tree asks for is not possible here: so try everybody, and miss nothing.
@@ -238,7 +251,7 @@ class Dpor(Plain):
     def done(self, carrier: SerialCarrier) -> None:
         if self._stopped:
             self.blocked += 1
-        elif carrier.stuck != "cut":
+        elif carrier.stuck is not Ending.CUT:
             self.executions += 1
         self._compare(carrier)
         self.failed += carrier.failed
@@ -248,10 +261,10 @@ class Dpor(Plain):
         gates = carrier_gates(carrier) | {n + i for i, (_, gated) in enumerate(left) if gated}
         pending = [op for op, _ in left]
         order = Order(
-            carrier.log, carrier.causes, carrier.touches, pending, gates, prefix=self._prefix
+            carrier.log, carrier.causes, carrier.touches, pending, gates, self._prefix, carrier
         )
         self._order = order
-        self._names = Names(carrier)
+        self._names = Operations(carrier)
         frames = {f.at: i for i, f in enumerate(self._frames)}
         for race in (*order.races, *order.other_causes()):
             self._reverse(order, race, frames)
@@ -260,7 +273,7 @@ class Dpor(Plain):
         """The steps up to the new choice must be those of the execution before."""
         before, now = self._deeds, steps_of(carrier.log)
         self._deeds = now
-        if self._fixed == 0 or (carrier.stuck == "cut" and not self._stopped):
+        if self._fixed == 0 or (carrier.stuck is Ending.CUT and not self._stopped):
             return  # the first; or ``choose`` has seen it
         end = self._frames[self._fixed - 1].at
         if now[:end] != before[:end]:
@@ -277,6 +290,12 @@ class Dpor(Plain):
         v = order.not_after(race.first)
         if race.second not in v:
             v.append(race.second)
+        was, order.ops[race.second] = order.ops[race.second], order.turned(race)
+        self._try(order, frame, v, race)
+        order.ops[race.second] = was
+
+    def _try(self, order: Order, frame: State, v: list[int], race: Race) -> None:
+        """Run *v* from *frame* on, unless what was run there covers it."""
         tid = order.ops[race.second][0]
         if len(v) == 1 and tid not in frame.enabled:
             return
@@ -310,7 +329,7 @@ class Dpor(Plain):
         """What *tid* was about to do in the state of *frame*."""
         for at in range(frame.at, len(order.ops)):
             if order.ops[at][0] == tid:
-                return order.ops[at]
+                return order.asked(at, tid in frame.reads)
         return next((op for op, _ in self._carrier.left if op[0] == tid), None)
 
     def _backtrack(self) -> bool:
@@ -349,6 +368,12 @@ class Dpor(Plain):
                 "claimed, there may be more to find behind it"
             )
         return lines
+
+
+def _now(thread: SerialThread) -> Op:
+    """The pending operation, as it would be now."""
+    tid, kind, obj, field = thread.op
+    return (tid, READ, obj, field) if kind == ATOMIC and thread.reads_only() else thread.op
 
 
 def _drops(thread: SerialThread, doer: SerialThread, done: Op, extra: Sequence[Any]) -> bool:

@@ -20,7 +20,8 @@ class _Priorities:
         self.every = True
         self._random = rnd.random
         self._prio: dict[int, float] = {}
-        self._step = 0
+        self.steps = 0
+        """Those of threads that must end: a daemon's, or a disk's, are not what is scheduled."""
         self._floor = 0.0
         self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
 
@@ -31,10 +32,11 @@ class _Priorities:
         if current is not None and current.op[1] == YIELD:
             self._lower(current)
             best = self._highest(runnable)
-        if self._step in self._drops:
+        if not best.daemon and self.steps in self._drops:
+            self._drops.discard(self.steps)
             self._lower(best)
             best = self._highest(runnable)
-        self._step += 1
+        self.steps += not best.daemon
         return best
 
     def _highest(self, runnable: Sequence[SerialThread]) -> SerialThread:
@@ -68,16 +70,18 @@ class Pct(Plain):
         self.length = length
         self.threads = 1
         self._endless = 0
+        self._now: _Priorities
 
     def start(self, n: int) -> Scheduler:
         rnd = random.Random(f"{self.seed}/{n}")
-        return _Priorities(rnd, self.depth, self._k())
+        self._now = _Priorities(rnd, self.depth, self._k())
+        return self._now
 
     def done(self, carrier: SerialCarrier) -> None:
         if carrier.steps_before_fair is None:
-            self.length = max(self.length, len(carrier.log))
+            self.length = max(self.length, self._now.steps)
         else:
-            self._endless = max(self._endless, carrier.steps_before_fair)
+            self._endless = max(self._endless, self._now.steps)
         self.threads = max(self.threads, len(carrier.threads))
 
     def _k(self) -> int:

@@ -1,4 +1,4 @@
-"""The strategies by name, and the portfolio that alternates the random ones."""
+"""The strategies by name, and the portfolio: an exhaustive one and random ones in turn."""
 
 from __future__ import annotations
 
@@ -11,35 +11,68 @@ from smpvm.explore.strategy.pct import Pct
 from smpvm.explore.strategy.pos import Pos
 from smpvm.explore.strategy.random_walk import RandomWalk
 from smpvm.explore.strategy.roundrobin import RoundRobin
+from smpvm.explore.strategy.surw import Surw
 
 
 class Portfolio(Plain):
-    """Random walk, PCT of depths 2 and 3 (or *depth*), and POS in turn.
+    """DPOR every third time, and in turn random walk, PCT of depths 2 and 3 (or *depth*), POS and
+    SURW.
 
-    Not the exhaustive ones: what they do next follows from the execution before, so that it could
-    neither be numbered nor be spread over workers.
+    What DPOR does next follows from its execution before, so it cannot begin anywhere: whoever
+    runs schedule 0 (the first piece of a campaign, the first of several workers) has it.  In other
+    pieces its numbers go to the random ones.  When DPOR has been everywhere there is nothing left.
     """
 
     name = "portfolio"
 
     def __init__(self, seed: int = 0, depth: int | None = None) -> None:
+        self.dpor: Dpor | None = None
         self.parts: list[Strategy] = [
             RandomWalk(seed),
             Pct(seed, depth or 2),
             Pos(seed),
             Pct(seed + 1, depth or 3),
+            Surw(seed),
         ]
+        self._turns = 0
+        """How often it was DPOR's turn."""
         self._now: Strategy = self.parts[0]
+        self._all_accesses = False
+
+    @property
+    def fair_after(self) -> bool:
+        """As whoever's turn it is has it."""
+        return self._now.fair_after
 
     def start(self, n: int) -> Scheduler | None:
+        if n == 0:
+            self.dpor = Dpor()
+            self._turns = 0
+        if n % 3 == 0 and self.dpor is not None:
+            scheduler = self.dpor.start(self._turns)
+            self._turns += 1
+            if scheduler is not None:
+                self._now = self.dpor
+                return scheduler
+            if self.claim():
+                return None
+            self.dpor = None
         self._now = self.parts[n % len(self.parts)]
         return self._now.start(n)
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        self._all_accesses = carrier.access_points
+        self._now.attach(carrier)
 
     def done(self, carrier: SerialCarrier) -> None:
         self._now.done(carrier)
 
+    def claim(self) -> str:
+        return self.dpor.claim() if self.dpor is not None and self._all_accesses else ""
+
     def notes(self) -> list[str]:
-        return [line for part in self.parts for line in part.notes()]
+        parts = self.parts if self.dpor is None else [self.dpor, *self.parts]
+        return [line for part in parts for line in part.notes()]
 
 
 def make_strategy(
@@ -51,16 +84,17 @@ def make_strategy(
         "random": lambda: RandomWalk(seed),
         "pct": lambda: Pct(seed, 3 if depth is None else depth),
         "pos": lambda: Pos(seed),
+        "surw": lambda: Surw(seed),
         "bounded": lambda: Bounded(2 if bound is None else bound),
         "all": lambda: Bounded(None),
-        "dpor": Dpor,
+        "dpor": Dpor if bound is None else lambda: Bounded(bound, reduced=True),
         "roundrobin": RoundRobin,
         "portfolio": lambda: Portfolio(seed, depth),
     }
     if name not in makers:
         raise ValueError(f"strategy {name!r}: unknown; known are {', '.join(makers)}")
     _see("depth", depth, 1, 10, name, ("pct", "portfolio"))
-    _see("bound", bound, 0, 100, name, ("bounded",))
+    _see("bound", bound, 0, 100, name, ("bounded", "dpor"))
     return makers[name]()
 
 

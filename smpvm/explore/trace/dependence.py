@@ -72,7 +72,7 @@ def meet(a: Op, b: Op) -> bool:
 
 def shares(kind: str, obj: Any) -> bool:
     """Is it an acquire that commutes with its like?"""
-    return kind == ACQUIRE_SHARED and getattr(obj, "kind", "") != "lockmgr"
+    return kind == ACQUIRE_SHARED
 
 
 def parts(op: Op) -> tuple[Op, ...]:
@@ -111,3 +111,13 @@ def writes(op: Op, obj: Any, field: str) -> bool:
 def is_acquire(op: Op) -> bool:
     """An acquire, in either mode."""
     return op[1] in (ACQUIRE, ACQUIRE_SHARED)
+
+
+def covers(op: Op, obj: Any) -> bool:
+    """Is the write of *obj* in the step of *op* what *op* says already?"""
+    _, kind, one, _ = op
+    if kind in (AWAIT, READ):
+        return False
+    if type(one) is Compound:
+        return any(same(part[2], obj) for part in parts(op))
+    return same(one, obj)

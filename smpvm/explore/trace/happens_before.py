@@ -17,18 +17,18 @@ from operator import itemgetter
 from typing import Any
 
 from smpvm.explore.trace.dependence import (
-    IDENTITY,
     apart,
     conflict,
+    covers,
     is_acquire,
     named,
     parts,
     same,
-    shares,
 )
 from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
+    ATOMIC,
     HOLDING,
     READ,
     RELEASE,
@@ -38,7 +38,8 @@ from smpvm.host.carrier import (
     Compound,
 )
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.serialthread import AWAIT, TIMER, Op
+from smpvm.host.serialthread import AWAIT, TIMER, Op, unchanged
+from smpvm.host.trail import Trail
 
 Clock = list[int]
 
@@ -79,10 +80,11 @@ class Order:
         pending: Sequence[Op] = (),
         gated: frozenset[int] = frozenset(),
         prefix: Prefix | None = None,
+        trail: Trail | None = None,
     ) -> None:
         """*pending* are operations that were never executed; *gated* the log positions (and
         positions past the log, for pending ones) of acquires that waited until they could be.
-        The log begins with *prefix*."""
+        The log begins with *prefix*.  *trail* knows what the atomics found."""
         self.n = len(log)
         self.ops: list[Op] = [*log, *pending]
         self.causes = causes
@@ -91,6 +93,8 @@ class Order:
         self.slot = {tid: i for i, tid in enumerate(tids)}
         self.extras: dict[int, list[Any]] = {}
         self._touches = touches
+        self._updates = {} if trail is None else trail.updates_at
+        self._idle = set() if trail is None else trail.idle
         for at, obj in touches:
             if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
@@ -275,6 +279,25 @@ class Order:
         """Does the pending operation *op* of another thread depend on step *a*?"""
         return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
 
+    def turned(self, race: Race) -> Op:
+        """What the second step of *race* is when it comes first: it finds another value then."""
+        op, first = self.ops[race.second], self.ops[race.first]
+        update = self._updates.get(race.second)
+        if update is None or first[1] == READ:
+            return op  # no atomic; or it finds the same
+        tid, _, obj, field = op
+        found = self._updates.get(race.first)
+        if found is not None and same(first[2], obj) and first[3] == field:
+            return (tid, READ if unchanged(found[0], update[1]) else ATOMIC, obj, field)
+        return (tid, ATOMIC, obj, field)
+
+    def asked(self, at: int, reads: bool) -> Op:
+        """Step *at* as it would be in a state in which, if an atomic, it *reads* only."""
+        tid, kind, obj, field = self.ops[at]
+        if kind != ATOMIC and at not in self._updates:
+            return self.ops[at]
+        return (tid, READ if reads else ATOMIC, obj, field)
+
     def not_after(self, a: int) -> list[int]:
         """The steps behind *a* in the log that do not happen after it."""
         slot = self.slot[self.ops[a][0]]
@@ -290,7 +313,11 @@ class Order:
         if not awaits:
             return []
         written = [(at, obj) for at, obj in self._touches if at >= 0]
-        written += [(at, op[2]) for at, op in enumerate(self.ops[: self.n]) if op[1] == WRITE]
+        written += [
+            (at, op[2])
+            for at, op in enumerate(self.ops[: self.n])
+            if op[1] == WRITE and at not in self._idle
+        ]
         by_thread: dict[int, list[tuple[int, Any]]] = {}
         for at, obj in sorted(written, key=itemgetter(0)):
             by_thread.setdefault(self.ops[at][0], []).append((at, obj))
@@ -339,87 +366,8 @@ def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
     return frozenset(carrier.gates)
 
 
-class _Place:
-    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
-    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
-
-    __slots__ = ("fields", "last", "since")
-
-    def __init__(self) -> None:
-        self.last = self.since = 0
-        self.fields: dict[str, list[int]] = {}
-
-    def whole(self, step: tuple[int, int]) -> int:
-        """A step on all of the object; returns its hash."""
-        one = hash((step, self.last, self.since))
-        self.last, self.since = one, 0
-        self.fields.clear()
-        return one
-
-    def part(self, step: tuple[int, int], field: str, read: bool) -> int:
-        """A step on one field; returns its hash."""
-        have = self.fields.get(field)
-        if have is None:
-            have = self.fields[field] = [self.last, 0]
-        if read:
-            one = hash((step, have[0]))
-            have[1] += one
-        else:
-            one = hash((step, have[0], have[1]))
-            have[0], have[1] = one, 0
-        self.since += one
-        return one
-
-
-def trace_hash(carrier: SerialCarrier) -> int:
-    """A number for the class of the trace: cheap, for counting how many were seen.
-
-    Each step is hashed with the latest steps that it depends on; the sum does not depend on the
-    order of the others.
-    """
-    places: dict[Any, _Place] = {}
-    counts: dict[int, int] = {}
-    extra: dict[int, list[Any]] = {}
-    log = carrier.log
-    for at, obj in carrier.touches:
-        if not covers(log[at], obj):
-            extra.setdefault(at, []).append(obj)
-    total = 0
-    for at, (tid, kind, obj, _) in enumerate(log):
-        counts[tid] = n = counts.get(tid, 0) + 1
-        if kind in (AWAIT, YIELD):
-            continue
-        for _, _, one, name in parts(log[at]) if type(obj) is Compound else (log[at],):
-            place = places.get(one)
-            if place is None:
-                place = places[one] = _Place()
-            if kind in IDENTITY:
-                name = "as identity"
-            elif name == HOLDING:
-                name = ""
-            reads = kind == READ or shares(kind, one)
-            if name or reads:
-                total += place.part((tid, n), name, reads)
-            else:
-                total += place.whole((tid, n))
-        if at in extra:
-            for other in extra[at]:
-                total += places.setdefault(other, _Place()).whole((tid, n))
-    return total & 0xFFFFFFFFFFFFFFFF
-
-
 def _join(a: Clock, b: Clock) -> Clock:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
-
-
-def covers(op: Op, obj: Any) -> bool:
-    """Is the write of *obj* in the step of *op* what *op* says already?"""
-    _, kind, one, _ = op
-    if kind in (AWAIT, READ):
-        return False
-    if type(one) is Compound:
-        return any(same(part[2], obj) for part in parts(op))
-    return same(one, obj)
 
 
 def _hides(before: Op, op: Op) -> bool:
