@@ -179,8 +179,8 @@ def _replayed(
         carrier_class=SerialCarrier if step is None else breaking(step),
         watch=unwatched if worker is None else worker,
         checks=checks,
-        limit=options["limit"],
         benign=options["benign"],
+        limit=options["limit"],
     )
     log = shown.outcome.carrier.log
     return Replayed(
