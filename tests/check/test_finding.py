@@ -238,9 +238,11 @@ class TestStacks:
 
 def test_a_finding_of_version_1_is_shown_again_by_its_kind_and_objects():
     """Its file does not tell which assertion it was."""
-    doc = Finding("assertion", "an update is lost", objects=["cell 0"]).to_json()
+    made = Finding("assertion", "an update is lost", objects=["cell 0"])
+    doc = json.loads(json.dumps(made.to_json()))
     assert "written_as" not in doc
-    old = Finding.from_json({k: v for k, v in doc.items() if k != "identity"} | {"version": 1})
+    keep = {k: v for k, v in doc.items() if k not in ("identity", "source_hash")}
+    old = Finding.from_json(keep | {"version": 1})
     new = Finding.from_json(doc)
     found = Finding("assertion", "in other words", objects=["cell 0"], identity=("by", "place"))
     assert old.shows_again(found)
