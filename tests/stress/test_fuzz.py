@@ -10,7 +10,7 @@ import pytest
 
 from smpvm.report import findings
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 CORPUS = sorted((HERE / "data" / "corpus").iterdir())
 
 
