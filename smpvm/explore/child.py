@@ -255,10 +255,11 @@ def _run(
 
 
 def _settle(dump: str) -> None:
-    """Ignore Ctrl-C, which reaches the whole process group: the parent ends the child.  The child
-    dies with its parent (Linux), and writes its stacks to *dump* on SIGUSR1."""
+    """Ignore Ctrl-C and the SIGTERM of timeout(1), which reach the whole process group: the parent
+    tells the child to stop, so that no finding is lost.  The child dies with its parent (Linux), and
+    writes its stacks to *dump* on SIGUSR1."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     with contextlib.suppress(OSError, AttributeError, ValueError):
