@@ -256,7 +256,7 @@ def _run(
 
 def _settle(dump: str) -> None:
     """Ignore Ctrl-C and the SIGTERM of timeout(1), which reach the whole process group: the parent
-    tells the child to stop, so that no finding is lost.  The child dies with its parent (Linux), and
+    tells the child to stop, so that no finding is lost.  It dies with its parent (Linux), and
     writes its stacks to *dump* on SIGUSR1."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
