@@ -1,0 +1,223 @@
+"""Many small programs with known verdicts, and what each strategy says of them.
+
+    python stress/verdicts.py [--only PATTERN] [--strategy NAMES] [--jobs N] [--json]
+
+The programs are the scenarios in stress/programs.  Their attributes say what is right:
+
+- ``expect``: the kinds of finding that must come ("/" between alternatives), "" for a clean one;
+  ``refused``: it must not be run; ``unproven``: nothing may be claimed of it;
+- ``also``: kinds that may come besides; ``tso``: ``expect`` under x86-TSO;
+- ``classes``: how many classes of executions there are, 0 if that is not known;
+- ``preemptions``: how many a finding needs; ``source``: where program and verdict are from;
+- ``schedules``, ``skip``: another budget, strategies that it is too large for.
+
+Exit code 1 if anything was proven that is not so, or found that is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from smpvm.check.finding import Finding
+from smpvm.explore.engine import Settings
+from smpvm.explore.registry import ScenarioError, find
+from smpvm.explore.search import Search, SearchPlan
+
+PROGRAMS = Path(__file__).parent / "programs"
+STRATEGIES = ("random", "pct", "pos", "bounded", "dpor", "portfolio")
+SCHEDULES = {"bounded": 20_000, "dpor": 20_000, "portfolio": 1000}
+"""Executions, at most; 300 of the others."""
+SECONDS = 10.0
+BOUND = 2
+WRONG = ("WRONG PROOF", "FALSE ALARM")
+
+
+@dataclass
+class Said:
+    """What one strategy said of one program."""
+
+    program: str
+    strategy: str
+    expect: str
+    classes: int
+    verdict: str
+    """``ok``, one of WRONG, ``missed``, ``not proven``, ``excess`` or ``too few``."""
+    executions: int
+    claim: str
+    found: list[str]
+    seconds: float
+
+    def cell(self) -> str:
+        """For the table."""
+        count = f"{self.executions:,}"
+        if self.strategy == "dpor" and self.classes:
+            count += f"/{self.classes:,}"
+        if self.verdict == "ok":
+            what = "found" if self.expect and self.found else "proven" if self.claim else "clean"
+            what = "refused" if self.expect == "refused" else what
+            return f"{what} {count}"
+        extra = f" {' '.join(self.found)}" if self.verdict == "FALSE ALARM" else ""
+        return f"{self.verdict}{extra} {count}"
+
+
+def programs(only: str = "*") -> list[str]:
+    """The names, ``file:Class``, of the programs that match."""
+    found = []
+    for path in sorted(PROGRAMS.glob("*.py")):
+        for cls in _classes(path):
+            name = f"{path.stem}:{cls}"
+            if fnmatchcase(name, only) or fnmatchcase(cls, only):
+                found.append(name)
+    return found
+
+
+def _classes(path: Path) -> Iterator[str]:
+    """The scenarios of a file that say where they are from, in the file's order."""
+    space: dict[str, Any] = {"__name__": f"verdicts_{path.stem}"}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    for name, value in space.items():
+        if isinstance(value, type) and value.__module__ == space["__name__"]:
+            if getattr(value, "source", ""):
+                yield name
+
+
+def load(name: str) -> Any:
+    """The scenario class of a name."""
+    stem, _, cls = name.partition(":")
+    return find(f"{PROGRAMS / stem}.py:{cls}")
+
+
+def judge(name: str, strategy: str, memory: str = "sc", seconds: float = SECONDS) -> Said:
+    """Run one program under one strategy."""
+    program = load(name)
+    expect = getattr(program, "tso" if memory == "tso" else "expect", "")
+    classes = getattr(program, "classes", 0) if memory == "sc" else 0
+    began = time.perf_counter()
+    kinds: dict[str, None] = {}
+    counting = strategy == "dpor" and classes > 0
+
+    def enough() -> bool:
+        return not counting and bool(expect) and _all_found(expect, kinds)
+
+    def found(finding: Finding) -> None:
+        kinds[finding.kind] = None
+
+    plan = SearchPlan(
+        strategy,
+        schedules=getattr(program, "schedules", SCHEDULES.get(strategy, 300)),
+        seconds=seconds,
+        bound=BOUND if strategy == "bounded" else None,
+        settings=Settings(digest=False, **({} if memory == "sc" else {"memory": memory})),
+        shrink=False,
+        traces=False,
+    )
+    said = Said(name, strategy, expect, classes, "ok", 0, "", [], 0.0)
+    try:
+        report = Search(program, plan, enough=enough, on_first=found).run()
+        said.executions, said.claim = report.executions, report.proven
+    except ScenarioError as refused:
+        kinds["refused"] = None
+        said.claim = str(refused)
+    said.found = sorted(kinds)
+    also = getattr(program, "also", "")
+    preemptions = getattr(program, "preemptions", 0)
+    beyond = strategy == "bounded" and preemptions > BOUND
+    said.verdict = verdict(said, also, beyond)
+    said.seconds = round(time.perf_counter() - began, 2)
+    return said
+
+
+def _all_found(expect: str, kinds: Any) -> bool:
+    return all(any(k in kinds for k in part.split("/")) for part in expect.split())
+
+
+def verdict(said: Said, also: str, beyond: bool) -> str:
+    """What to think of it."""
+    found, expect = said.found, said.expect
+    allowed = {k for part in (*expect.split(), *also.split()) for k in part.split("/")}
+    if set(found) - allowed:
+        return "FALSE ALARM"
+    proves = bool(said.claim) and "refused" not in found
+    if expect == "unproven":
+        return "WRONG PROOF" if proves else "ok"
+    if not _all_found(expect, found):
+        # A proof of few preemptions is none of all.
+        return "missed" if beyond or not proves or said.strategy == "bounded" else "WRONG PROOF"
+    if said.strategy == "dpor" and said.classes:
+        if said.executions > said.classes:
+            return "excess"
+        if proves and said.executions < said.classes:
+            return "too few"
+        if not proves and not found:
+            return "not proven"
+    return "ok"
+
+
+def _run(args: tuple[str, list[str], str, float]) -> list[Said]:
+    name, strategies, memory, seconds = args
+    skip = getattr(load(name), "skip", "").split()
+    return [judge(name, s, memory, seconds) for s in strategies if s not in skip]
+
+
+def table(rows: list[list[Said]], strategies: list[str]) -> list[str]:
+    """A line for each program."""
+    lines = [("program", "expected", *strategies)]
+    for row in rows:
+        cells = {said.strategy: said.cell() for said in row}
+        lines.append((row[0].program, row[0].expect or "clean", *(cells.get(s, "-") for s in strategies)))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def summary(rows: list[list[Said]]) -> list[str]:
+    """How many of what, and which."""
+    flat = [said for row in rows for said in row]
+    lines = [f"{len(rows)} programs, {len(flat)} runs, {sum(s.seconds for s in flat):.0f} s"]
+    for what in (*WRONG, "too few", "missed", "not proven", "excess"):
+        some = [f"{s.program} ({s.strategy})" for s in flat if s.verdict == what]
+        lines.append(f"{what.lower()}: {len(some)}" + (f": {', '.join(some)}" if some else ""))
+    return lines
+
+
+def main() -> int:
+    """The table."""
+    parser = argparse.ArgumentParser(description="programs with known verdicts")
+    parser.add_argument("--only", default="*", help="a pattern of names: litmus:*, SB*")
+    parser.add_argument("--strategy", default=",".join(STRATEGIES), help="names, by commas")
+    parser.add_argument("--memory", default="sc", choices=("sc", "tso"))
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each run, at most")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    strategies = args.strategy.split(",")
+    names = programs(args.only)
+    if unknown := set(strategies) - {*STRATEGIES, "surw", "all"}:
+        parser.error(f"strategy {', '.join(sorted(unknown))}: unknown")
+    if not names:
+        parser.error(f"--only {args.only}: no program has such a name")
+    if args.memory != "sc" and "memory" not in {f.name for f in fields(Settings)}:
+        parser.error(f"--memory {args.memory}: this smpvm knows sequential consistency only")
+    work = [(name, strategies, args.memory, args.seconds) for name in names]
+    if args.jobs > 1:
+        with ProcessPoolExecutor(args.jobs) as pool:
+            rows = [row for row in pool.map(_run, work) if row]
+    else:
+        rows = [row for row in map(_run, work) if row]
+    if args.json:
+        print(json.dumps([asdict(said) for row in rows for said in row], indent=1))
+    else:
+        print("\n".join([*table(rows, strategies), "", *summary(rows)]))
+    return 1 if any(said.verdict in WRONG for row in rows for said in row) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
