@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
@@ -57,16 +58,14 @@ class Said:
     seconds: float
 
     def cell(self) -> str:
-        """For the table."""
+        """For the table: what, what was found, executions, and classes where they are counted."""
         count = f"{self.executions:,}"
         if self.strategy == "dpor" and self.classes:
             count += f"/{self.classes:,}"
-        if self.verdict == "ok":
-            what = "found" if self.expect and self.found else "proven" if self.claim else "clean"
-            what = "refused" if self.expect == "refused" else what
-            return f"{what} {count}"
-        extra = f" {' '.join(self.found)}" if self.verdict == "FALSE ALARM" else ""
-        return f"{self.verdict}{extra} {count}"
+        what = self.verdict
+        if what == "ok":
+            what = "" if self.found else "proven" if self.claim else "nothing found"
+        return " ".join(filter(None, (what, *self.found, count)))
 
 
 def programs(only: str = "*") -> list[str]:
@@ -82,12 +81,10 @@ def programs(only: str = "*") -> list[str]:
 
 def _classes(path: Path) -> Iterator[str]:
     """The scenarios of a file that say where they are from, in the file's order."""
-    space: dict[str, Any] = {"__name__": f"verdicts_{path.stem}"}
-    exec(compile(path.read_text(), str(path), "exec"), space)
-    for name, value in space.items():
-        if isinstance(value, type) and value.__module__ == space["__name__"]:
-            if getattr(value, "source", ""):
-                yield name
+    for name, value in runpy.run_path(str(path), run_name=path.stem).items():
+        own = isinstance(value, type) and value.__module__ == path.stem
+        if own and getattr(value, "source", ""):
+            yield name
 
 
 def load(name: str) -> Any:
@@ -99,7 +96,9 @@ def load(name: str) -> Any:
 def judge(name: str, strategy: str, memory: str = "sc", seconds: float = SECONDS) -> Said:
     """Run one program under one strategy."""
     program = load(name)
-    expect = getattr(program, "tso" if memory == "tso" else "expect", "")
+    expect = getattr(program, "expect", "")
+    if memory == "tso":
+        expect = getattr(program, "tso", expect)
     classes = getattr(program, "classes", 0) if memory == "sc" else 0
     began = time.perf_counter()
     kinds: dict[str, None] = {}
@@ -136,28 +135,29 @@ def judge(name: str, strategy: str, memory: str = "sc", seconds: float = SECONDS
     return said
 
 
-def _all_found(expect: str, kinds: Any) -> bool:
-    return all(any(k in kinds for k in part.split("/")) for part in expect.split())
+def _all_found(expect: str, kinds: Iterable[str]) -> bool:
+    return all(not set(part.split("/")).isdisjoint(kinds) for part in expect.split())
 
 
 def verdict(said: Said, also: str, beyond: bool) -> str:
-    """What to think of it."""
+    """What to think of it; *beyond*: what is to be found needs more preemptions than were tried."""
     found, expect = said.found, said.expect
     allowed = {k for part in (*expect.split(), *also.split()) for k in part.split("/")}
     if set(found) - allowed:
         return "FALSE ALARM"
-    proves = bool(said.claim) and "refused" not in found
+    proves = bool(said.claim) and not found
     if expect == "unproven":
         return "WRONG PROOF" if proves else "ok"
     if not _all_found(expect, found):
         # A proof of few preemptions is none of all.
-        return "missed" if beyond or not proves or said.strategy == "bounded" else "WRONG PROOF"
+        limited = said.strategy == "bounded"
+        return "ok" if beyond else "WRONG PROOF" if proves and not limited else "missed"
     if said.strategy == "dpor" and said.classes:
         if said.executions > said.classes:
             return "excess"
-        if proves and said.executions < said.classes:
+        if said.claim and said.executions < said.classes:
             return "too few"
-        if not proves and not found:
+        if not said.claim and not found:
             return "not proven"
     return "ok"
 
@@ -173,9 +173,11 @@ def table(rows: list[list[Said]], strategies: list[str]) -> list[str]:
     lines = [("program", "expected", *strategies)]
     for row in rows:
         cells = {said.strategy: said.cell() for said in row}
-        lines.append((row[0].program, row[0].expect or "clean", *(cells.get(s, "-") for s in strategies)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        said = (cells.get(s, "-") for s in strategies)
+        lines.append((row[0].program, row[0].expect or "clean", *said))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [[c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines]
+    return ["  ".join(line).rstrip() for line in padded]
 
 
 def summary(rows: list[list[Said]]) -> list[str]:

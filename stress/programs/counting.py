@@ -229,10 +229,10 @@ class SemaphoreTwo(Scenario):
 
 
 class SemaphoreFree(SemaphoreTwo):
-    "Two threads and a semaphore of two: who counts first makes 2 orders of its guard's sections."
+    "Two threads and a semaphore of two: nobody has to wait."
 
     classes = 0
-    source = "each acquires and releases a counter: 6 orders of its updates, fewer if they commute"
+    source = "ours; how many classes there are depends on what of the semaphore is seen"
 
     def setup(self):
         self.s = self.semaphore("s", 2)
@@ -344,7 +344,9 @@ class Writers(Scenario):
     "n threads write one field: n!."
 
     classes = 24
-    source = "derived; Aronis, Jonsson, Lång, Sagonas: Optimal DPOR with observers, 2018 (lastwrite)"
+    source = (
+        "derived; Aronis, Jonsson, Lång, Sagonas: Optimal DPOR with observers, 2018 (lastwrite)"
+    )
     n = 4
 
     def setup(self):
