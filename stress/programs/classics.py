@@ -238,8 +238,10 @@ class PhilosophersTry(Philosophers):
 
 
 class Waiter(Scenario):
-    "Two philosophers and one seat.  The lock order is told, as lockdep would: nothing says that the
-    semaphore is a gate."
+    """Two philosophers and one seat.
+
+    The lock order is told, as lockdep would: nothing says that the semaphore is a gate.
+    """
 
     source = "Dijkstra 1971 (the footman)"
     expect = ""

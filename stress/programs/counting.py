@@ -61,7 +61,7 @@ class LastZero7(LastZero):
 
 
 class Sigma(Scenario):
-    "Each of n threads writes where an index points that its maker moves on: 1 · 3 · 5 ... (2n - 1)."
+    "Each of n threads writes where an index points that its maker moves on: 1·3·5 ..."
 
     classes = 105
     source = NIDHUGG + " (sigma, after SV-COMP); each placing counts the orders of equal places"
@@ -344,9 +344,7 @@ class Writers(Scenario):
     "n threads write one field: n!."
 
     classes = 24
-    source = (
-        "derived; Aronis, Jonsson, Lång, Sagonas: Optimal DPOR with observers, 2018 (lastwrite)"
-    )
+    source = "derived; Aronis et al.: Optimal DPOR with observers, 2018 (lastwrite)"
     n = 4
 
     def setup(self):

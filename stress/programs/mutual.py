@@ -146,9 +146,7 @@ class Hyman(Mutual):
 
     fields = ("flag0", "flag1", "turn")
     expect = tso = "assertion"
-    source = (
-        "Hyman: Comments on a problem in concurrent programming control, 1966; refuted by Knuth"
-    )
+    source = "Hyman: Comments on a problem in concurrent programming control, 1966; Knuth's reply"
 
     def enter(self, i, j):
         self.put("flag", i, 1)

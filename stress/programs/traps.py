@@ -265,12 +265,14 @@ class SpinBare(Scenario):
     also = "assertion race"
     schedules = 20
     first = "flag"
-    why: dict[str, str] = {}
 
     def setup(self):
-        self.s = self.shared(benign=self.why, data=0, flag=0)
+        self.make()
         self.thread("reader", self.read)
         self.thread("writer", self.write)
+
+    def make(self):
+        self.s = self.shared(data=0, flag=0)
 
     def read(self):
         while not self.s.flag:
@@ -287,7 +289,10 @@ class SpinBareOk(SpinBare):
 
     expect = also = ""
     first = "data"
-    why = {"data": "published by the flag", "flag": "the flag"}
+
+    def make(self):
+        why = {"data": "published by the flag", "flag": "the flag"}
+        self.s = self.shared(benign=why, data=0, flag=0)
 
 
 class RelaxNothing(Scenario):
