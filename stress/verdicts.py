@@ -35,7 +35,7 @@ from smpvm.explore.search import Search, SearchPlan
 
 PROGRAMS = Path(__file__).parent / "programs"
 STRATEGIES = ("random", "pct", "pos", "bounded", "dpor", "portfolio")
-SCHEDULES = {"bounded": 20_000, "dpor": 20_000, "portfolio": 1000}
+SCHEDULES = {"bounded": 20_000, "all": 20_000, "dpor": 20_000, "portfolio": 1000}
 """Executions, at most; 300 of the others."""
 SECONDS = 10.0
 BOUND = 2

@@ -1,0 +1,106 @@
+"""stress/verdicts.py: verdicts and class counts of its smaller programs, and the script itself."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "stress" / "verdicts.py"
+CLEAN = (
+    "litmus:SB litmus:IRIW litmus:2+2W litmus:CoRR2 litmus:N6 mutual:Peterson mutual:Dekker "
+    "mutual:LamportFast mutual:Bakery counting:LastZero counting:Sigma counting:Fibonacci "
+    "counting:Sections counting:TokenSections counting:JoinTwo counting:FloatingRead "
+    "counting:Indexer counting:FileSystem classics:Interlocked classics:PhilosophersOrdered "
+    "classics:BarrierSense classics:DoubleChecked lockfree:WorkSteal lockfree:Treiber "
+    "lockfree:AbaTagged lockfree:Mcs lockfree:Ring traps:AtomicReadDeclared traps:IfForWhile"
+).split()
+BROKEN = (
+    "litmus:MPBackwards mutual:PetersonBackwards mutual:FlagsOnly mutual:Hyman "
+    "mutual:BakeryHasty counting:Counters sctbench:Carter01 sctbench:Sync01 sctbench:Twostage "
+    "classics:OneForTwo classics:Philosophers classics:NestedMonitor lockfree:AbaStack "
+    "lockfree:McsHasty traps:CheckFalse traps:DictInShared traps:GeneratorBody"
+).split()
+
+
+@pytest.fixture(scope="module")
+def verdicts():
+    spec = importlib.util.spec_from_file_location("verdicts_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_is_right_is_proven(verdicts, name):
+    said = verdicts.judge(name, "dpor", seconds=20)
+    assert said.expect == ""
+    assert said.claim
+    assert (said.verdict, said.found) == ("ok", [])
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_found(verdicts, name):
+    said = verdicts.judge(name, "dpor", seconds=20)
+    assert said.expect
+    assert said.found
+    assert said.verdict == "ok"
+
+
+def said_of(verdicts, **more):
+    first = {"claim": "", "found": [], "classes": 0, "expect": "", "executions": 5}
+    parts = {"program": "p", "strategy": "dpor", "verdict": "", "seconds": 0.0, **first, **more}
+    return verdicts.Said(**parts)
+
+
+@pytest.mark.parametrize(
+    ("more", "also", "right"),
+    [
+        ({"claim": "all"}, "", "ok"),
+        ({"found": ["race"]}, "", "FALSE ALARM"),
+        ({"found": ["race"]}, "race", "ok"),
+        ({"expect": "race", "claim": "all"}, "", "WRONG PROOF"),
+        ({"expect": "race", "claim": "all", "strategy": "bounded"}, "", "missed"),
+        ({"expect": "race"}, "", "missed"),
+        ({"expect": "race assertion", "found": ["race"]}, "", "missed"),
+        ({"expect": "race/assertion", "found": ["race"]}, "", "ok"),
+        ({"expect": "unproven", "claim": "all"}, "", "WRONG PROOF"),
+        ({"expect": "unproven"}, "", "ok"),
+        ({"claim": "all", "classes": 4}, "", "excess"),
+        ({"claim": "all", "classes": 6}, "", "too few"),
+        ({"classes": 5}, "", "not proven"),
+    ],
+)
+def test_what_is_thought_of_it(verdicts, more, also, right):
+    assert verdicts.verdict(said_of(verdicts, **more), also, False) == right
+
+
+def test_every_program_says_what_it_should(verdicts):
+    names = verdicts.programs()
+    themes = {name.partition(":")[0] for name in names}
+    assert themes == {"classics", "counting", "litmus", "lockfree", "mutual", "sctbench", "traps"}
+    for name in names:
+        program = verdicts.load(name)
+        assert program.title, name
+        assert program.source, name
+        assert isinstance(getattr(program, "expect", ""), str), name
+
+
+def run(*args):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *args], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_script():
+    done = run("--only", "litmus:SB", "--strategy", "dpor,bounded", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [(s["verdict"], s["executions"]) for s in json.loads(done.stdout)][0] == ("ok", 3)
+    done = run("--only", "traps:Chec*", "--strategy", "dpor,random")
+    assert done.returncode == 0
+    assert "traps:CheckFalse" in done.stdout
+    assert "false alarm: 0" in done.stdout
+    assert run("--only", "nothing").returncode == 2
