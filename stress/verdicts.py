@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -168,16 +169,18 @@ def _run(args: tuple[str, list[str], str, float]) -> list[Said]:
     return [judge(name, s, memory, seconds) for s in strategies if s not in skip]
 
 
-def table(rows: list[list[Said]], strategies: list[str]) -> list[str]:
-    """A line for each program."""
-    lines = [("program", "expected", *strategies)]
-    for row in rows:
-        cells = {said.strategy: said.cell() for said in row}
-        said = (cells.get(s, "-") for s in strategies)
-        lines.append((row[0].program, row[0].expect or "clean", *said))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [[c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines]
-    return ["  ".join(line).rstrip() for line in padded]
+def line(cells: Iterable[str]) -> str:
+    """One of the table: program, expected, and what each strategy said."""
+    widths = chain((31, 21), repeat(20))
+    return "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=False)).rstrip()
+
+
+def row_line(row: list[Said], strategies: list[str]) -> str:
+    """The table's line for a program."""
+    cells = {said.strategy: said.cell() for said in row}
+    return line(
+        (row[0].program, row[0].expect or "clean", *(cells.get(s, "-") for s in strategies))
+    )
 
 
 def summary(rows: list[list[Said]]) -> list[str]:
@@ -208,16 +211,19 @@ def main() -> int:
         parser.error(f"--only {args.only}: no program has such a name")
     if args.memory != "sc" and "memory" not in {f.name for f in fields(Settings)}:
         parser.error(f"--memory {args.memory}: this smpvm knows sequential consistency only")
-    work = [(name, strategies, args.memory, args.seconds) for name in names]
-    if args.jobs > 1:
-        with ProcessPoolExecutor(args.jobs) as pool:
-            rows = [row for row in pool.map(_run, work) if row]
-    else:
-        rows = [row for row in map(_run, work) if row]
+    if not args.json:
+        print(line(("program", "expected", *strategies)), flush=True)
+    rows = []
+    with ProcessPoolExecutor(args.jobs) as pool:
+        work = [(name, strategies, args.memory, args.seconds) for name in names]
+        for row in filter(None, pool.map(_run, work)):
+            rows.append(row)
+            if not args.json:
+                print(row_line(row, strategies), flush=True)
     if args.json:
         print(json.dumps([asdict(said) for row in rows for said in row], indent=1))
     else:
-        print("\n".join([*table(rows, strategies), "", *summary(rows)]))
+        print("\n".join(("", *summary(rows))))
     return 1 if any(said.verdict in WRONG for row in rows for said in row) else 0
 
 

@@ -345,3 +345,87 @@ class TestThenSet(TestAndSet):
         while self.m.lock:
             self.relax(self.m)
         self.m.lock = 1
+
+
+class Ticket(Scenario):
+    "A ticket lock."
+
+    source = "Mellor-Crummey, Scott: Algorithms for scalable synchronization, 1991"
+    expect = ""
+    atomic_draw = True
+
+    def setup(self):
+        self.t = self.shared(benign={"next": WHY, "serving": WHY}, next=0, serving=0)
+        self.m = self.shared(benign={"n": "under the ticket lock"}, n=0)
+        for name in "ab":
+            self.thread(name, self.go)
+
+    def draw(self):
+        if self.atomic_draw:
+            return self.atomic.fetchadd_int(self.t, "next", 1)
+        mine = self.t.next
+        self.t.next = mine + 1
+        return mine
+
+    def go(self):
+        mine = self.draw()
+        while self.t.serving != mine:
+            self.relax(self.t)
+        self.m.n = self.m.n + 1
+        self.t.serving = mine + 1
+
+    def check(self):
+        assert self.m.n == 2, "an update is lost"
+
+
+class TicketPlain(Ticket):
+    "The ticket is drawn in two steps."
+
+    source = "the usual mistake"
+    expect = "assertion"
+    also = "livelock"
+    atomic_draw = False
+
+
+class Mcs(Scenario):
+    "A queue lock: each spins on a flag of its own."
+
+    source = "Mellor-Crummey, Scott 1991 (the MCS lock)"
+    expect = ""
+    waits = True
+
+    def setup(self):
+        self.q = self.shared(benign={"tail": WHY}, tail=-1)
+        self.next, self.locked = self.array(2, -1, benign=WHY), self.array(2, 0, benign=WHY)
+        self.m = self.shared(benign={"n": "under the queue lock"}, n=0)
+        for i in (0, 1):
+            self.thread(f"t{i}", self.go, i)
+
+    def go(self, i):
+        self.locked[i] = 1
+        before = self.atomic.swap_int(self.q, "tail", i)
+        if before >= 0:
+            self.next[before] = i
+            while self.locked[i]:
+                self.relax(self.locked)
+        self.m.n = self.m.n + 1
+        self.leave(i)
+
+    def leave(self, i):
+        if self.next[i] < 0:
+            if self.atomic.cmpset_int(self.q, "tail", i, -1) or not self.waits:
+                return
+            while self.next[i] < 0:
+                self.relax(self.next)
+        self.locked[self.next[i]] = 0
+
+    def check(self):
+        assert self.m.n == 2, "an update is lost"
+
+
+class McsHasty(Mcs):
+    "Leaves without waiting for the one who has come, and is not linked yet."
+
+    source = "the usual mistake"
+    expect = "livelock"
+    waits = False
