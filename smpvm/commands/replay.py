@@ -78,6 +78,7 @@ def run_schedule(
         scenario = sized(scenario, schedule.scenario)
     settings = Settings(
         granularity=schedule.granularity,
+        memory=schedule.memory,
         carrier=carrier,
         repairs=schedule.repairs,
         checks=checks,

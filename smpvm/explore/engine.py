@@ -24,6 +24,7 @@ from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.serialthread import AWAIT, RESUME, Ending
+from smpvm.host.tso import buffered
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
@@ -39,6 +40,8 @@ class Settings:
     """How executions are run."""
 
     granularity: str = "access"
+    memory: str = "sc"
+    """Which stores others see: ``sc``, each at once; ``tso``, through x86's store buffers."""
     carrier: str = "auto"
     limit: int = 200_000
     """Steps after which the fair suffix begins; a run twice as long is a livelock."""
@@ -101,6 +104,10 @@ class Execution:
         self.scenario = scenario
         self.strategy = strategy
         self.settings = settings
+        if settings.memory == "tso":
+            if settings.granularity != "access":
+                raise ConfigError("memory tso: only at granularity access")
+            carrier_class = buffered(carrier_class)
         self.carrier = carrier_class(
             scheduler,
             access_points=settings.granularity == "access",
@@ -323,6 +330,7 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
         spec_of(scenario),
         settings.granularity,
         settings.repairs,
+        memory=settings.memory,
         runs=outcome.runs or runs_of(outcome.carrier.log),
     )
 

@@ -336,6 +336,8 @@ class SleepQueue:
 
     @c("_wakeup", "kern_synch.c:932-933", part=True)
     def _run(self, woken: list[Sleeper]) -> None:
+        if woken and (drain := self.k.drain) is not None:
+            drain()  # the message to the other CPU is sent by locked instructions
         unpark = self.k.carrier.unpark
         for s in woken:
             if s.asleep:

@@ -1,8 +1,9 @@
 """A schedule as text: short enough for a bug report, and able to tell where a replay diverges.
 
 ``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the version of the form, granularity, version of
-smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is a
-thread, a number of steps, and a checksum over the operations of those steps.  Where runs repeat, as
+smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  With store
+buffers the granularity is ``access+tso``.  A run is a thread (``b1``: the buffer of thread 1), a
+number of steps, and a checksum over the operations of those steps.  Where runs repeat, as
 in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import smpvm
 from smpvm.host.serialthread import AWAIT, CLOCK, Op
+from smpvm.host.tso import owner_tid, shadow_tid
 from smpvm.text import quoted
 
 PLAIN, FOLDED = "s1", "s2"
@@ -28,7 +30,7 @@ LONGEST = 64
 """The longest repetition that is looked for, in runs."""
 WORTH = 8
 """Runs that folding must save: a short schedule is easier to read and to edit unfolded."""
-_RUN = re.compile(r"([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
+_RUN = re.compile(r"(b?)([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
 _PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9][0-9]{0,6}))(?:\.(?!$)|$)")
 """A run, or several in parentheses and a number of repetitions."""
 
@@ -56,14 +58,16 @@ class Schedule:
     granularity: str = "access"
     repairs: tuple[str, ...] = ()
     version: str = smpvm.__version__
+    memory: str = "sc"
     runs: list[Run] = field(default_factory=list)
 
     def text(self) -> str:
         """The schedule as text."""
-        folded = fold([f"{tid}x{n}~{check}" for tid, n, check in self.runs])
+        folded = fold([f"{_who(tid)}x{n}~{check}" for tid, n, check in self.runs])
         version = FOLDED if len(folded) < len(self.runs) else PLAIN
         repairs, runs = "+".join(self.repairs) or "-", ".".join(folded)
-        return "/".join((version, self.granularity, self.version, repairs, runs, self.scenario))
+        how = self.granularity + ("" if self.memory == "sc" else f"+{self.memory}")
+        return "/".join((version, how, self.version, repairs, runs, self.scenario))
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
@@ -73,11 +77,12 @@ class Schedule:
         parts = text.strip().split("/", 5)
         if parts[0] not in (PLAIN, FOLDED):
             raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {quoted(parts[0])}")
-        if len(parts) != 6 or parts[1] not in ("access", "sync") or not parts[5]:
+        if len(parts) != 6 or parts[1] not in ("access", "sync", "access+tso") or not parts[5]:
             raise ScheduleError("schedule: damaged: expected six parts between slashes")
         runs = _unfold(parts[4]) if parts[0] == FOLDED else _runs(parts[4])
         repairs = () if parts[3] == "-" else tuple(parts[3].split("+"))
-        return cls(parts[5], parts[1], repairs, parts[2], runs)
+        granularity, _, memory = parts[1].partition("+")
+        return cls(parts[5], granularity, repairs, parts[2], memory or "sc", runs)
 
     def steps(self) -> list[int]:
         """The thread (tid) of each step."""
@@ -88,6 +93,11 @@ class Schedule:
         return max(len(self.runs) - 1, 0)
 
 
+def _who(tid: int) -> str:
+    """A thread, or the buffer of one."""
+    return str(tid) if tid >= 0 else f"b{owner_tid(tid)}"
+
+
 def _runs(text: str) -> list[Run]:
     """The runs of a text without repetitions.  Raises ScheduleError."""
     runs = []
@@ -95,7 +105,8 @@ def _runs(text: str) -> list[Run]:
         match = _RUN.fullmatch(run)
         if match is None:
             raise ScheduleError(f"schedule: damaged: {quoted(run)} is not a run of steps")
-        runs.append((int(match[1]), int(match[2]), match[3]))
+        tid = shadow_tid(int(match[2])) if match[1] else int(match[2])
+        runs.append((tid, int(match[3]), match[4]))
     _few(sum(n for _, n, _ in runs))
     return runs
 
