@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, READ, WAKEUP, WRITE, YIELD, Access, Carried, Peek, Stopped
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.serialthread import CLOCK, SerialThread
+from smpvm.host.serialthread import AWAIT, CLOCK, SerialThread
 
 STORE: Final = "store"
 """A plain store, into the buffer."""
@@ -137,22 +137,25 @@ class StoreBuffers(SerialCarrier):
         me.op = pending
         buffer.dirty = False
 
+    def own(self, obj: Any, field: str) -> Entry | None:
+        """The running thread's own newest store to a field, if it is not in memory yet."""
+        buffer = self._buffers.get(self._me.tid)
+        return buffer.newest(obj, field) if buffer is not None and buffer.entries else None
+
     def buffered_load(self, seen: Access | None) -> Callable[[Any, str], Entry | None]:
         """What is called before a plain read: returns the thread's own store that it finds, if
         it is not in memory yet."""
-        buffers = self._buffers
 
         def load(obj: Any, field: str) -> Entry | None:
             me = self._me
             if self.inert:
                 if self.stopping and me is not self.boot:
                     raise Stopped
-                return None
+                return self.own(obj, field)
             self.point(READ, obj, field)
             if seen is not None:
                 seen(obj, field, None, me.td)
-            buffer = buffers.get(me.tid)
-            return buffer.newest(obj, field) if buffer is not None and buffer.entries else None
+            return self.own(obj, field)
 
         return load
 
@@ -221,6 +224,7 @@ class StoreBuffers(SerialCarrier):
         if buffer.entries:
             self._next_drain(buffer)
             return
+        me.op = (me.tid, AWAIT, (), "")
         self._able.disable(me)
         if buffer.waits:
             buffer.waits = False

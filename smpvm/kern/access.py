@@ -22,7 +22,7 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
     read, write = (None, None) if seen is None else (seen.read, seen.write)
     if getattr(carrier, "drain", None) is not None:
         carrier.memory(peek, poke)
-        return Hook(carrier.buffered_load(read), carrier.buffered_store(write))
+        return Hook(carrier.buffered_load(read), carrier.buffered_store(write), carrier.own)
     points = carrier.access_points_of
     return Hook(points(READ, read, peek), points(WRITE, write, peek))
 

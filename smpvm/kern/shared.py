@@ -25,15 +25,22 @@ class Hook:
     finds (None: memory), for a write whether the buffer has taken it.
     """
 
-    __slots__ = ("read", "write")
+    __slots__ = ("own", "read", "write")
 
-    def __init__(self, read: Callable[..., Any], write: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        read: Callable[..., Any],
+        write: Callable[..., Any],
+        own: Callable[[Any, str], Any] | None = None,
+    ) -> None:
         self.read = read
         self.write = write
+        self.own = own or _nobody
+        """The running thread's own store to a field that is not in memory yet."""
 
     def forget(self) -> None:
         """Drop the references to the observers; there will be no further access."""
-        self.read = self.write = _nobody
+        self.read = self.write = self.own = _nobody
 
 
 def _nobody(obj: Any, field: str, new: object = None) -> None:
@@ -132,15 +139,22 @@ def instrumented(cls: type, buffers: bool = False) -> type:
     }
     body["__slots__"] = ("_hook", "_seen")
     body["__bare__"] = cls
+    body["__buffers__"] = buffers
     body["__doc__"] = cls.__doc__
     body["__module__"] = cls.__module__
     return type(cls.__name__, (cls,), body)
 
 
 def peek(obj: Any, field: str) -> Any:
-    """The value of a shared field, read without calling the hook (checkers, audits, atomics)."""
-    bare = getattr(type(obj), "__bare__", None)
-    return getattr(obj, field) if bare is None else getattr(bare, field).__get__(obj)
+    """The value of a shared field for the running thread, read without calling the hook (checkers,
+    audits, atomics)."""
+    cls: Any = type(obj)
+    bare = getattr(cls, "__bare__", None)
+    if bare is None:
+        return getattr(obj, field)
+    if cls.__buffers__ and (own := obj._hook.own(obj, field)) is not None:
+        return own.value
+    return getattr(bare, field).__get__(obj)
 
 
 def poke(obj: Any, field: str, value: Any) -> None:

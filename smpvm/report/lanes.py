@@ -87,6 +87,12 @@ def step_line(op: Op, notes: Sequence[str]) -> str:
             text = "wakes up"
         case "timer":
             text = "the clock advances"
+        case "store":
+            return "stores " + "; ".join(notes)
+        case "fence":
+            text = "its stores are in memory"
+        case "write":  # without notes: no thread's own step
+            text = f"{obj}.{field} reaches memory"
         case _ if isinstance(obj, End):
             text = f"joins {obj.td}"
         case _:

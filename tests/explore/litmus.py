@@ -7,6 +7,7 @@ of them instructions: ``x=1`` stores, ``x`` loads, ``F`` is a fence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -103,3 +104,50 @@ def outcomes_of(
     settings = Settings(memory=memory, checks=frozenset(), digest=False)
     plan = SearchPlan(strategy=strategy, schedules=schedules, settings=settings)
     return seen, Search(scenario, plan).run()
+
+
+def reference(program: tuple[str, ...], final: str, tso: bool) -> set[Outcome]:
+    """The outcomes by the abstract machine of the x86-TSO paper: every state, by brute force."""
+    threads = [text.split() for text in program]
+    outcomes: set[Outcome] = set()
+    start = (tuple((0, (), ()) for _ in threads), frozenset[tuple[str, int]]())
+    seen, todo = {start}, [start]
+    while todo:
+        state = todo.pop()
+        memory, more = dict(state[1]), list(_next(state, threads, tso))
+        if not more:
+            last = [memory.get(name, 0) for name in final]
+            outcomes.add((*(v for _, _, loaded in state[0] for v in loaded), *last))
+        for new in more:
+            if new not in seen:
+                seen.add(new)
+                todo.append(new)
+    return outcomes
+
+
+def _next(state: Any, threads: list[list[str]], tso: bool) -> Iterator[Any]:
+    """Each thread: its counter, its buffer (oldest first), what it has loaded."""
+    memory = dict(state[1])
+
+    def become(i: int, *thread: Any, **stored: int) -> Any:
+        rest = (*state[0][:i], thread, *state[0][i + 1 :])
+        return rest, frozenset({**memory, **stored}.items())
+
+    for i, (at, buffer, loaded) in enumerate(state[0]):
+        if buffer:
+            (name, value), *left = buffer
+            yield become(i, at, tuple(left), loaded, **{name: value})
+        if at == len(threads[i]):
+            continue
+        name, _, text = threads[i][at].partition("=")
+        if name == "F":
+            if not buffer:
+                yield become(i, at + 1, buffer, loaded)
+        elif text and tso:
+            yield become(i, at + 1, (*buffer, (name, int(text))), loaded)
+        elif text:
+            yield become(i, at + 1, buffer, loaded, **{name: int(text)})
+        else:
+            own = [v for n, v in buffer if n == name]
+            found = own[-1] if own else memory.get(name, 0)
+            yield become(i, at + 1, buffer, (*loaded, found))
