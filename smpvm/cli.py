@@ -19,6 +19,7 @@ from smpvm.commands.flags import (
     hang_option,
     json_option,
     limit_option,
+    memory_option,
     missing,
     repair_option,
     run_dir_option,
@@ -308,6 +309,7 @@ def write(path: Path, text: str) -> None:
     help="Where threads may switch: at every access of a shared field, or only at locks, sleeps "
     "and atomics.",
 )
+@memory_option("sc")
 @carrier_option
 @click.option(
     "--jobs",
@@ -363,6 +365,7 @@ def explore(**options: Any) -> int:
     metavar="STEP",
     help="Enter pdb at this step, in the thread that takes it; q runs on to the end.",
 )
+@memory_option(None)
 @carrier_option
 @hang_option
 @check_option("all")

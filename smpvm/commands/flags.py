@@ -120,6 +120,18 @@ def check_option(default: str) -> Decorator:
     return lambda command: check(benign(command))
 
 
+def memory_option(default: str | None) -> Decorator:
+    """``--memory``; None: what the schedule says."""
+    return click.option(
+        "--memory",
+        type=click.Choice(["sc", "tso"]),
+        default=default,
+        show_default=default or "the schedule's",
+        help="When others see a plain store: at once (sc, sequential consistency), or when it "
+        "leaves the CPU's store buffer (tso, x86).",
+    )
+
+
 def limit_option(command: Any) -> Any:
     """``--steps``: when an execution is given up as too long."""
     return click.option(

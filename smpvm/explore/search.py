@@ -44,6 +44,10 @@ class SearchPlan:
     """Count the distinct traces (equivalence classes of executions)."""
 
 
+MEMORY = {"sc": "sequential consistency", "tso": "x86-TSO"}
+"""The memory models by name."""
+
+
 @dataclass
 class SearchReport:
     """The result of a search."""
@@ -51,6 +55,7 @@ class SearchReport:
     scenario: str
     strategy: str
     granularity: str
+    memory: str = "sc"
     executions: int = 0
     points: int = 0
     seconds: float = 0.0
@@ -87,6 +92,7 @@ class SearchReport:
             "scenario": self.scenario,
             "strategy": self.strategy,
             "granularity": self.granularity,
+            "memory": self.memory,
             "checks": self.checks,
             "executions": self.executions,
             "points": self.points,
@@ -112,12 +118,16 @@ class SearchReport:
         """The kinds of the findings, each with its count."""
         return ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
 
+    def how(self) -> str:
+        """Granularity, and the memory model if it is not the usual one."""
+        return self.granularity if self.memory == "sc" else f"{self.granularity}, {self.memory}"
+
     def lines(self) -> list[str]:
         """The summary as text."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         points = self.points / self.seconds if self.seconds else 0.0
         out = [
-            f"{self.scenario}: {self.strategy}, {self.granularity}: "
+            f"{self.scenario}: {self.strategy}, {self.how()}: "
             f"{plural(self.executions, 'execution')}, {plural(self.points, 'point')}, "
             f"{plural(len(self.traces), 'distinct trace')}, "
             f"{self.seconds:.1f} s ({rate:,.0f} executions/s, {points:,.0f} points/s)"
@@ -134,7 +144,10 @@ class SearchReport:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
             by = "" if self.checks == "all" else f" by the checks {self.checks}"
-            out.append(f"  proven at granularity {self.granularity}: no finding{by}; {self.proven}")
+            out.append(
+                f"  proven at granularity {self.granularity}, under {MEMORY[self.memory]}: "
+                f"no finding{by}; {self.proven}"
+            )
         else:
             out.append("  nothing found; inconclusive: not every interleaving was tried")
         return out
@@ -177,7 +190,10 @@ class Search:
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
         self._as_found: dict[str, Finding] = {}
         """By fingerprint, with the schedule that it was found by."""
-        self._report = SearchReport(spec_of(scenario), plan.strategy, plan.settings.granularity)
+        settings = plan.settings
+        self._report = SearchReport(
+            spec_of(scenario), plan.strategy, settings.granularity, settings.memory
+        )
 
     def so_far(self) -> SearchReport:
         """What an unfinished search has to report: what it found, each as it was found."""

@@ -241,7 +241,11 @@ def _share(share: Callable[..., SearchReport], worker: Worker) -> SearchReport:
 def _nothing(spec: str, plan: SearchPlan) -> SearchReport:
     settings = plan.settings
     return SearchReport(
-        spec, plan.strategy, settings.granularity, checks=checks_text(settings.checks)
+        spec,
+        plan.strategy,
+        settings.granularity,
+        settings.memory,
+        checks=checks_text(settings.checks),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from smpvm.explore.strategy.base import Op, Plain, Scheduler, SerialCarrier, SerialThread
 from smpvm.explore.trace.schedule import Schedule, checksum, step_text
 from smpvm.host.serialthread import CLOCK
+from smpvm.host.tso import FENCE
 
 Switches = Mapping[tuple[int, int], int]
 """(thread, how many steps it has taken) → the thread that goes on; thread -1 is the beginning."""
@@ -69,6 +70,8 @@ class Replay(Plain):
             why = f"{last} is preempted"
         elif last.parked and not last.runnable:
             why = f"{last} sleeps"
+        elif last.op[1] == FENCE:
+            why = f"{last} waits for its stores"
         elif last.ready is not None:
             why = f"{last} waits for {last.op[2]}"
         else:
