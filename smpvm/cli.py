@@ -24,6 +24,8 @@ from smpvm.commands.flags import (
     repair_option,
     run_dir_option,
     seed_option,
+    spurious_option,
+    wakeup_order_option,
 )
 from smpvm.config import ConfigError
 from smpvm.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
@@ -310,6 +312,8 @@ def write(path: Path, text: str) -> None:
     "and atomics.",
 )
 @memory_option("sc")
+@spurious_option(0)
+@wakeup_order_option
 @carrier_option
 @click.option(
     "--jobs",
@@ -366,6 +370,8 @@ def explore(**options: Any) -> int:
     help="Enter pdb at this step, in the thread that takes it; q runs on to the end.",
 )
 @memory_option(None)
+@spurious_option(None)
+@wakeup_order_option
 @carrier_option
 @hang_option
 @check_option("all")

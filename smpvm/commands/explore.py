@@ -157,6 +157,8 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
         settings=Settings(
             granularity=options["granularity"],
             memory=options["memory"],
+            spurious=options["spurious"],
+            wakeup_order=options["wakeup_order"] or "",
             limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),

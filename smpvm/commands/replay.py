@@ -79,6 +79,8 @@ def run_schedule(
     settings = Settings(
         granularity=schedule.granularity,
         memory=schedule.memory,
+        spurious=schedule.spurious,
+        wakeup_order=schedule.wakeup_order,
         carrier=carrier,
         repairs=schedule.repairs,
         checks=checks,
@@ -119,6 +121,9 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
     schedule.memory = options["memory"] or schedule.memory
+    schedule.wakeup_order = options["wakeup_order"] or schedule.wakeup_order
+    if options["spurious"] is not None:
+        schedule.spurious = options["spurious"]
     check_memory(schedule.memory, schedule.granularity)
     _choose_scenario(schedule, expected, options)
     checks = checks_of(options["checks"])

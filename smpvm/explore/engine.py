@@ -23,6 +23,7 @@ from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
+from smpvm.host.choices import Choices
 from smpvm.host.serialthread import AWAIT, RESUME, Ending
 from smpvm.host.tso import buffered
 from smpvm.kern.cname import FLOOR
@@ -40,6 +41,10 @@ class Settings:
     """How executions are run."""
 
     granularity: str = "access"
+    spurious: int = 0
+    """How many sleeps of an execution may end without a wakeup."""
+    wakeup_order: str = ""
+    """Whom wakeup_one wakes: ``c``, as the C; "", as the scenario has it."""
     memory: str = "sc"
     """Which stores others see: ``sc``, each at once; ``tso``, through x86's store buffers."""
     carrier: str = "auto"
@@ -100,6 +105,7 @@ class Execution:
         settings: Settings,
         observers: Sequence[Probe] = (),
         carrier_class: type[SerialCarrier] = SerialCarrier,
+        n: int = 0,
     ) -> None:
         self.scenario = scenario
         self.strategy = strategy
@@ -115,6 +121,8 @@ class Execution:
             limit=settings.limit,
             fair=Fair() if strategy.fair_after else None,
         )
+        self.carrier.choices = Choices(seed=f"{getattr(strategy, 'seed', 0)}/{n}")
+        self.carrier.choices.budget = settings.spurious
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
         self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
@@ -125,6 +133,9 @@ class Execution:
         """The whole of it."""
         carrier = self.carrier
         k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
+        if "c" not in (self.settings.wakeup_order, self.scenario.wakeup_order):
+            k.sleep.pick = carrier.pick
+        k.sleep.early = self.settings.spurious > 0
         carrier.on_block = k.probe.lock_block
         carrier.on_idle = self.suite.idle
         carrier.on_stuck = self._stuck
@@ -135,27 +146,36 @@ class Execution:
             watch("set-up", carrier)
             body = self._made(k)
             watch("thread", carrier)
-            carrier.join()
+            if body is not None:
+                carrier.join()
         finally:
             if not carrier.stopping:
                 carrier.unwind()
             watch("check", carrier)
-        self._judge(body)
+        if carrier.pruned_at is None:
+            self._judge(body)
         watch("")
         self.suite.finish()
-        outcome = Outcome(
-            carrier, self.log.findings, k, stuck=carrier.stuck, found_at=self.found_at
-        )
+        outcome = Outcome(carrier, self._counted(), k, stuck=carrier.stuck, found_at=self.found_at)
         if self.settings.digest:
             outcome.digest = self._digest(outcome)
-        if self.log:
+        if outcome.findings:
             outcome.runs = runs_of(carrier.log)
         outcome.benign = self.suite.accepted.counts()
         outcome.not_judged = self.suite.not_judged()
         return outcome
 
+    def _counted(self) -> list[Finding]:
+        """The findings; of an execution that was pruned those before."""
+        findings, pruned = self.log.findings, self.carrier.pruned_at
+        if pruned is None:
+            return findings
+        if self.carrier.stuck is not Ending.CUT:
+            self.carrier.stuck = Ending.PRUNED
+        return [f for f in findings if self.found_at[f.fingerprint] < pruned - 1]
+
     def _made(self, k: Kernel) -> Any:
-        """The scenario, set up.  Raises ScenarioError."""
+        """The scenario, set up; None if it assumes what is not so.  Raises ScenarioError."""
         try:
             return self.scenario(k, self.settings.repairs)
         except ConfigError:
@@ -163,6 +183,8 @@ class Execution:
         except KeyboardInterrupt:
             raise
         except BaseException as why:
+            if self.carrier.pruned_at is not None:
+                return None
             raise self._mistake("set-up", why) from why
 
     def _mistake(self, what: str, why: BaseException) -> ScenarioError:
@@ -207,6 +229,8 @@ class Execution:
             except Refused as why:
                 raise self._mistake("check", why) from why
             except BaseException as why:
+                if carrier.pruned_at is not None:
+                    return
                 # It may be so in this interleaving only: a finding, as it is in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
@@ -219,6 +243,8 @@ class Execution:
     def _stuck(self) -> None:
         """Nobody can run, or nobody ends."""
         carrier = self.carrier
+        if carrier.pruned_at is not None:
+            return
         self.suite.stalled()
         known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
         if known & set(self.log.kinds()):
@@ -294,7 +320,8 @@ def execute(
     scheduler = strategy.start(n)
     if scheduler is None:
         return None
-    outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
+    execution = Execution(scenario, strategy, scheduler, settings, observers, carrier_class, n)
+    outcome = execution.run()
     strategy.done(outcome.carrier)
     return outcome
 
@@ -331,6 +358,9 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
         settings.granularity,
         settings.repairs,
         memory=settings.memory,
+        spurious=settings.spurious,
+        wakeup_order=settings.wakeup_order,
+        choices=outcome.carrier.choices.kept(),
         runs=outcome.runs or runs_of(outcome.carrier.log),
     )
 

@@ -21,6 +21,7 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
 from smpvm.explore.trace.tracehash import trace_hash
+from smpvm.host.choices import Key
 from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
@@ -68,6 +69,10 @@ class SearchReport:
     """What the source declares as meant, and how often it was seen."""
     not_judged: set[str] = field(default_factory=set)
     """What no checker can say anything about; a claim names it."""
+    pruned: int = 0
+    """Executions in which an assumption did not hold; not counted in ``executions``."""
+    spurious: int = 0
+    """How many sleeps of each execution could end without a wakeup."""
     cut: int = 0
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
@@ -102,6 +107,8 @@ class SearchReport:
             "verdict": self.verdict,
             "proven": self.proven,
             "notes": self.notes,
+            "spurious": self.spurious,
+            "pruned": self.pruned,
             "given_up": self.limited,
             "interrupted": self.interrupted,
             "hung": self.hung,
@@ -135,6 +142,8 @@ class SearchReport:
         out += [f"  {note}" for note in self.notes]
         if self.limited:
             out.append(f"  abandoned at the step limit: {plural(self.limited, 'execution')}")
+        if self.pruned:
+            out.append(f"  pruned by assume: {plural(self.pruned, 'execution')}")
         if self.hung:
             out.append(f"  abandoned: {self.hung}")
         if self.interrupted:
@@ -244,6 +253,12 @@ class Search:
                     break
             if report.limited:
                 report.proven = ""  # what was cut proves nothing
+            if report.proven and not report.executions:
+                report.proven = ""
+                report.notes.append("no execution met the assumptions: nothing is proven")
+            if report.proven and report.spurious:
+                most = plural(report.spurious, "spurious wakeup")
+                report.proven += f"; at most {most} in each"
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -282,7 +297,7 @@ class Search:
     def _repeats(self, first: Record) -> bool:
         """Does the first execution repeat exactly, each time that it is run again?"""
         for _ in range(REPEATS):
-            again = Replay(Schedule(spec_of(self.scenario), runs=first[0]))
+            again = Replay(Schedule(spec_of(self.scenario), runs=first[0], choices=first[3]))
             outcome = execute(self.scenario, again, self.plan.settings)
             if outcome is None or again.diverged or _record(outcome) != first:
                 return False
@@ -293,15 +308,18 @@ class Search:
         """Add an execution to the report; returns whether it is kept, for a new finding."""
         kept = False
         report.points += outcome.steps
+        report.spurious = max(report.spurious, outcome.carrier.choices.budget)
         if outcome.stuck is Ending.LIMIT:
             report.limited += 1
             if report.limited == 1:
                 report.notes.append(f"given up: {tireless(outcome.carrier)}")
         if outcome.stuck is Ending.CUT:
             report.cut += 1
+        elif outcome.stuck is Ending.PRUNED:
+            report.pruned += 1
         else:
             report.executions += 1
-        if self.plan.traces and outcome.stuck is not Ending.CUT:
+        if self.plan.traces and outcome.stuck not in (Ending.CUT, Ending.PRUNED):
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
@@ -339,8 +357,8 @@ class Search:
         return _scheduled(finding, schedule_of(scenario, settings, outcome), settings)
 
 
-Record = tuple[list[Run], list[Step], list[str]]
-"""Of one execution: its schedule, its steps, and the fingerprints of its findings."""
+Record = tuple[list[Run], list[Step], list[str], dict[Key, int]]
+"""Of one execution: its schedule, its steps, the fingerprints of its findings, its choices."""
 
 REPEATS = 8
 """How often the first execution must repeat before anything counts as proven."""
@@ -348,7 +366,8 @@ REPEATS = 8
 
 def _record(outcome: Outcome) -> Record:
     log = outcome.carrier.log
-    return runs_of(log), steps_of(log), sorted(f.fingerprint for f in outcome.findings)
+    marks = sorted(f.fingerprint for f in outcome.findings)
+    return runs_of(log), steps_of(log), marks, outcome.carrier.choices.kept()
 
 
 def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:

@@ -256,6 +256,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set())
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
+    whole.pruned = sum(p.pruned for p in parts)
     whole.cut = sum(p.cut for p in parts)
     whole.limited = sum(p.limited for p in parts)
     whole.interrupted = any(p.interrupted for p in parts)

@@ -12,9 +12,10 @@ has ended, or it is *stuck*: nobody can run, and no timer will change that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from smpvm.host.carrier import ACQUIRE_SHARED, READ, WRITE, YIELD, Access, Carried, Peek, Stopped
+from smpvm.host.choices import CHOOSE, Chooser
 from smpvm.host.runnable import Runnable
 from smpvm.host.serialthread import (
     AWAIT,
@@ -72,6 +73,7 @@ class SerialCarrier(Trail):
         self.left: list[tuple[Op, bool]] = []
         """What the threads that had not ended were about to do, and whether it had to wait until
         it was ready."""
+        self._choosers: dict[int, Chooser] = {}
         self.failed = False
         """A failure has ended the execution before the others had ended."""
         self.steps_before_fair: int | None = None
@@ -419,6 +421,32 @@ class SerialCarrier(Trail):
     def slice_over(self) -> bool:
         """Every yield is a decision of the scheduler."""
         return True
+
+    # -- choices that are not the scheduler's
+
+    def pick(self, n: int, *, early: bool = False) -> int:
+        """One of 0 ... *n* - 1, in the running step; *early*: is it whether a sleep ends early?"""
+        return self.choices.pick(self._me.tid, n, early=early)
+
+    def choose(self, n: int) -> int:
+        """The same, as a step."""
+        value = self.pick(n)
+        self.point(CHOOSE, self._choosers.setdefault(self._me.tid, Chooser()), str(value))
+        return value
+
+    def prune(self) -> NoReturn:
+        """The execution is not to be judged: the thread goes no further.
+
+        The others do, so that an exhaustive search sees what they would have done first.
+        """
+        me = self._me
+        if self.pruned_at is None:
+            self.pruned_at = len(self.log)
+        if not self.inert:
+            me.op = (me.tid, AWAIT, (), "")
+            self._able.disable(me)
+            self._switch(self._pick(None))
+        raise Stopped
 
     # -- time and the end
 

@@ -31,6 +31,8 @@ class Ending(StrEnum):
     """It was too long; nothing is known."""
     CUT = "cut"
     """The scheduler has ended it."""
+    PRUNED = "pruned"
+    """It was not to be: an assumption of the scenario did not hold."""
 
 
 Op = tuple[int, str, Any, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smpvm.host.carrier import WRITE
+from smpvm.host.choices import Choices
 from smpvm.host.serialthread import CLOCK, Change, Op, SerialThread
 
 
@@ -25,6 +26,10 @@ class Trail:
         """Log positions of plain writes that stored what was there, where anybody waited."""
         self.gates: list[int] = []
         """Log positions of acquires that waited until they were ready."""
+        self.choices = Choices()
+        """What threads choose among values."""
+        self.pruned_at: int | None = None
+        """How many steps had been taken when an assumption first did not hold."""
 
     def touched_at(self, at: int) -> list[Any]:
         """What the step at log position *at*, one of the last, has written (``touched``)."""

@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, READ, WAKEUP, WRITE, YIELD, Access, Carried, Peek, Stopped
+from smpvm.host.choices import CHOOSE
 from smpvm.host.serial import SerialCarrier
 from smpvm.host.serialthread import AWAIT, CLOCK, SerialThread
 
@@ -26,7 +27,7 @@ STORE: Final = "store"
 FENCE: Final = "fence"
 """The buffer is empty: the thread goes on."""
 
-_NO_LOCK: Final = frozenset((READ, WRITE, STORE, WAKEUP, YIELD))
+_NO_LOCK: Final = frozenset((READ, WRITE, STORE, WAKEUP, YIELD, CHOOSE))
 """Steps that are no locked instruction.  A wakeup that finds nobody only reads a mask
 (kern_synch.c:956); one that finds somebody calls ``drain``."""
 

@@ -71,6 +71,7 @@ class VmScenario(VmHelpers, Scenario):
     pages: int = 6
     """Pages of the machine; 8 times as many free ones are the page-out daemon's target."""
     spin_pool: ClassVar[int] = 4
+    wakeup_order: ClassVar[str] = "c"
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Sysctls that are not at their defaults."""
 

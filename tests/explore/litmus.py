@@ -61,8 +61,11 @@ LITMUS = {
         final="x",
         big=True,
     ),
-    "CoRR": Litmus(("x=1 x=2", "x x"), {(a, b) for a in range(3) for b in range(a, 3)},
-                   {(a, b) for a in range(3) for b in range(a, 3)}),
+    "CoRR": Litmus(
+        ("x=1 x=2", "x x"),
+        {(a, b) for a in range(3) for b in range(a, 3)},
+        {(a, b) for a in range(3) for b in range(a, 3)},
+    ),
 }
 
 

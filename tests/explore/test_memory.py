@@ -79,8 +79,12 @@ class Mutex(Scenario):
     fenced = False
 
     def setup(self) -> None:
-        self.m = self.shared(turn=0, want0=0, want1=0, benign=dict.fromkeys(
-            ("turn", "want0", "want1"), "the algorithm"))
+        self.m = self.shared(
+            turn=0,
+            want0=0,
+            want1=0,
+            benign=dict.fromkeys(("turn", "want0", "want1"), "the algorithm"),
+        )
         self.inside = self.shared(n=0)
         for me in (0, 1):
             self.thread(f"t{me}", self.body, me)
@@ -129,8 +133,9 @@ class FencedPeterson(Peterson):
 
 def search(scenario: Any, memory: str, **plan: Any) -> SearchReport:
     settings = Settings(memory=memory, checks=plan.pop("checks", frozenset()))
-    return Search(scenario, SearchPlan(strategy="dpor", schedules=3000, settings=settings,
-                                       **plan)).run()
+    return Search(
+        scenario, SearchPlan(strategy="dpor", schedules=3000, settings=settings, **plan)
+    ).run()
 
 
 @pytest.mark.parametrize("scenario", [Dekker, Peterson])

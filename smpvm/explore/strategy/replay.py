@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from smpvm.explore.strategy.base import Op, Plain, Scheduler, SerialCarrier, SerialThread
 from smpvm.explore.trace.schedule import Schedule, checksum, step_text
+from smpvm.host.choices import Choices, Key
 from smpvm.host.serialthread import CLOCK
 from smpvm.host.tso import FENCE
 
@@ -40,6 +41,7 @@ class Replay(Plain):
 
     def attach(self, carrier: SerialCarrier) -> None:
         self._carrier = carrier
+        carrier.choices = Choices(self.schedule.choices)
 
     def choose(
         self, runnable: Sequence[SerialThread], current: SerialThread | None
@@ -107,12 +109,16 @@ class Guided(Plain):
     name = "guided"
     fair_after = True
 
-    def __init__(self, switches: Switches) -> None:
+    def __init__(self, switches: Switches, choices: Mapping[Key, int] | None = None) -> None:
         self.every = True
         self._switches = switches
+        self._choices = choices
         self.preemptions = 0
         self._taken: dict[int, int] = {}
         self._last = CLOCK
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        carrier.choices = Choices(self._choices)
 
     def start(self, n: int) -> Scheduler | None:
         return self if n == 0 else None

@@ -7,6 +7,7 @@ from typing import Any
 
 from smpvm.explore.trace.dependence import IDENTITY, covers, parts, shares
 from smpvm.host.carrier import HOLDING, READ, YIELD, Compound
+from smpvm.host.choices import CHOOSE
 from smpvm.host.serialthread import AWAIT, Op
 from smpvm.host.trail import Trail
 
@@ -81,6 +82,9 @@ class TraceHash:
         places, counts = self._places, self._counts
         counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
+            return
+        if kind == CHOOSE:
+            self._total += hash((int(op[3]), tid, n))
             return
         for _, _, one, name in parts(op) if type(obj) is Compound else (op,):
             place = places.get(one)
