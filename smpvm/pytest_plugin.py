@@ -66,8 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "smpvm(strategy='portfolio', schedules=200 (exhaustive strategies: None), seconds=None, "
-        "granularity='access', memory='sc', spurious=0, wakeup_order='', depth=None, bound=None, seed=0, checks='all', repairs=(), "
-        "schedule=None): how the smpvm fixture explores",
+        "granularity='access', memory='sc', spurious=0, wakeup_order='', depth=None, bound=None, "
+        "seed=0, checks='all', repairs=(), schedule=None): how the smpvm fixture explores",
     )
 
 

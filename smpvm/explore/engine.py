@@ -133,9 +133,11 @@ class Execution:
         """The whole of it."""
         carrier = self.carrier
         k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
-        if "c" not in (self.settings.wakeup_order, self.scenario.wakeup_order):
+        order = self.settings.wakeup_order or getattr(self.scenario, "wakeup_order", "")
+        if order != "c":
             k.sleep.pick = carrier.pick
-        k.sleep.early = self.settings.spurious > 0
+        if self.settings.spurious:
+            k.sleep.early = carrier.ends_early
         carrier.on_block = k.probe.lock_block
         carrier.on_idle = self.suite.idle
         carrier.on_stuck = self._stuck
@@ -323,6 +325,7 @@ def execute(
     execution = Execution(scenario, strategy, scheduler, settings, observers, carrier_class, n)
     outcome = execution.run()
     strategy.done(outcome.carrier)
+    outcome.stuck = outcome.carrier.stuck  # the strategy may know that it has run it before
     return outcome
 
 

@@ -424,9 +424,17 @@ class SerialCarrier(Trail):
 
     # -- choices that are not the scheduler's
 
-    def pick(self, n: int, *, early: bool = False) -> int:
-        """One of 0 ... *n* - 1, in the running step; *early*: is it whether a sleep ends early?"""
-        return self.choices.pick(self._me.tid, n, early=early)
+    def pick(self, n: int) -> int:
+        """One of 0 ... *n* - 1, in the running step."""
+        return self._picked(self.choices.pick(self._me.tid, n))
+
+    def ends_early(self) -> bool:
+        """Does the sleep that is about to begin end without a wakeup?"""
+        return bool(self._picked(self.choices.pick(self._me.tid, 2, early=True)))
+
+    def _picked(self, value: int) -> int:
+        self.picks.append((len(self.log) - 1, value))
+        return value
 
     def choose(self, n: int) -> int:
         """The same, as a step."""

@@ -28,6 +28,8 @@ class Trail:
         """Log positions of acquires that waited until they were ready."""
         self.choices = Choices()
         """What threads choose among values."""
+        self.picks: list[tuple[int, int]] = []
+        """(log position, value) of each: in the segment that begins with that step."""
         self.pruned_at: int | None = None
         """How many steps had been taken when an assumption first did not hold."""
 

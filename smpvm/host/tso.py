@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 from smpvm.host.carrier import HOLDING, READ, WAKEUP, WRITE, YIELD, Access, Carried, Peek, Stopped
@@ -88,10 +87,8 @@ class Buffer:
 
     def newest(self, obj: Any, field: str) -> Entry | None:
         """The thread's own newest store to the field, if it is still here."""
-        for entry in reversed(self.entries):
-            if entry.obj is obj and entry.field == field:
-                return entry
-        return None
+        stores = reversed(self.entries)
+        return next((e for e in stores if e.obj is obj and e.field == field), None)
 
 
 class StoreBuffers(SerialCarrier):
@@ -141,7 +138,7 @@ class StoreBuffers(SerialCarrier):
     def own(self, obj: Any, field: str) -> Entry | None:
         """The running thread's own newest store to a field, if it is not in memory yet."""
         buffer = self._buffers.get(self._me.tid)
-        return buffer.newest(obj, field) if buffer is not None and buffer.entries else None
+        return None if buffer is None else buffer.newest(obj, field)
 
     def buffered_load(self, seen: Access | None) -> Callable[[Any, str], Entry | None]:
         """What is called before a plain read: returns the thread's own store that it finds, if
@@ -232,7 +229,6 @@ class StoreBuffers(SerialCarrier):
             self._able.enable(buffer.writer)
 
 
-@cache
 def buffered(base: type[SerialCarrier]) -> type[SerialCarrier]:
     """*base* with store buffers."""
     return type(f"Tso{base.__name__}", (StoreBuffers, base), {})

@@ -74,8 +74,8 @@ class SleepQueue:
         self._queues: dict[Hashable, list[Sleeper]] = {}
         self.pick: Callable[[int], int] | None = None
         """Whom of so many wakeup_one takes (0: who has slept longest); None: the C's order."""
-        self.early = False
-        """May sleeps end without a wakeup?"""
+        self.early: Callable[[], object] | None = None
+        """Does this sleep end without a wakeup?  None: they never do."""
 
     # -- the queues; _guard held
 
@@ -237,7 +237,7 @@ class SleepQueue:
     def _wait(self, td: Thread, s: Sleeper) -> bool:
         """Park until a wakeup removes *s* from its queue; True on timeout."""
         carrier = self.k.carrier
-        if self.early and carrier.pick(2, early=True):
+        if self.early is not None and self.early():
             self._ends_early(td, s)
             return False
         end = s.since + s.timo if s.timo else None

@@ -1,8 +1,8 @@
 """Litmus tests as scenarios, with the outcomes of sequential consistency and of x86-TSO.
 
-SB, LB, MP, IRIW, 2+2W: Alglave, Maranget and Tautschnig, Herding cats (2014), tables for x86; Owens,
-Sarkar and Sewell, A better x86 memory model: x86-TSO (2009).  A program is a list of threads, each
-of them instructions: ``x=1`` stores, ``x`` loads, ``F`` is a fence.
+SB, LB, MP, IRIW, 2+2W: Alglave, Maranget and Tautschnig, Herding cats (2014), tables for x86;
+Owens, Sarkar and Sewell, A better x86 memory model: x86-TSO (2009).  A program is a list of
+threads, each of them instructions: ``x=1`` stores, ``x`` loads, ``F`` is a fence.
 """
 
 from __future__ import annotations

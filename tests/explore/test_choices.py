@@ -9,8 +9,8 @@ import pytest
 from smpvm import Scenario
 from smpvm.commands.replay import run_schedule
 from smpvm.explore.engine import Settings
-from smpvm.explore.scenario import Refused, run_native
 from smpvm.explore.registry import ScenarioError
+from smpvm.explore.scenario import run_native
 from smpvm.explore.search import Search, SearchPlan, SearchReport
 from smpvm.explore.trace.schedule import Schedule
 
@@ -73,7 +73,7 @@ class Late(Scenario):
     def read(self) -> None:
         x = self.c.x
         if x == 2:
-            assert not self.choose(3) == 2, "the last of all"
+            assert self.choose(3) != 2, "the last of all"
 
 
 @pytest.mark.parametrize(("strategy", "bound"), [*PROVING, ("random", None), ("portfolio", None)])

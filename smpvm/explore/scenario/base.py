@@ -32,7 +32,6 @@ class ScenarioClass(Protocol):
     title: str
     repairs: tuple[str, ...]
     spin_pool: int
-    wakeup_order: str
     sizes: Mapping[str, int]
 
     def __call__(self, k: Kernel, repairs: Iterable[str] = ...) -> Body:
@@ -154,7 +153,7 @@ class Scenario:
         choices = getattr(self.k.carrier, "choices", None)
         if choices is not None:
             choices.budget = rules.number("spurious", n)
-            self.k.sleep.early = n > 0
+            self.k.sleep.early = self.k.carrier.ends_early if n else None  # type: ignore[attr-defined]
 
     # -- memory
 

@@ -66,8 +66,10 @@ class Chosen(Plain):
                 known = self._met.get(key)
                 if known is None or known.n < one.n:
                     self._met[key] = one
-        self.executions += carrier.stuck is not Ending.CUT
         self.inner.done(carrier)
+        if any(key not in made or made[key].value != v for key, v in self._given.items() if v):
+            carrier.stuck = Ending.CUT  # the same comes with fewer choices, or a smaller one
+        self.executions += carrier.stuck is not Ending.CUT
 
     def _next(self) -> bool:
         """The next way to choose; False if there is none."""

@@ -1,12 +1,13 @@
 """A schedule as text: short enough for a bug report, and able to tell where a replay diverges.
 
 ``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the version of the form, granularity, version of
-smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  What
-else decides follows the granularity, each after a ``+``: ``tso`` (store buffers), ``spurious2`` (the
+smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  What else
+decides follows the granularity, each after a ``+``: ``tso`` (store buffers), ``spurious2`` (the
 sleeps that may end early), ``wakeup-c`` (the C's order of wakeups), and the choices that were not 0
-(``1.0:2``: the first of thread 1 was 2; commas between them).  A run is a thread (``b1``: the buffer of thread 1), a
-number of steps, and a checksum over the operations of those steps.  Where runs repeat, as
-in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
+(``1.0:2``: the first of thread 1 was 2; commas between them).  A run is a thread (``b1``: the
+buffer of thread 1), a number of steps, and a checksum over the operations of those steps.  Where
+runs repeat, as in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of
+them.
 """
 
 from __future__ import annotations

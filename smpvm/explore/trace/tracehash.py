@@ -7,7 +7,6 @@ from typing import Any
 
 from smpvm.explore.trace.dependence import IDENTITY, covers, parts, shares
 from smpvm.host.carrier import HOLDING, READ, YIELD, Compound
-from smpvm.host.choices import CHOOSE
 from smpvm.host.serialthread import AWAIT, Op
 from smpvm.host.trail import Trail
 
@@ -56,11 +55,11 @@ class TraceHash:
         self._places: dict[Any, _Place] = {}
         self._counts: dict[int, int] = {}
         self._total = 0
-        self._at = self._touched = 0
+        self._at = self._touched = self._picked = 0
 
     def value(self) -> int:
         """The number for all steps that there are."""
-        log, touches = self._trail.log, self._trail.touches
+        log, touches, picks = self._trail.log, self._trail.touches, self._trail.picks
         while self._at < len(log):
             at = self._at
             self._at += 1
@@ -71,6 +70,10 @@ class TraceHash:
                 if by == at and not covers(log[at], obj):
                     extra.append(obj)
             self._add(log[at], extra)
+            while self._picked < len(picks) and picks[self._picked][0] <= at:
+                tid, value = log[at][0], picks[self._picked][1]
+                self._picked += 1
+                self._total += hash((value, tid, self._counts[tid]))
         return self._total & 0xFFFFFFFFFFFFFFFF
 
     def counts(self) -> tuple[tuple[int, int], ...]:
@@ -82,9 +85,6 @@ class TraceHash:
         places, counts = self._places, self._counts
         counts[tid] = n = counts.get(tid, 0) + 1
         if kind in (AWAIT, YIELD):
-            return
-        if kind == CHOOSE:
-            self._total += hash((int(op[3]), tid, n))
             return
         for _, _, one, name in parts(op) if type(obj) is Compound else (op,):
             place = places.get(one)
