@@ -12,10 +12,10 @@ when all threads have ended, or it is *stuck*: no thread can run, and no timer w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from smpvm.host.carrier import ACQUIRE_SHARED, READ, WRITE, YIELD, Access, Carried, Peek, Stopped
-from smpvm.host.choices import CHOOSE, Chooser
+from smpvm.host.deciding import Deciding
 from smpvm.host.runnable import Runnable
 from smpvm.host.serialthread import (
     AWAIT,
@@ -30,11 +30,10 @@ from smpvm.host.serialthread import (
     unchanged,
 )
 from smpvm.host.switcher import make_switcher
-from smpvm.host.trail import Trail
 from smpvm.host.virtualtime import VirtualTime
 
 
-class SerialCarrier(Trail):
+class SerialCarrier(Deciding):
     """Runs the threads of one machine, one at a time.  A carrier is used for one execution.
 
     *limit* is the number of steps after which *fair* replaces the scheduler, which may be unfair;
@@ -73,7 +72,6 @@ class SerialCarrier(Trail):
         self.left: list[tuple[Op, bool]] = []
         """The pending operations of the threads that had not ended, each with whether it had to
         wait for ``ready``."""
-        self._choosers: dict[int, Chooser] = {}
         self.failed = False
         """A failure of one thread ended the execution before the others had ended."""
         self.steps_before_fair: int | None = None
@@ -421,40 +419,6 @@ class SerialCarrier(Trail):
     def slice_over(self) -> bool:
         """Every yield is a decision of the scheduler."""
         return True
-
-    # -- choices that are not the scheduler's
-
-    def pick(self, n: int) -> int:
-        """One of 0 ... *n* - 1, in the running step."""
-        return self._picked(self.choices.pick(self._me.tid, n))
-
-    def ends_early(self) -> bool:
-        """Does the sleep that is about to begin end without a wakeup?"""
-        return bool(self._picked(self.choices.pick(self._me.tid, 2, early=True)))
-
-    def _picked(self, value: int) -> int:
-        self.picks.append((len(self.log) - 1, value))
-        return value
-
-    def choose(self, n: int) -> int:
-        """The same, as a step."""
-        value = self.pick(n)
-        self.point(CHOOSE, self._choosers.setdefault(self._me.tid, Chooser()), str(value))
-        return value
-
-    def prune(self) -> NoReturn:
-        """The execution is not to be judged: the thread goes no further.
-
-        The others do, so that an exhaustive search sees what they would have done first.
-        """
-        me = self._me
-        if self.pruned_at is None:
-            self.pruned_at = len(self.log)
-        if not self.inert:
-            me.op = (me.tid, AWAIT, (), "")
-            self._able.disable(me)
-            self._switch(self._pick(None))
-        raise Stopped
 
     # -- time and the end
 
