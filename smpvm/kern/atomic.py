@@ -75,7 +75,8 @@ class Atomics:
     def fence(self) -> None:
         """cpu_mfence: every access before it comes before every access after it.
 
-        Memory is sequentially consistent here, so there is nothing to do, and no schedule point.
+        Where memory is sequentially consistent there is nothing to do, and no schedule point; with
+        store buffers it waits until the thread's own is empty.
         """
 
 
@@ -97,6 +98,11 @@ class ProbedAtomics(Atomics):
             pair = (lambda obj: getattr(obj, field), lambda obj, v: setattr(obj, field, v))
         self._access[cls, field] = pair
         return pair
+
+    @c("cpu_mfence", "cpufunc.h:174-178")
+    def fence(self) -> None:
+        if (drain := self._k.drain) is not None:
+            drain()
 
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k
