@@ -21,6 +21,8 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
 from smpvm.explore.trace.tracehash import trace_hash
+from smpvm.explore.undeclared.swap import watching
+from smpvm.explore.undeclared.watch import observers
 from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
@@ -199,9 +201,11 @@ class Search:
         n = plan.first + mine
         end = None if plan.schedules is None else plan.first + plan.schedules
         first: Record | None = None
-        with collected() as collector:
+        proving = plan.strategy in PROVING or plan.strategy == "portfolio"
+        with collected() as collector, watching(self.scenario if proving else None) as undeclared:
+            seen = observers(undeclared, settings.checks)
             while end is None or n < end:
-                outcome = execute(self.scenario, strategy, settings, n)
+                outcome = execute(self.scenario, strategy, settings, n, seen)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
                     if report.proven and report.not_judged:
@@ -226,8 +230,12 @@ class Search:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+        with collected():
             if report.limited:
                 report.proven = ""  # what was cut proves nothing
+            if undeclared.noticed:
+                report.proven = ""
+                report.notes += undeclared.lines()
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
