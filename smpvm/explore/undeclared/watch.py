@@ -7,7 +7,6 @@ thread writes for itself and only ``check`` reads.  The set-up and ``check`` run
 
 from __future__ import annotations
 
-import builtins
 import random
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
 from types import CellType, FunctionType, MethodType, ModuleType
@@ -28,16 +27,17 @@ STATEFUL: Final = (*CONTAINERS, Iterator, random.Random)
 """What library code can change: to give it away may be a write."""
 CONSTANT: Final = (int, str, float, bytes, tuple, frozenset, type(None))
 READERS: Final = frozenset(
-    "copy count index items keys values isdisjoint issubset issuperset union difference "
-    "intersection symmetric_difference most_common elements total hex decode".split()
+    (
+        *("copy", "count", "index", "items", "keys", "values", "most_common", "elements", "total"),
+        *("isdisjoint", "issubset", "issuperset", "union", "difference", "intersection"),
+        *("symmetric_difference", "hex", "decode"),
+    )
 )
 """Methods of containers that change nothing."""
 WHOLE: Final = object()
 """In place of a key: all elements."""
 LOOKERS: Final = frozenset(
-    getattr(builtins, name)
-    for name in "len sum min max any all sorted list tuple set frozenset dict str repr print bool "
-    "enumerate zip reversed format hash id isinstance type callable range map filter".split()
+    (len, sum, min, max, any, all, sorted, repr, print, format, hash, id, isinstance, callable)
 )
 """Builtin functions that change nothing that they are given."""
 
@@ -189,7 +189,7 @@ class Watch(Probe):
 
     def cell(self, reader: Callable[[], Any], name: str, write: bool) -> None:
         """A closure's variable; *reader* is a function that has it too."""
-        cell: CellType = (reader.__closure__ or ())[0]  # type: ignore[attr-defined]
+        cell: CellType = (reader.__closure__ or ())[0]
         self._keep(cell)
         self._touch((id(cell), name), f"variable {name}", "w" if write else "r")
 
