@@ -121,6 +121,8 @@ class Finding:
     count: int = 1
     source_hash: str = ""
     """SHA-256 of the scenario's file, where it is the user's own."""
+    written_as: int = field(default=VERSION, init=False, compare=False)
+    """The format version of the file that it was read from."""
 
     def __post_init__(self) -> None:
         if not self.threads:
@@ -133,7 +135,9 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """A document with its format and version."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        doc = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        del doc["written_as"]
+        return doc
 
     @classmethod
     def from_json(cls, doc: Any) -> Finding:
@@ -158,8 +162,19 @@ class Finding:
         given["identity"] = tuple(given.get("identity", ()))
         found = cls(**given)
         if doc["version"] == 1:
-            return replace(found, identity=finding_v1.identity(found), fingerprint="")
+            found = replace(found, identity=finding_v1.identity(found), fingerprint="")
+            found.written_as = 1
         return found
+
+    def shows_again(self, other: Finding) -> bool:
+        """Is *other*, found when this one's schedule was run again step by step, the same?
+
+        The file of an older version does not tell which assertion it was: then what a replay found
+        of the same kind, about the same objects, is the same.
+        """
+        if other.fingerprint == self.fingerprint:
+            return True
+        return self.written_as == 1 and (other.kind, other.objects) == (self.kind, self.objects)
 
     def lines(self) -> list[str]:
         """As text, the way people read it: title, evidence, stacks, command."""

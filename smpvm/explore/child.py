@@ -255,10 +255,11 @@ def _run(
 
 
 def _settle(dump: str) -> None:
-    """Ctrl-C reaches the terminal's whole group, but a child waits to be told.  It dies with its
-    parent (Linux), and writes its stacks to *dump* on SIGUSR1."""
+    """Ctrl-C, and the SIGTERM of timeout(1), reach the whole process group, but a child waits to be
+    told, so that nothing found is lost.  It dies with its parent (Linux), and writes its stacks to
+    *dump* on SIGUSR1."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     with contextlib.suppress(OSError, AttributeError, ValueError):

@@ -350,8 +350,8 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
     finding.command = shlex.join(
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
-        + ([] if settings.limit == Settings.limit else ["--steps", str(settings.limit)])
         + ([] if settings.benign else ["--no-benign"])
+        + ([] if settings.limit == Settings.limit else ["--steps", str(settings.limit)])
         + ["--schedule", finding.schedule]
     )
     return finding

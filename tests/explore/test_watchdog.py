@@ -39,7 +39,7 @@ class Sleeps(Base):
 class HostLock(Base):
     def count(self):
         with self.l:  # HERE HostLock
-            self.c.n = self.c.n + 1
+            self.atomic.add_int(self.c, "n", 1)
 
 class Swallows(Base):
     def count(self):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "stress" / "bench_scan.py"
+PATH = Path(__file__).parents[2] / "stress" / "bench_scan.py"
 
 
 @pytest.fixture(scope="module")

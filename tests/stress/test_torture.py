@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "stress" / "torture.py"
+SCRIPT = Path(__file__).parents[2] / "stress" / "torture.py"
 
 CASES = [
     ("stress", "SIGINT", 0.9),
