@@ -110,7 +110,9 @@ class Execution:
         )
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
+        self.log = FindingLog(
+            on_new=_noticer(self.found_at, self.carrier), repairs=settings.repairs
+        )
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 

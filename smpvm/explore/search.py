@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from smpvm.check.accepted import Declared, accepted_lines
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, hidden_lines, new_first
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
 from smpvm.explore.registry import source_hash, spec_of
@@ -44,6 +44,8 @@ class SearchPlan:
     shrink: bool = True
     traces: bool = True
     """Count the distinct traces (equivalence classes of executions)."""
+    known: bool = True
+    """Are findings that show defects of the catalogue reported too?"""
 
 
 @dataclass
@@ -69,6 +71,8 @@ class SearchReport:
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
     """Executions that reached the step limit."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Repairs of known defects that were seen and are not reported → how often."""
     checks: str = "all"
     """The checkers that watched, as ``--check`` names them."""
     hung: str = ""
@@ -103,6 +107,7 @@ class SearchReport:
             "hung": self.hung,
             "not_judged": sorted(self.not_judged),
             "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
+            "hidden": dict(sorted(self.hidden.items())),
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -132,6 +137,7 @@ class SearchReport:
         if self.interrupted:
             out.append("  interrupted")
         out += [f"  {line}" for line in accepted_lines(self.benign)]
+        out += [f"  {line}" for line in hidden_lines(self.hidden)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
@@ -187,6 +193,7 @@ class Search:
             replace(finding, count=self._by_mark[mark][0].count)
             for mark, finding in self._as_found.items()
         ]
+        found = new_first(found)
         return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
@@ -233,6 +240,8 @@ class Search:
         with collected():
             if report.limited:
                 report.proven = ""  # what was cut proves nothing
+            if report.hidden:
+                report.proven = ""  # what comes after such a defect was not seen
             if undeclared.noticed:
                 report.proven = ""
                 report.notes += undeclared.lines()
@@ -250,7 +259,8 @@ class Search:
             def over() -> bool:
                 return self.stop() or (until is not None and time.perf_counter() > until)
 
-            report.findings = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            found = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            report.findings = new_first(found)
         report.interrupted |= self.stop()
         return report
 
@@ -299,6 +309,10 @@ class Search:
             report.benign[name] = report.benign.get(name, 0) + count
         report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
+            if finding.known and not self.plan.known:
+                names = ", ".join(finding.known)
+                report.hidden[names] = report.hidden.get(names, 0) + 1
+                continue
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
                 finding.count = 1  # counts executions, not occurrences within one
