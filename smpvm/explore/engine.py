@@ -26,9 +26,9 @@ from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
 from smpvm.host.serialthread import AWAIT, RESUME, Ending
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.order import Ordered
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
-from smpvm.kern.thread import End
 from smpvm.text import nameless, plural
 
 FRAMES: Final = FLOOR
@@ -227,7 +227,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread awaits in a loop that nobody can end"
-        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
+        elif any(s.ready is not None and isinstance(s.op[2], Ordered) for s in live):
             kind, what = "deadlock", "threads wait for locks that nobody will release"
         else:
             kind, what = "stall", "threads sleep, and nobody is left who would wake them"

@@ -25,6 +25,9 @@ WAKEUP: Final = "wakeup"
 YIELD: Final = "yield"
 IO: Final = "io"
 
+COUNTED: Final = "semaphore"
+"""The ``kind`` of objects that several threads may have acquired, and any thread releases."""
+
 HOLDING: Final = "holding"
 """The field of an operation that gives up tokens in hand, or may: a sleep, a yield, and an acquire
 of one more token, if it fails."""

@@ -9,9 +9,32 @@ from typing import Final
 
 KNOWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
+        "eb7302f15597": ("active-null-object",),
         "8617b5c1e804": ("alloc-wanted",),
+        "3f91947c0cc1": ("back-off-wait", "request-hint"),
+        "345b84f1b7e3": ("buffer-wakeup",),
+        "91df961e485b": ("deficit-count",),
+        "a5c4c908c081": ("deficit-count",),
+        "e2ed5000271c": ("deficit-count",),
+        "b35b39df037f": ("free-wait", "request-hint"),
         "0a1ebfdd3844": ("free-wait", "unhold-wakeup"),
         "29e649bb2c8e": ("kill-flag",),
         "42b76460bfc4": ("kill-flag",),
+        "0317634fa8f0": ("map-token",),
+        "87d7cd06642a": ("map-token",),
+        "981c3757379b": ("map-token",),
+        "fa210a17190d": ("map-token",),
+        "1714dd6311bf": ("msync-range",),
+        "96f2124fbc0b": ("pagedaemon-wait", "request-hint"),
+        "d84d978af7f9": ("request-hint",),
+        "67962b188a27": ("swap-error-hold",),
+        "5250bb4a67fd": ("swapout-ask",),
+        "645a6422cda5": ("swapout-ask",),
+        "454a9e7ce7d3": ("swapout-ask", "swapout-take"),
+        "a90a5b9da297": ("swapout-ask", "swapout-take"),
+        "b38cdce46914": ("swapout-ask", "swapout-take"),
+        "cbb8c2c980ee": ("swapout-ask", "swapout-take"),
+        "efb7d48ae82e": ("swapout-ask", "swapout-take"),
+        "9dc2843d1f15": ("swapout-take",),
     }
 )

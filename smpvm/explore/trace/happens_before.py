@@ -29,6 +29,7 @@ from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
     ATOMIC,
+    COUNTED,
     HOLDING,
     READ,
     RELEASE,
@@ -210,7 +211,7 @@ class Order:
                 continue
             if not self._depends_on(prev, at, target):
                 continue
-            if not self._gave_back(prev, target) or self._was_shared(history, i):
+            if not self._gave_back(prev, target) or self._spare(history, i, target):
                 self.races.append(Race(prev, at))
             clock = _join(clock, self.clocks[prev])
             if before[1] == ACQUIRE and prev in self.gated and self._held(history, i):
@@ -233,6 +234,15 @@ class Order:
             return True
         other = at not in self.gated and not same(obj, target)
         return other and (field == HOLDING or kind == WAKEUP)
+
+    def _spare(self, history: Sequence[int], i: int, target: Any) -> bool:
+        """Could an acquire of *target* have come before that release as well?"""
+        if getattr(target, "kind", "") != COUNTED:
+            return self._was_shared(history, i)
+        kinds = [op[1] for op in self.ops[history[i] : self.n] if op[2] is target]
+        if any(kind not in (ACQUIRE, RELEASE) for kind in kinds):
+            return True  # a try may have taken it, or not
+        return bool(target.count - kinds.count(RELEASE) + kinds.count(ACQUIRE) > 0)
 
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
         """Does that release give back a shared hold (which need not keep an acquire out)?"""
