@@ -13,6 +13,7 @@ KNOWN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "8617b5c1e804": ("alloc-wanted",),
         "3f91947c0cc1": ("back-off-wait", "request-hint"),
         "345b84f1b7e3": ("buffer-wakeup",),
+        "a981b92a715d": ("clean-counted",),
         "91df961e485b": ("deficit-count",),
         "a5c4c908c081": ("deficit-count",),
         "e2ed5000271c": ("deficit-count",),

@@ -20,7 +20,7 @@ def script():
     return module
 
 
-@pytest.mark.parametrize("name", ["busy-reuse", "exit-kill", "msync-pageout"])
+@pytest.mark.parametrize("name", ["exit-kill", "msync-pageout"])
 def test_the_table_is_what_the_script_makes(script, name):
     rows = script.defects(builtin(scenarios)[name], 30)
     assert rows
