@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, and that every mistake is one line."""
+"""The command line: output, exit codes, and one line for each mistake."""
 
 import gzip
 import json

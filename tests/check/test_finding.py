@@ -1,4 +1,4 @@
-"""Findings: one record, kept at once, the same everywhere."""
+"""Findings: one record for all kinds, written at once, the same everywhere."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The model does what the kernel's C did, and a model that does not is noticed."""
+"""The model behaves like the kernel's C, and a model that does not is detected."""
 
 import gzip
 import json

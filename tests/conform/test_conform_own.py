@@ -1,4 +1,4 @@
-"""Vectors of our own, for what the kernel's own ones do not reach; read off the C."""
+"""Our own vectors, derived from the C, for cases that the recorded ones do not cover."""
 
 import copy
 from pathlib import Path

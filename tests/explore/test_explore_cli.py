@@ -384,9 +384,9 @@ def bad(tmp_path):
     [
         ("SetUp", "set-up: RuntimeError: no good ({}:7)"),
         ("SetUpExits", "set-up: SystemExit: 7 ({}:"),
-        ("SetUpSleeps", "set-up: it waits for what nobody will do ({}:"),
-        ("NoSize", "sizes: n=None: a number, 1 or more, is wanted"),
-        ("SmallSize", "sizes: n=1: a number, 2 or more, is wanted"),
+        ("SetUpSleeps", "set-up: it blocks, and no thread will ever wake it ({}:"),
+        ("NoSize", "sizes: n=None: a number, 1 or more, is expected"),
+        ("SmallSize", "sizes: n=1: a number, 2 or more, is expected"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, says, jobs):

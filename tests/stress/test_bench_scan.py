@@ -1,4 +1,4 @@
-"""The benchmark of the scans runs, and scans every page of its queue."""
+"""The scan benchmark runs, and scans every page of its queue."""
 
 import importlib.util
 from pathlib import Path

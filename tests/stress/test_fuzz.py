@@ -1,4 +1,4 @@
-"""Damaged files and odd options: the short part of stress/fuzz.py, and what once failed."""
+"""Damaged files and odd options: a short run of stress/fuzz.py, and inputs that once failed."""
 
 import importlib.util
 import os

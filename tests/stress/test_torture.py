@@ -1,4 +1,4 @@
-"""stress/torture.py, the quick part: one process for each kind of trouble."""
+"""A short run of stress/torture.py: one process for each kind of disturbance."""
 
 import importlib.util
 import shutil

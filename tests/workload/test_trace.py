@@ -1,4 +1,4 @@
-"""Page-reference traces: the file format, the reduction, and what is refused."""
+"""Page-reference traces: file format, reduction, and refused files."""
 
 import gzip
 import json

@@ -1,8 +1,7 @@
 """Condition variables, semaphores and barriers.
 
-They behave as code made of the kernel's spinlocks and tsleep would: a thread that waits must hold
-no spinlock.  All waits take *timo* in ticks
-(0: no end) and return False if it ran out.
+They behave like code made of the kernel's spinlocks and tsleep: a thread that waits must hold no
+spinlock.  All waits take *timo* in ticks (0: no limit) and return False on timeout.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Take = Callable[[], object]
 
 
 class Condvar:
-    """A condition variable (kern_condvar.c).  A signal that nobody waits for is lost."""
+    """A condition variable (kern_condvar.c).  A signal is lost if no thread is waiting."""
 
     __slots__ = ("k", "name")
 
@@ -40,17 +39,17 @@ class Condvar:
         return f"condvar {self.name}"
 
     def wait(self, lock: Any, timo: int = 0, cond: Callable[[], bool] | None = None) -> bool:
-        """cv_wait, cv_timedwait: give *lock* back and sleep, in one; then take *lock* again.
+        """cv_wait, cv_timedwait: atomically release *lock* and sleep; then take *lock* again.
 
         *lock*: a spinlock, token, lockmgr or reader/writer lock that the caller holds, in either
-        mode (else Misuse, ``condvar-unlocked``).  *cond* tells the checkers what is waited for.
-        Returns False if *timo* ran out.  The condition must be looked at again in any case.
+        mode (else Misuse, ``condvar-unlocked``).  *cond* tells the checkers the condition.
+        Returns False on timeout.  The caller must recheck its condition in any case.
         """
         rules.number("wait timo", timo)
         rules.condition("wait", cond)
         k = self.k
         td = k.curthread()
-        if isinstance(lock, Token):  # tsleep gives it up, with all others of the thread
+        if isinstance(lock, Token):  # tsleep releases it, like all tokens of the thread
             if not lock.held_by(td):
                 self._unlocked(td, lock)
             return k.sleep.tsleep(self, 0, self.name, timo, cond) == 0
@@ -62,9 +61,9 @@ class Condvar:
         return error == 0
 
     def _of(self, lock: Any, td: Thread) -> tuple[Take, Take]:
-        """How to give *lock* back, and how to take it again as it is held now."""
+        """How to release *lock*, and how to take it again in its current mode."""
         if not isinstance(lock, Spinlock | Lock):
-            raise rules.Refused(f"condvar {self.name}: {lock!r} is no lock to wait with")
+            raise rules.Refused(f"condvar {self.name}: {lock!r} is not a lock to wait with")
         if not lock.held_by(td):
             self._unlocked(td, lock)
         if isinstance(lock, Lock):
@@ -75,14 +74,14 @@ class Condvar:
         return lock.unlock_shared, lock.lock_shared
 
     def _unlocked(self, td: Thread, lock: Any) -> None:
-        self.k.misuse("condvar-unlocked", f"{td} waits on {self} and does not hold {lock}")
+        self.k.misuse("condvar-unlocked", f"{td} waits on {self} without holding {lock}")
 
     def signal(self) -> None:
-        """cv_signal: wake the one who has waited longest, if anybody waits."""
+        """cv_signal: wake the longest waiter, if there is one."""
         self.k.sleep.wakeup_one(self)
 
     def broadcast(self) -> None:
-        """cv_broadcast: wake all who wait."""
+        """cv_broadcast: wake all waiters."""
         self.k.sleep.wakeup(self)
 
 
@@ -111,11 +110,11 @@ class _Monitor:
 
     def _enter(self) -> None:
         td = self.k.curthread()
-        if td.spins:  # said even where there would be nothing to wait for
-            self.k.misuse("sleep-with-spinlock", f"{td} waits on {self}, {td.spins[-1]} held")
+        if td.spins:  # even if there is nothing to wait for
+            self.k.misuse("sleep-with-spinlock", f"{td} waits on {self}, holding {td.spins[-1]}")
 
     def _await(self, cond: Callable[[], bool], timo: int) -> bool:
-        """Sleep until *cond*; the guard is held on entry and return, not meanwhile."""
+        """Sleep until *cond*; the guard is held on entry and return, released while asleep."""
         ticks = self.k.carrier.ticks
         end = ticks() + timo
         while not cond():
@@ -133,7 +132,7 @@ class _Monitor:
 
 
 class Semaphore(_Monitor):
-    """A counting semaphore: *count* threads may acquire it before one has to wait."""
+    """A counting semaphore: *count* threads can acquire it before one must wait."""
 
     __slots__ = ("count",)
     kind = cls = COUNTED
@@ -157,7 +156,7 @@ class Semaphore(_Monitor):
         return got
 
     def acquire(self, timo: int = 0) -> bool:
-        """Count down; waits while the count is 0."""
+        """Decrement the count; waits while it is 0."""
         rules.number("acquire timo", timo)
         self._enter()
         if (p := self.k.point) is None:
@@ -185,7 +184,7 @@ class Semaphore(_Monitor):
         return True
 
     def try_acquire(self) -> bool:
-        """Count down unless the count is 0.  Does not wait; spinlocks may be held."""
+        """Decrement the count unless it is 0.  Does not wait; spinlocks may be held."""
         if (p := self.k.point) is not None:
             p(TRY, self)
             return self._take()
@@ -195,13 +194,13 @@ class Semaphore(_Monitor):
         return got
 
     def release(self) -> None:
-        """Count up, and wake one who waits.  Any thread may; spinlocks may be held."""
+        """Increment the count and wake one waiter.  From any thread; spinlocks may be held."""
         if (p := self.k.point) is not None:
             p(RELEASE, self)
             self.count += 1
             self._ordered(self, self.count - 1, self.count)
             self.k.carrier.touched(self)
-            self.k.sleep.wakeup(self, step=False)  # those with a timer, who look again
+            self.k.sleep.wakeup(self, step=False)  # threads with a timer, which look again
             return
         with self._guarded():
             self.count += 1
@@ -239,7 +238,7 @@ class _Round:
 
 
 class Barrier(_Monitor):
-    """Lets threads on when *n* of them have come; then it is as new."""
+    """Lets threads continue when *n* of them have arrived; then it starts over."""
 
     __slots__ = ("_come", "_round", "n")
     kind = cls = "barrier"
@@ -254,7 +253,7 @@ class Barrier(_Monitor):
         return f"barrier {self.name}"
 
     def wait(self) -> bool:
-        """Wait for the others; True in the one that came last."""
+        """Wait for the others; True in the thread that arrived last."""
         self._enter()
         if (p := self.k.point) is None:
             self._guard.lock()
