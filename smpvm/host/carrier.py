@@ -148,6 +148,9 @@ class Carrier(Protocol):
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
         """The atomic on *obj* is done and found *old*; if it changed nothing, it was a read."""
 
+    def in_vain(self) -> None:
+        """The running step is a wakeup that found no thread to wake."""
+
     def touched(self, obj: object) -> None:
         """*obj* has been written: serial carriers wake the threads that relax on it."""
 

@@ -340,8 +340,48 @@ def test_a_semaphore_is_given_up_after_its_time():
     assert proven(GivenUp) > 1
 
 
+class WakeTwice(Scenario):
+    """Wakeups that wake nobody commute."""
+
+    def setup(self):
+        for name in "ab":
+            self.thread(name, self.wakeup, "x")
+
+
+class WakeOrSleep(WakeTwice):
+    def setup(self):
+        super().setup()
+        self.thread("c", self.tsleep, "x", 3)
+
+
+class WakeOneOrSleep(Scenario):
+    def setup(self):
+        for name in "ab":
+            self.thread(name, self.wakeup_one, "x")
+        for name in "cd":
+            self.thread(name, self.tsleep, "x", 3)
+
+
+def test_wakeups_of_nobody_commute():
+    assert proven(WakeTwice) == 1
+    assert proven(WakeOrSleep) == 5
+
+
 @pytest.mark.parametrize(
-    "scenario", [Wait, WaitToken, Produced, TwoProducers, Rooms, TimedToo, Mutex, MeetTwice]
+    "scenario",
+    [
+        Wait,
+        WaitToken,
+        Produced,
+        TwoProducers,
+        Rooms,
+        TimedToo,
+        Mutex,
+        MeetTwice,
+        WakeTwice,
+        WakeOrSleep,
+        WakeOneOrSleep,
+    ],
 )
 def test_against_brute_force(explored, scenario):
     brute, dpor = explored(scenario, "all"), explored(scenario, "dpor")

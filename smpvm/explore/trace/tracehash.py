@@ -69,14 +69,14 @@ class TraceHash:
                 self._touched += 1
                 if by == at and not covers(log[at], obj):
                     extra.append(obj)
-            self._add(log[at], extra)
+            self._add(log[at], extra, at in self._trail.vain)
         return self._total & 0xFFFFFFFFFFFFFFFF
 
     def counts(self) -> tuple[tuple[int, int], ...]:
         """How many steps each thread has taken."""
         return tuple(sorted(self._counts.items()))
 
-    def _add(self, op: Op, extra: Sequence[Any]) -> None:
+    def _add(self, op: Op, extra: Sequence[Any], vain: bool) -> None:
         tid, kind, obj, _ = op
         places, counts = self._places, self._counts
         counts[tid] = n = counts.get(tid, 0) + 1
@@ -90,7 +90,7 @@ class TraceHash:
                 name = "as identity"
             elif name == HOLDING:
                 name = ""
-            reads = kind == READ or shares(kind, one)
+            reads = vain or kind == READ or shares(kind, one)
             if name or reads:
                 self._total += place.part((tid, n), name, reads)
             else:
