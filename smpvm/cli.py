@@ -18,6 +18,7 @@ from smpvm.commands.flags import (
     check_option,
     hang_option,
     json_option,
+    known_option,
     limit_option,
     memory_option,
     missing,
@@ -89,6 +90,7 @@ def cli(ctx: click.Context) -> None:
 )
 @repair_option("all: every repair there is.")
 @check_option("default")
+@known_option
 @click.option(
     "--history", is_flag=True, help="Keep the last events of each page, to explain stale data."
 )
@@ -332,6 +334,7 @@ def write(path: Path, text: str) -> None:
 )
 @repair_option("all: every repair that the scenario lists.")
 @check_option("all")
+@known_option
 @limit_option
 @run_dir_option
 @json_option

@@ -167,4 +167,5 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
         ),
         stop_on_first=options["stop_on_first"],
         shrink=options["shrink"],
+        known=options["known"] == "show",
     )

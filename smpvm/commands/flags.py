@@ -67,6 +67,13 @@ def missing(module: str) -> str:
     return f"the Python module {module} is not installed: python -m pip install {module}"
 
 
+known_option: Decorator = click.option(
+    "--known",
+    type=click.Choice(["show", "hide"]),
+    default="show",
+    show_default=True,
+    help="Report findings that show defects of the catalogue, or only count them.",
+)
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from smpvm.check.finding import Finding
 from smpvm.commands.options import checks_of
 from smpvm.commands.rundir import claimed
 from smpvm.config import Config, ConfigError, parse_sysctl
@@ -40,6 +41,7 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         repairs=choose(options["repairs"]),
         checks=checks_of(options["checks"]),
         benign=options.get("benign", True),
+        known=options.get("known", "show") == "show",
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
@@ -92,6 +94,11 @@ def command(options: Mapping[str, Any]) -> int:
 
 def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
     quiet = options["as_json"]
+
+    def note(finding: Finding) -> None:
+        if plan.known or not finding.known:
+            shown.note(f"finding: {finding.kind}: {finding.title}")
+
     with interrupts(reader_gone) as asked:
         shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
         with shown:
@@ -99,7 +106,7 @@ def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
                 plan,
                 lambda sample: shown.sample(sample, plan.seconds),
                 asked,
-                lambda finding: shown.note(f"finding: {finding.kind}: {finding.title}"),
+                note,
             )
     if quiet:
         print(json.dumps(result.to_json(), indent=1))

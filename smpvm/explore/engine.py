@@ -28,9 +28,9 @@ from smpvm.host.serialthread import AWAIT, RESUME, Ending
 from smpvm.host.tso import buffered
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.order import Ordered
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
-from smpvm.kern.thread import End
 from smpvm.text import nameless, plural
 
 FRAMES: Final = FLOOR
@@ -125,7 +125,9 @@ class Execution:
         self.carrier.choices.budget = settings.spurious
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
+        self.log = FindingLog(
+            on_new=_noticer(self.found_at, self.carrier), repairs=settings.repairs
+        )
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 
@@ -260,7 +262,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread spins in a loop that no thread can end"
-        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
+        elif any(s.ready is not None and isinstance(s.op[2], Ordered) for s in live):
             kind, what = "deadlock", "threads wait for locks that no thread will release"
         else:
             kind, what = "stall", "threads sleep, and no thread is left to wake them"

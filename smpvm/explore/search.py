@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from smpvm.check.accepted import Declared, accepted_lines
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, hidden_lines, new_first
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
 from smpvm.explore.registry import source_hash, spec_of
@@ -21,6 +21,8 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
 from smpvm.explore.trace.tracehash import trace_hash
+from smpvm.explore.undeclared.swap import watching
+from smpvm.explore.undeclared.watch import observers
 from smpvm.host.choices import Key
 from smpvm.host.serialthread import Ending
 from smpvm.text import plural
@@ -43,6 +45,8 @@ class SearchPlan:
     shrink: bool = True
     traces: bool = True
     """Count the distinct traces (equivalence classes of executions)."""
+    known: bool = True
+    """Are findings that show defects of the catalogue reported too?"""
 
 
 MEMORY = {"sc": "sequential consistency", "tso": "x86-TSO"}
@@ -77,6 +81,8 @@ class SearchReport:
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
     """Executions that reached the step limit."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Repairs of known defects that were seen and are not reported → how often."""
     checks: str = "all"
     """The checkers in use, in the form of ``--check``."""
     hung: str = ""
@@ -114,6 +120,7 @@ class SearchReport:
             "hung": self.hung,
             "not_judged": sorted(self.not_judged),
             "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
+            "hidden": dict(sorted(self.hidden.items())),
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -149,6 +156,7 @@ class SearchReport:
         if self.interrupted:
             out.append("  interrupted")
         out += [f"  {line}" for line in accepted_lines(self.benign)]
+        out += [f"  {line}" for line in hidden_lines(self.hidden)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
@@ -210,6 +218,7 @@ class Search:
             replace(finding, count=self._by_mark[mark][0].count)
             for mark, finding in self._as_found.items()
         ]
+        found = new_first(found)
         return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
@@ -224,9 +233,11 @@ class Search:
         n = plan.first + mine
         end = None if plan.schedules is None else plan.first + plan.schedules
         first: Record | None = None
-        with collected() as collector:
+        proving = plan.strategy in PROVING or plan.strategy == "portfolio"
+        with collected() as collector, watching(self.scenario if proving else None) as undeclared:
+            seen = observers(undeclared, settings.checks)
             while end is None or n < end:
-                outcome = execute(self.scenario, strategy, settings, n)
+                outcome = execute(self.scenario, strategy, settings, n, seen)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
                     if report.proven and report.not_judged:
@@ -251,6 +262,7 @@ class Search:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+        with collected():
             if report.limited:
                 report.proven = ""  # abandoned executions prove nothing
             if report.proven and not report.executions:
@@ -259,6 +271,11 @@ class Search:
             if report.proven and report.spurious:
                 most = plural(report.spurious, "spurious wakeup")
                 report.proven += f"; at most {most} in each"
+            if report.hidden:
+                report.proven = ""  # what comes after such a defect was not seen
+            if undeclared.noticed:
+                report.proven = ""
+                report.notes += undeclared.lines()
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -273,7 +290,8 @@ class Search:
             def over() -> bool:
                 return self.stop() or (until is not None and time.perf_counter() > until)
 
-            report.findings = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            found = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            report.findings = new_first(found)
         report.interrupted |= self.stop()
         return report
 
@@ -325,6 +343,10 @@ class Search:
             report.benign[name] = report.benign.get(name, 0) + count
         report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
+            if finding.known and not self.plan.known:
+                names = ", ".join(finding.known)
+                report.hidden[names] = report.hidden.get(names, 0) + 1
+                continue
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
                 finding.count = 1  # counts executions, not occurrences within one

@@ -402,6 +402,11 @@ class SerialCarrier(Deciding):
         else:
             self.touched(obj)
 
+    def in_vain(self) -> None:
+        """The running step is a wakeup that found no thread to wake."""
+        if not self.inert:
+            self.vain.add(len(self.log) - 1)
+
     def touched(self, obj: object) -> None:
         """The current step writes *obj*: threads that wait for that can run again."""
         if self.inert:

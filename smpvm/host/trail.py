@@ -24,6 +24,8 @@ class Trail:
         """Log position of an atomic → the value that it found, and its change."""
         self.idle: set[int] = set()
         """Log positions of plain writes that did not change the value, if a thread was waiting."""
+        self.vain: set[int] = set()
+        """Log positions of wakeups that found nobody to wake: they commute with their like."""
         self.gates: list[int] = []
         """Log positions of acquires, which take place only when ready."""
         self.choices = Choices()

@@ -293,6 +293,8 @@ class SleepQueue:
             woken = queue or []
             for s in woken:
                 s.td.sleeper = None
+        if step and not woken and first is None and k.point is not None:
+            k.carrier.in_vain()
         if (f := k.probe.wakeup) is not None:
             f(k.curthread(), ident, [s.td for s in woken])
         self._run(woken)
@@ -315,6 +317,8 @@ class SleepQueue:
             if not done:
                 for cpu in sorted({s.td.cpu for s in queue} - {td.cpu}):
                     self._wake_first([s for s in queue if s.td.cpu == cpu], woken)
+        if not woken and k.point is not None:
+            k.carrier.in_vain()
         if (f := k.probe.wakeup) is not None:
             f(td, ident, [s.td for s in woken])
         self._run(woken)

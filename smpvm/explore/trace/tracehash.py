@@ -69,7 +69,7 @@ class TraceHash:
                 self._touched += 1
                 if by == at and not covers(log[at], obj):
                     extra.append(obj)
-            self._add(log[at], extra)
+            self._add(log[at], extra, at in self._trail.vain)
             while self._picked < len(picks) and picks[self._picked][0] <= at:
                 tid, value = log[at][0], picks[self._picked][1]
                 self._picked += 1
@@ -80,7 +80,7 @@ class TraceHash:
         """How many steps each thread has taken."""
         return tuple(sorted(self._counts.items()))
 
-    def _add(self, op: Op, extra: Sequence[Any]) -> None:
+    def _add(self, op: Op, extra: Sequence[Any], vain: bool) -> None:
         tid, kind, obj, _ = op
         places, counts = self._places, self._counts
         counts[tid] = n = counts.get(tid, 0) + 1
@@ -94,7 +94,7 @@ class TraceHash:
                 name = "as identity"
             elif name == HOLDING:
                 name = ""
-            reads = kind == READ or shares(kind, one)
+            reads = vain or kind == READ or shares(kind, one)
             if name or reads:
                 self._total += place.part((tid, n), name, reads)
             else:
