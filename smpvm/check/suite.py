@@ -9,6 +9,7 @@ from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
+from smpvm.check.lifetime import Lifetime
 from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
@@ -38,6 +39,7 @@ CHECKERS: Final = (
     Row("wakeup", LostWakeups),
     Row("race", Races, default=False),
     Row("marker", Markers),
+    Row("lifetime", Lifetime),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)
