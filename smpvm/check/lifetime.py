@@ -24,10 +24,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from smpvm.check.accepted import Declared
 from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import Finding, Site, site_of
-from smpvm.check.stacks import RawStack, c_functions, capture, functions
+from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.kern.proc import PLOCK_MASK, Proc
 from smpvm.kern.shared import peek
 from smpvm.vm.map.entry import VmMapEntry
@@ -73,32 +72,9 @@ USES: Final[dict[type, Uses]] = {
 """What must have ended when one of the class is freed."""
 
 
-class Look(NamedTuple):
-    """An access to freed memory that the C makes knowingly, or that only the model makes."""
-
-    cls: str
-    field: str
-    function: str
-    at: str
-    why: str
-
-
-LOOKS: Final = (
-    Look(
-        "Io",
-        "biodone",
-        "biodone",
-        "vfs_bio.c:4109-4117",
-        "the C returns after the done function; the model's flag stands for it having run",
-    ),
-    Look(
-        "SwapIo",
-        "biodone",
-        "biodone",
-        "vfs_bio.c:4109-4117",
-        "the C returns after the done function; the model's flag stands for it having run",
-    ),
-)
+UNTOLD: Final = frozenset({"biodone"})
+"""The C's biodone does not look at the buffer after the done function (vfs_bio.c:4109-4117); the
+model's flag stands for that function having run."""
 
 
 class Grave(NamedTuple):
@@ -150,24 +126,11 @@ class Lifetime(Checker):
         if k is None or k.carrier.stopping or (k.carrier.serial and k.carrier.inert):
             return
         td = k.curthread()
-        if td.quiet or self._meant(obj, field):
+        if td.quiet:
             return
         name = f"{type(obj).__name__}.{field}"
         title = f"{td.name} {how} {name} of {obj} after it was freed"
         self._report(td, obj, name, title, f"{how} {name}")
-
-    def _meant(self, obj: Any, field: str) -> bool:
-        looks = [x for x in LOOKS if (x.cls, x.field) == (type(obj).__name__, field)]
-        if not looks or not self.accepted.heeded:
-            return False
-        inside = c_functions(capture(4))
-        for look in looks:
-            if look.function in inside:
-                what = f"{look.cls}.{look.field}"
-                declared = Declared("lifetime", what, look.function, look.at, look.why)
-                self.accepted.tally(declared).count += 1
-                return True
-        return False
 
     # -- pages
 
@@ -234,9 +197,11 @@ def _grave(cls: type, touched: Callable[[Any, str, str], None]) -> type:
     ``__freed__`` holds the same for atomic operations, which pass hooks by.
     """
     bare = getattr(cls, "__bare__", cls)
-    fields = getattr(cls, "__shared__", ())
-    body: dict[str, Any] = {name: _told(name, getattr(cls, name), touched) for name in fields}
-    atomics = {name: _told(name, getattr(bare, name), touched) for name in fields}
+    fields = set(getattr(cls, "__shared__", ()))
+    told = sorted(fields - UNTOLD)
+    body: dict[str, Any] = {name: _told(name, getattr(cls, name), touched) for name in told}
+    atomics: dict[str, Any] = {name: getattr(bare, name) for name in fields}
+    atomics |= {name: _told(name, atomics[name], touched) for name in told}
     body |= {
         "__slots__": (),
         "__freed__": type("freed", (), atomics),

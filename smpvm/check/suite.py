@@ -13,6 +13,7 @@ from smpvm.check.lifetime import Lifetime
 from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
+from smpvm.check.pagerule import PageRules
 from smpvm.check.panics import Panics
 from smpvm.check.race import Races
 from smpvm.check.waitfor import WaitFor
@@ -40,6 +41,7 @@ CHECKERS: Final = (
     Row("race", Races, default=False),
     Row("marker", Markers),
     Row("lifetime", Lifetime),
+    Row("page", PageRules),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)
