@@ -117,7 +117,9 @@ class Lifetime(Checker):
             self._graves[id(obj)] = Grave(obj, td, capture(2))
             if len(self._graves) > KEPT:
                 self._graves.popitem(last=False)
-            grave = self._buried.get(cls) or self._buried.setdefault(cls, _grave(cls, self._touched))
+            grave = self._buried.get(cls) or self._buried.setdefault(
+                cls, _grave(cls, self._touched)
+            )
         obj.__class__ = grave
 
     def _touched(self, obj: Any, field: str, how: str) -> None:

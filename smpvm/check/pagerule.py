@@ -90,7 +90,7 @@ class PageRules(Checker):
         self._lent: dict[Any, Any] = {}
         """Page busied for a request → the request, whose completion gives it up."""
         self._known: set[Any] = set()
-        """Pages whose data came about before the checker's eyes, and are not given up (MADV_FREE)."""
+        """Pages whose data came about under the checker's eyes, and are still wanted."""
 
     def attach_vm(self, vm: Any) -> None:
         self._vm = vm
@@ -234,9 +234,9 @@ class PageRules(Checker):
         self, td: Any, m: Any, rule: str, why: str, *objects: str, stack: RawStack | None = None
     ) -> None:
         says, reason = RULES[rule]
-        if td is None:
-            sites, where = [], ("at rest",)
-        else:
+        sites = []
+        where: tuple[str, ...] = ("at rest",)
+        if td is not None:
             stack = capture(3) if stack is None else stack
             sites, where = [site_of(td, f"gives up {m}", stack)], functions(stack)
         self.log.add(

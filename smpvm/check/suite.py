@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
+from smpvm.check.counts import Counts
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
 from smpvm.check.lifetime import Lifetime
@@ -42,6 +43,7 @@ CHECKERS: Final = (
     Row("marker", Markers),
     Row("lifetime", Lifetime),
     Row("page", PageRules),
+    Row("count", Counts, default=False),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)
