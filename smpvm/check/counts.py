@@ -134,7 +134,7 @@ class Counts(Checker):
                 # Who makes a vnode has its first reference (getnewvnode, vfs_mount.c:164-194).
                 own = before.get((obj, field), int(field == "v_refcnt"))
                 if not 0 <= over <= own:
-                    self._wrong(obj, field, over, says)
+                    self._wrong(obj, field, over - own if over > 0 else over, says)
 
     def _wrong(self, obj: Any, field: str, over: int, says: str) -> None:
         name = type(obj).__name__

@@ -16,8 +16,9 @@ In ``fsync-store`` a process stores through a mapping that a read fault has made
 each fsync, while the syncer makes its round: what was stored before an fsync is in the file after
 it.
 
-C: vm_fault, vm_object_set_writeable_dirty, vfs_msync, sys_msync, vm_map_clean, vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush,
-vm_pageout_scan_inactive, vget, vnode_pager_putpages.
+C: vm_fault, vm_object_set_writeable_dirty, vfs_msync, sys_msync, vm_map_clean,
+vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush, vm_pageout_scan_inactive,
+vget, vnode_pager_putpages.
 """
 
 from __future__ import annotations
