@@ -156,6 +156,8 @@ class Lifetime(Checker):
             self._page(td, m, "freed twice", "freed again while it waits on the hold queue")
 
     def page_alloc(self, td: Any, m: Any) -> None:
+        if self._vm is None:
+            return
         if m.pv_first is not None:
             self._page(td, m, "reused mapped", f"reused while {m.pv_first} maps it")
         if (obj := peek(m, "object")) is not None:

@@ -98,6 +98,8 @@ class PageRules(Checker):
     # -- who has it
 
     def page_busied(self, td: Any, m: Any) -> None:
+        if self._vm is None:
+            return
         owner = self._owner.get(m)
         if owner is not None:
             self._breach(td, m, "busied-twice", f"{owner.name} has {m} busied")
@@ -110,6 +112,8 @@ class PageRules(Checker):
                 self._lent[m] = io
 
     def page_unbusied(self, td: Any, m: Any) -> None:
+        if self._vm is None:
+            return
         owner = self._owner.pop(m, None)
         lent = self._lent.pop(m, None)
         flags = peek(m, "flags")
@@ -117,7 +121,7 @@ class PageRules(Checker):
             self._breach(td, m, "unbusied-others", f"{m} is not busy")
         elif owner is not None and owner is not td and lent is None:
             self._breach(td, m, "unbusied-others", f"{owner.name} has {m} busied")
-        if self._vm is not None and not flags & (PG_MARKER | PG_FICTITIOUS | PG_UNMANAGED):
+        if not flags & (PG_MARKER | PG_FICTITIOUS | PG_UNMANAGED):
             self._given_up(td, m, flags)
 
     def page_alloc(self, td: Any, m: Any) -> None:
