@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Final
@@ -41,6 +41,8 @@ OWN: Final = {("Proc", "p_lock"), ("VmObject", "hold_count")}
 RAISED: Final = OWN | {("Vnode", "v_refcnt"), ("VmObject", "ref_count")}
 """Counts whose raises are remembered."""
 FIELDS: Final = frozenset(field for _, field in RAISED)
+
+KEPT: Final = 512
 
 Key = tuple[Any, str]
 
@@ -64,6 +66,8 @@ class Counts(Checker):
         self._mutex = threading.Lock()
         self._ledgers: dict[Any, dict[Key, Raise]] = {}
         """Thread → what it has raised and not lowered."""
+        self._ended: OrderedDict[Key, tuple[Any, Raise]] = OrderedDict()
+        """Of threads that have ended: what they left raised, the newest KEPT."""
         self._before: Counter[Key] | None = None
         """What nobody held in the model before the first thread ran: the set-up's own."""
 
@@ -107,6 +111,10 @@ class Counts(Checker):
         vm = self._vm
         if ledger and not (vm is None or vm.k.carrier.stopping or vm.k.panics or vm.k.errors):
             self._left(td, ledger, "ends")
+            with self._mutex:
+                self._ended |= {k: (td, known) for k, known in ledger.items() if known.net > 0}
+                while len(self._ended) > KEPT:
+                    self._ended.popitem(last=False)
 
     def _left(self, td: Any, ledger: dict[Key, Raise], when: str) -> None:
         for (obj, field), known in list(ledger.items()):
@@ -138,11 +146,10 @@ class Counts(Checker):
 
     def _wrong(self, obj: Any, field: str, over: int, says: str) -> None:
         name = type(obj).__name__
-        sites = [
-            self._site(td, obj, field, ledger[obj, field])
-            for td, ledger in list(self._ledgers.items())
-            if (obj, field) in ledger and ledger[obj, field].net > 0
-        ]
+        key = (obj, field)
+        raised = [(td, known[key]) for td, known in list(self._ledgers.items()) if key in known]
+        raised += [self._ended[key]] if key in self._ended else []
+        sites = [self._site(td, obj, field, r) for td, r in raised if r.net > 0]
         more = f"{over} more" if over > 0 else f"{-over} less"
         title = f"{name}.{field} of {obj} is {says}: {more} than its holders add up to"
         self._leak(title, obj, f"{name}.{field}", sites if over > 0 else [])

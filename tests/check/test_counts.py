@@ -99,7 +99,7 @@ class TestVnode:
         bench.go(lambda: vnode.vget(vp, LK_EXCLUSIVE | LK_NOWAIT))
         assert bench.titles == []
 
-    def test_a_reference_that_stays(self, bench, frames):
+    def test_a_reference_that_stays(self, bench):
         vp = bench.vm.vnode_pager.new_file(PAGE_SIZE)
 
         def forgets():
@@ -107,6 +107,9 @@ class TestVnode:
 
         bench.go(lambda: None, forgets)
         assert bench.titles == [f"Vnode.v_refcnt of {vp} is 2: 1 more than its holders add up to"]
+        assert "TestVnode.test_a_reference_that_stays.<locals>.forgets" in [
+            frame.name for frame in bench.suite.log.findings[0].sites[0].stack
+        ]
 
     def test_one_too_few(self, bench):
         vp = bench.vm.vnode_pager.new_file(PAGE_SIZE)
