@@ -272,12 +272,13 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
+    settings = plan.settings
     return run_schedule(
         Schedule.parse(blob),
         scenario=scenario,
-        checks=plan.settings.checks,
-        benign=plan.settings.benign,
-        limit=plan.settings.limit,
+        checks=settings.checks,
+        benign=settings.benign,
+        limit=settings.limit,
     )
 
 

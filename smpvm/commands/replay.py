@@ -134,9 +134,12 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             echo(f"{schedule.scenario}: abandoned: {why}")
         return INCONCLUSIVE
     diverged = _why_diverged(schedule, got.diverged)
-    mark = None if expected is None else expected.fingerprint
-    found = sorted(got.findings, key=lambda f: mark is not None and f.fingerprint != mark)
-    again = any(mark is None or f.fingerprint == mark for f in found)
+
+    def wanted(finding: Finding) -> bool:
+        return expected is None or expected.shows_again(finding)
+
+    found = sorted(got.findings, key=lambda f: not wanted(f))
+    again = any(map(wanted, found))
     if options["as_json"]:
         doc = {
             "schedule": text,
@@ -179,8 +182,8 @@ def _replayed(
         carrier_class=SerialCarrier if step is None else breaking(step),
         watch=unwatched if worker is None else worker,
         checks=checks,
-        limit=options["limit"],
         benign=options["benign"],
+        limit=options["limit"],
     )
     log = shown.outcome.carrier.log
     return Replayed(
