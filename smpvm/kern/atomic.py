@@ -91,7 +91,8 @@ class ProbedAtomics(Atomics):
 
     def _learn(self, cls: type, field: str) -> tuple[Any, Any]:
         """The getter and setter of the field that bypass the hook, as ``peek`` and ``poke`` do."""
-        slot: Any = getattr(getattr(cls, "__bare__", cls), field, None)
+        freed = getattr(cls, "__freed__", None)  # memory given back: its observer is told
+        slot: Any = getattr(freed or getattr(cls, "__bare__", cls), field, None)
         if hasattr(slot, "__set__"):
             pair = (slot.__get__, slot.__set__)
         else:

@@ -84,9 +84,10 @@ def watch():
 
 
 def in_version_1(finding):
-    """Could version 1 find that?  It saw no races of atomic operations, no masked deadlocks."""
+    """Could version 1 find that?  It saw no races of atomic operations, and fewer kinds."""
     atomic = any(part.split()[:1] == ["atomic"] for part in finding.identity)
-    return finding.kind != "masked-deadlock" and not atomic
+    later = ("masked-deadlock", "lifetime", "page-rule", "count")
+    return finding.kind not in later and not atomic
 
 
 def as_version_1(finding):
