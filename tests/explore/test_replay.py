@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import smpvm
 from smpvm import Scenario
 from smpvm.commands.replay import run_schedule
+from smpvm.explore.engine import Settings
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
 
@@ -87,12 +88,13 @@ def test_repetitions_are_folded_and_come_back(parts):
 
 
 def test_a_livelock_is_short_enough_for_a_bug_report(toys):
-    plan = SearchPlan(strategy="pct", schedules=3, depth=2, shrink=False)
+    settings = Settings(limit=20_000)
+    plan = SearchPlan(strategy="pct", schedules=3, depth=2, shrink=False, settings=settings)
     found = next(f for f in Search(toys.Sharers, plan).run().findings if f.kind == "starvation")
     assert len(found.schedule) < 500
     schedule = Schedule.parse(found.schedule)
     assert sum(n for _, n, _ in schedule.runs) > 20_000
-    shown = run_schedule(schedule, scenario=toys.Sharers)
+    shown = run_schedule(schedule, scenario=toys.Sharers, limit=20_000)
     assert shown.replay.diverged == ""
     assert shown.outcome.find(found.fingerprint) is not None
 
