@@ -176,7 +176,7 @@ class Execution:
             return findings
         if self.carrier.stuck is not Ending.CUT:
             self.carrier.stuck = Ending.PRUNED
-        return [f for f in findings if self.found_at[f.fingerprint] < pruned - 1]
+        return [f for f in findings if self.found_at[f.fingerprint] < pruned]
 
     def _made(self, k: Kernel) -> Any:
         """The scenario, set up; None if it assumes what is not so.  Raises ScenarioError."""

@@ -336,3 +336,21 @@ def test_a_schedule_keeps_how_it_was_run() -> None:
     for wrong in ("access+", "access+x", "access+tso+tso", "sync+1.0", "access+1.0:x", "+tso"):
         with pytest.raises(ValueError, match="schedule: damaged"):
             Schedule.parse(f"s1/{wrong}/0.1.0/-/1x2~aa/name")
+
+
+def test_what_was_found_before_the_assumption_counts() -> None:
+    class Before(Scenario):
+        def setup(self) -> None:
+            self.c = self.shared(x=0)
+            self.thread("a", self.a)
+            self.thread("b", self.b)
+
+        def a(self) -> None:
+            self.c.x = 1
+
+        def b(self) -> None:
+            self.assume(self.c.x == 2)
+
+    report = search(Before)
+    assert {f.kind for f in report.findings} == {"race"}
+    assert report.executions == 0

@@ -77,7 +77,7 @@ class Condvar:
         self.k.misuse("condvar-unlocked", f"{td} waits on {self} without holding {lock}")
 
     def signal(self) -> None:
-        """cv_signal: wake the longest waiter, if there is one."""
+        """cv_signal: wake one waiter, if there is one (which: see ``wakeup_one``)."""
         self.k.sleep.wakeup_one(self)
 
     def broadcast(self) -> None:
