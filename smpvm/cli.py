@@ -20,10 +20,13 @@ from smpvm.commands.flags import (
     json_option,
     known_option,
     limit_option,
+    memory_option,
     missing,
     repair_option,
     run_dir_option,
     seed_option,
+    spurious_option,
+    wakeup_order_option,
 )
 from smpvm.config import ConfigError
 from smpvm.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
@@ -310,6 +313,9 @@ def write(path: Path, text: str) -> None:
     help="Where threads may switch: at every access of a shared field, or only at locks, sleeps "
     "and atomics.",
 )
+@memory_option("sc")
+@spurious_option(0)
+@wakeup_order_option
 @carrier_option
 @click.option(
     "--jobs",
@@ -366,6 +372,9 @@ def explore(**options: Any) -> int:
     metavar="STEP",
     help="Enter pdb at this step, in the thread that takes it; q runs on to the end.",
 )
+@memory_option(None)
+@spurious_option(None)
+@wakeup_order_option
 @carrier_option
 @hang_option
 @check_option("all")

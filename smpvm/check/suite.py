@@ -7,11 +7,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
+from smpvm.check.counts import Counts
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
+from smpvm.check.lifetime import Lifetime
 from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
+from smpvm.check.pagerule import PageRules
 from smpvm.check.panics import Panics
 from smpvm.check.race import Races
 from smpvm.check.waitfor import WaitFor
@@ -38,6 +41,9 @@ CHECKERS: Final = (
     Row("wakeup", LostWakeups),
     Row("race", Races, default=False),
     Row("marker", Markers),
+    Row("lifetime", Lifetime),
+    Row("page", PageRules),
+    Row("count", Counts, default=False),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)

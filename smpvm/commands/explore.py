@@ -14,7 +14,7 @@ from typing import Any
 import smpvm
 from smpvm.check.finding import FindingLog, write_atomic
 from smpvm.commands.flags import missing
-from smpvm.commands.options import check_carrier, checks_of
+from smpvm.commands.options import check_carrier, check_memory, checks_of
 from smpvm.commands.replay import PACKAGE, explained
 from smpvm.commands.rundir import claimed
 from smpvm.exits import CLEAN, FOUND, INCONCLUSIVE
@@ -143,6 +143,7 @@ class Budget:
 def _plan(options: Mapping[str, Any]) -> SearchPlan:
     """The search that the options ask for.  Raises ConfigError."""
     choose(options["repairs"])
+    check_memory(options["memory"], options["granularity"])
     schedules, strategy = options["schedules"], options["strategy"]
     if schedules is None and options["seconds"] is None and strategy not in EXHAUSTIVE:
         schedules = 1000
@@ -155,6 +156,9 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
         bound=options["bound"],
         settings=Settings(
             granularity=options["granularity"],
+            memory=options["memory"],
+            spurious=options["spurious"],
+            wakeup_order=options["wakeup_order"] or "",
             limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),

@@ -240,7 +240,11 @@ def _share(share: Callable[..., SearchReport], worker: Worker) -> SearchReport:
 def _nothing(spec: str, plan: SearchPlan) -> SearchReport:
     settings = plan.settings
     return SearchReport(
-        spec, plan.strategy, settings.granularity, checks=checks_text(settings.checks)
+        spec,
+        plan.strategy,
+        settings.granularity,
+        settings.memory,
+        checks=checks_text(settings.checks),
     )
 
 
@@ -251,6 +255,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set(), hidden={})
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
+    whole.pruned = sum(p.pruned for p in parts)
     whole.cut = sum(p.cut for p in parts)
     whole.limited = sum(p.limited for p in parts)
     whole.interrupted = any(p.interrupted for p in parts)

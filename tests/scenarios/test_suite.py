@@ -113,6 +113,7 @@ def test_clean_at_its_smallest(name):
 
 SHOWS = {
     "low-memory": "masked-lost-wakeup",
+    "kill-wait": "masked-lost-wakeup",
     "hold-alloc": "masked-lost-wakeup",
     "terminate-scan": "assertion",
     "swapout-request": "lost-wakeup",
