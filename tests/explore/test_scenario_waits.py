@@ -358,8 +358,7 @@ class WakeOneOrSleep(Scenario):
     def setup(self):
         for name in "ab":
             self.thread(name, self.wakeup_one, "x")
-        for name in "cd":
-            self.thread(name, self.tsleep, "x", 3)
+        self.thread("c", self.tsleep, "x", 3)
 
 
 def test_wakeups_of_nobody_commute():
