@@ -34,6 +34,13 @@ def cli() -> None:
 @click.option("--trace", "traces", multiple=True, metavar="FILE[,FILE...]", help="Replay these.")
 @click.option("--repair", "repairs", multiple=True, metavar="NAME|all", help="See `repairs`.")
 @click.option("--check", "checks", default="default", metavar="all|none|NAME,...")
+@click.option(
+    "--no-benign",
+    "benign",
+    flag_value=False,
+    default=True,
+    help="Report also the races and waits that the source declares as meant.",
+)
 @click.option("--history", is_flag=True, help="Keep each page's last events for stale-data.")
 @click.option("--coverage/--no-coverage", default=True, help="Show the table by C function.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
@@ -174,6 +181,14 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: {why.strerror or why}") from None
 
 
+benign_option = click.option(
+    "--no-benign",
+    "benign",
+    flag_value=False,
+    default=True,
+    help="Report also the races and waits that the source declares as meant.",
+)
+
 check_option = click.option(
     "--check",
     "checks",
@@ -235,6 +250,7 @@ check_option = click.option(
     help="Mend a defect of the kernel (all: those of the scenario); see smpvm repairs.",
 )
 @check_option
+@benign_option
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Keep the findings there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def explore(**options: Any) -> int:
@@ -266,6 +282,7 @@ def explore(**options: Any) -> int:
 )
 @click.option("--carrier", type=click.Choice(["auto", "greenlet", "thread"]), default="auto")
 @check_option
+@benign_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
 def replay(**options: Any) -> int:
     """Run the schedule of a finding again, step for step."""

@@ -271,7 +271,10 @@ def _see(options: dict[str, Any]) -> None:
 
 
 def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
-    return run_schedule(Schedule.parse(blob), scenario=scenario, checks=plan.settings.checks)
+    settings = plan.settings
+    return run_schedule(
+        Schedule.parse(blob), scenario=scenario, checks=settings.checks, benign=settings.benign
+    )
 
 
 def _again(scenario: Any, plan: SearchPlan, blob: str) -> Shown | None:

@@ -21,6 +21,7 @@ from typing import Any
 import smpvm.kern
 import smpvm.scenarios
 import smpvm.vm
+from smpvm.check.race import Races
 from smpvm.explore.engine import Execution, Settings
 from smpvm.explore.registry import builtin
 from smpvm.explore.strategy.portfolio import make_strategy
@@ -32,6 +33,7 @@ KNOWN = {
     "ProcGlob.first": "under the bucket's token; the scan names its look at empty ones",
 }
 PRIMITIVES = {
+    "Ordered",
     "Thread",
     "Token",
     "Tokens",
@@ -49,7 +51,8 @@ MACHINERY = ("__", "_hook", "_seen")
 class Shadow:
     """Stands for an object in the checker, under its class's name."""
 
-    __benign__: dict[str, str] = {}  # noqa: RUF012
+    __benign__ = ()
+    __instant__: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, obj: Any) -> None:
         self.obj = obj
@@ -81,7 +84,7 @@ class Watch:
         if self.execution is None or self._inside:
             return
         carrier = self.execution.carrier
-        race = self.execution.suite.race
+        race = self.execution.suite.find(Races)
         if carrier.inert or race is None or name in getattr(type(obj), "__shared__", ()):
             return
         td: Any = carrier.current()

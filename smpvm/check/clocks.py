@@ -77,7 +77,7 @@ class VectorClock:
 class Var:
     """One shared field of one object: its last write, the reads since, its atomic history."""
 
-    __slots__ = ("atomic", "read", "read_site", "reads", "write", "write_site")
+    __slots__ = ("atomic", "atomic_site", "read", "read_site", "reads", "write", "write_site")
 
     def __init__(self) -> None:
         self.write = 0
@@ -88,6 +88,7 @@ class Var:
         """Unordered readers: thread → (epoch, site); None while one epoch tells it all."""
         self.atomic: Release | None = None
         """The last atomic operation that changed it."""
+        self.atomic_site = 0
 
 
 class Named(NamedTuple):
@@ -109,15 +110,6 @@ class Clash(NamedTuple):
     last_where: int
     last_deed: str
     new: Any = None
-
-
-class Benign:
-    """How often a field that is declared benign was accessed without order."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class Shared:

@@ -41,6 +41,7 @@ SCHEDULE_MOST: Final = 4 * MIB
 KINDS: Final = (
     "lock-order",
     "deadlock",
+    "masked-deadlock",
     "sleep-with-spinlock",
     "recursion",
     "wrong-release",

@@ -147,7 +147,7 @@ def _order(f: Finding) -> Identity:
         held = [s.what.removeprefix("took ") for s in f.sites[::2]]
         then = [s.what.removeprefix("then took ") for s in f.sites[1::2]]
         return "cycle", *map("{}>{}".format, held, then)
-    if nested := re.match(r"two of class ([\w-]+):", f.title):
+    if nested := re.match(r"two of class (\S+):", f.title):
         return "nested", nested[1], *_functions(first.stack), *_functions(last.stack)
     return f.title.partition(":")[0], *(fn for s in f.sites for fn in _functions(s.stack, 1))
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from smpvm.check.stacks import PLACES, RawStack, site
-from smpvm.kern.probe import Probe
+from smpvm.kern.order import family_class
+from smpvm.kern.probe import TIMED, TRY, WAIT, Probe
 from smpvm.kern.thread import TDF_DEADLKTREAT
 
 BUSY: Final = "busy"
@@ -29,18 +30,23 @@ SPIN, TOKEN, LOCKMGR, PAGE = "spinlock", "token", "lockmgr", "page-busy"
 class Node:
     """A chain: the resource taken last, at one place, on top of the parent chain."""
 
-    __slots__ = ("children", "cls", "family", "parent", "stack", "tried")
+    __slots__ = ("base", "children", "classes", "cls", "family", "how", "parent", "stack")
 
     def __init__(
-        self, parent: Node | None, cls: str, family: str, tried: bool, stack: RawStack
+        self, parent: Node | None, cls: str, family: str, how: int, stack: RawStack
     ) -> None:
         self.parent = parent
         self.cls = cls
+        self.base = family_class(cls)
+        """The class without its level."""
         self.family = family
-        self.tried = tried
+        self.how = how
+        """WAIT, TRY or TIMED."""
+        self.classes: frozenset[str] = frozenset() if parent is None else parent.classes | {cls}
+        """All classes in the chain."""
         self.stack = stack
         """Where it was taken, the inside of it: ``stacks.exact`` knows the rest."""
-        self.children: dict[tuple[str, int, bool], Node] = {}
+        self.children: dict[tuple[str, int, int], Node] = {}
 
     def chain(self) -> list[Node]:
         """The nodes below this one and itself, outermost first; the root is left out."""
@@ -55,16 +61,16 @@ class Node:
 class Held:
     """One resource held by one thread."""
 
-    __slots__ = ("again", "cls", "family", "gone", "mode", "node", "place", "res", "tried")
+    __slots__ = ("again", "cls", "family", "gone", "how", "mode", "node", "place", "res")
 
     def __init__(
-        self, res: Any, cls: str, fam: str, mode: str, tried: bool, place: int, node: Node
+        self, res: Any, cls: str, fam: str, mode: str, how: int, place: int, node: Node
     ) -> None:
         self.res = res
         self.cls = cls
         self.family = fam
         self.mode = mode
-        self.tried = tried
+        self.how = how
         self.place = place
         self.node = node
         """Its own node: where it was taken."""
@@ -121,7 +127,7 @@ class HeldTracker(Probe):
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
-        self.root = Node(None, "", "", True, ())
+        self.root = Node(None, "", "", TRY, ())
         self.k: Any = None
         self.states: dict[int, ThreadState] = {}
         self.page_owner: dict[Any, tuple[ThreadState, Held]] = {}
@@ -131,7 +137,9 @@ class HeldTracker(Probe):
         self.on_special: Callable[[ThreadState, Node, Any], None] | None = None
         """A resource of the classes ``special`` is waited for, or taken (every time)."""
         self.on_nested: Callable[[ThreadState, Node, Any], None] | None = None
-        """A resource is taken on top of another of its class (every time)."""
+        """A resource is taken while another of its class is held (every time)."""
+        self.on_gated: Callable[[ThreadState, Node, Any], None] | None = None
+        """A lock that has a gate is taken (every time)."""
         self.on_misuse: Callable[[ThreadState, str, str, Any], None] | None = None
         """(state, kind, what, resource): wrong release, lock held at exit."""
         self.on_block: Callable[[ThreadState, Any, str, int], None] | None = None
@@ -160,26 +168,30 @@ class HeldTracker(Probe):
 
     # -- taking
 
-    def child(self, st: ThreadState, cls: str, fam: str, tried: bool, place: int, res: Any) -> Node:
+    def child(self, st: ThreadState, cls: str, fam: str, how: int, place: int, res: Any) -> Node:
         """The chain of *st* with one more resource on top; new ones are told to ``on_new``."""
         if st.pruning:
             self._prune(st)
         parent = st.node
-        key = (cls, place, tried)
+        key = (cls, place, how)
         node = parent.children.get(key)
         if node is None:
-            node = Node(parent, cls, fam, tried, PLACES.inner(key, 3))
+            node = Node(parent, cls, fam, how, PLACES.inner(key, 3))
             with self.mutex:
                 node = parent.children.setdefault(key, node)
             if self.on_new is not None:
                 self.on_new(st, node, res)
-        if cls in self.special and not tried and self.on_special is not None:
+        if how == TRY:
+            return node
+        if node.base in self.special and self.on_special is not None:
             self.on_special(st, node, res)
-        if parent.cls == cls and not tried and self.on_nested is not None:
+        if fam != PAGE and res.under is not None and self.on_gated is not None:
+            self.on_gated(st, node, res)
+        if cls in parent.classes and self.on_nested is not None:
             self.on_nested(st, node, res)
         return node
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
         st = td.observed or self.state(td)
         if st.waiting is not None:
             self._unblock(st)
@@ -187,12 +199,12 @@ class HeldTracker(Probe):
         fam = lock.kind
         place = site(2)
         if fam == TOKEN and any(h.res is lock for h in st.held):
-            again = Held(lock, cls, fam, mode, True, place, st.node)
+            again = Held(lock, cls, fam, mode, TRY, place, st.node)
             again.again = True
             st.held.append(again)
         else:
-            node = self.child(st, cls, fam, tried, place, lock)
-            st.held.append(Held(lock, cls, fam, mode, tried, place, node))
+            node = self.child(st, cls, fam, how, place, lock)
+            st.held.append(Held(lock, cls, fam, mode, how, place, node))
             st.node = node
         if self.on_event is not None:
             self.on_event(st, "acquire", lock, mode)
@@ -200,11 +212,11 @@ class HeldTracker(Probe):
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
         st = td.observed or self.state(td)
         fam = lock.kind
-        # The order is judged before the wait, which may never end.  A timed wait breaks a
-        # deadlock by itself, so its order binds no more than a try's.
-        # A shared request that overtakes exclusive ones cannot close a cycle of shared holders.
-        binds = timo == 0 and not (mode == "shared" and td.flags & TDF_DEADLKTREAT)
-        self.child(st, lock.cls, fam, not binds, site(2), lock)
+        # The order is judged before the wait, which may never end.
+        how = TIMED if timo else WAIT
+        if mode == "shared" and td.flags & TDF_DEADLKTREAT:
+            how = TRY  # it overtakes exclusive requests: no cycle of shared holders
+        self.child(st, lock.cls, fam, how, site(2), lock)
         if self.on_event is not None:
             self.on_event(st, "block", lock, mode)
         if self.on_block is not None:
@@ -271,10 +283,10 @@ class HeldTracker(Probe):
         for h in st.held:
             if h.again:
                 continue
-            key = (h.cls, h.place, h.tried)
+            key = (h.cls, h.place, h.how)
             after = node.children.get(key)
             if after is None:
-                after = Node(node, h.cls, h.family, h.tried, h.node.stack)
+                after = Node(node, h.cls, h.family, h.how, h.node.stack)
                 with self.mutex:
                     after = node.children.setdefault(key, after)
             h.node = node = after
@@ -325,12 +337,12 @@ class HeldTracker(Probe):
     def page_want(self, td: Any, m: Any, also_soft: bool) -> None:
         st = td.observed or self.state(td)
         st.wants = m
-        self.child(st, BUSY, PAGE, False, site(2), m)
+        self.child(st, BUSY, PAGE, WAIT, site(2), m)
 
     def page_block(self, td: Any, m: Any, also_soft: bool) -> None:
         st = td.observed or self.state(td)
         if st.wants is not m:
-            self.child(st, BUSY, PAGE, False, site(2), m)
+            self.child(st, BUSY, PAGE, WAIT, site(2), m)
         if self.on_event is not None:
             self.on_event(st, "block", m, "busy")
         if self.on_block is not None:
@@ -340,11 +352,11 @@ class HeldTracker(Probe):
         st = td.observed or self.state(td)
         if st.waiting is not None:
             self._unblock(st)
-        tried = st.wants is not m
+        how = WAIT if st.wants is m else TRY
         st.wants = None
         place = site(2)
-        node = self.child(st, BUSY, PAGE, tried, place, m)
-        h = Held(m, BUSY, PAGE, "excl", tried, place, node)
+        node = self.child(st, BUSY, PAGE, how, place, m)
+        h = Held(m, BUSY, PAGE, "excl", how, place, node)
         st.held.append(h)
         st.node = node
         self.page_owner[m] = (st, h)

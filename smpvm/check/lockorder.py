@@ -6,8 +6,9 @@ the rules of ``rules.py``, and reports.
 
 Which edges can deadlock?  A thread that blocks gives up its tokens, so a wait with a token held
 keeps nobody out, and a wait for a token is never for good (design.md section 4).  Edges from and
-to tokens are learned and shown, but no cycle goes through them.  A try and a timed wait give no
-edge to what they ask for; what they got counts as held.
+to tokens are learned and shown, but no cycle goes through them.  A try gives no edge to what it
+asks for; what it got counts as held.  A wait with a time limit gives one: its timer does not make
+the order right.  Where the source lives with that (``lockrules.MEANT``), it is only counted.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, Site, fingerprint, site_of
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, Site, fingerprint, site_of
 from smpvm.check.held import (
     BUSY,
     PAGE,
     TOKEN,
     Held,
-    HeldTracker,
     Node,
     ThreadState,
     describe_held,
 )
-from smpvm.check.lockrules import FORBIDDEN, NESTING, Forbidden, matches
+from smpvm.check.lockrules import (
+    FORBIDDEN,
+    NESTING,
+    Forbidden,
+    matches,
+    meant_wait,
+    without_gate,
+)
 from smpvm.check.stacks import RawStack, c_functions, capture, exact, functions, resolve
+from smpvm.kern.probe import TIMED, TRY
 
 
 @dataclass
@@ -96,32 +105,36 @@ class OrderGraph:
         return path[::-1]
 
 
-class LockOrder:
+class LockOrder(Checker):
     """The checker: attaches itself to a tracker's hooks."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.graph = OrderGraph()
         self._mutex = threading.Lock()
         self.on_edge: list[Callable[[LockEdge], None]] = []
         """Told of each new edge: the event log."""
+        tracker = context.tracker
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
+        tracker.on_gated = self.gated
         # Who called it, and from where, is not in the chain: these are judged each time.
         tracker.special = frozenset(rule.then for rule in FORBIDDEN if rule.inside)
         tracker.on_special = self.inside
         tracker.on_misuse = self.misuse
 
+    def summary(self) -> dict[str, Any]:
+        return {"lock_order_edges": len(self.graph.edges)}
+
     # -- a chain that nobody has walked before
 
     def new_chain(self, st: ThreadState, node: Node, res: Any) -> None:
         """Learn the edges from everything held to what is being taken, and judge them."""
-        if node.tried:
+        if node.how == TRY:
             return
         live: RawStack | None = None
         for held in list(st.held):
-            if held.gone or held.res is res:
+            if held.gone or held.res is res or in_gate(st, held.res, res):
                 continue
             broken = _rule_against(held.cls, held.family, node.cls, node.family)
             if broken is not None:
@@ -131,9 +144,19 @@ class LockOrder:
                 continue
             if live is None:
                 live = capture(3)
+            if node.how == TIMED and self._meant(held, node, res, live):
+                continue
             first = exact(held.node.stack, live)
             told = describe_held(st)
             self._learn(LockEdge(held.cls, node.cls, first, live, st.td, binding, told))
+
+    def _meant(self, held: Held, node: Node, res: Any, live: RawStack) -> bool:
+        """Does the source wait for *res* with a limit although *held* comes after it?"""
+        meant = meant_wait([held.cls], res, live) if self.accepted.heeded else None
+        if meant is None:
+            return False
+        self.accepted.tally(meant.declared("lock-order")).count += 1
+        return True
 
     def _learn(self, edge: LockEdge) -> None:
         with self._mutex:
@@ -148,7 +171,7 @@ class LockOrder:
     def inside(self, st: ThreadState, node: Node, res: Any) -> None:
         """Rules that bind what certain functions wait for, and whatever these call."""
         for rule in FORBIDDEN:
-            if rule.inside and rule.then == node.cls:
+            if rule.inside and rule.then == node.base and not (rule.may_time and node.how == TIMED):
                 live = capture(3)
                 if rule.inside & c_functions(live):
                     self._report_rule(st, rule, None, node, res)
@@ -183,9 +206,11 @@ class LockOrder:
         """A resource on top of another of its class: allowed by instance, or not at all."""
         if node.family == TOKEN:
             return
-        rule = next((r for r in NESTING if r.cls == node.cls), None)
+        rule = next((r for r in NESTING if r.cls == node.base), None)
         for held in list(st.held):
             if held.cls != node.cls or held.gone or held.res is res:
+                continue
+            if in_gate(st, held.res, res):
                 continue
             if rule is not None and rule.allowed(held.res, res):
                 continue
@@ -216,6 +241,16 @@ class LockOrder:
             )
         )
 
+    # -- gates
+
+    def gated(self, st: ThreadState, node: Node, res: Any) -> None:
+        """Two locks of one gate: only who holds the gate may have both."""
+        for held in list(st.held):
+            if held.gone or held.res is res or getattr(held.res, "under", None) is not res.under:
+                continue
+            if not has_gate(st, res.under):
+                self._report_rule(st, without_gate(res.under), held, node, res)
+
     # -- misuse
 
     def misuse(self, st: ThreadState, how: str, what: str, res: Any) -> None:
@@ -231,6 +266,17 @@ class LockOrder:
                 identity=(how, str(getattr(res, "cls", BUSY)), *functions(stack)),
             )
         )
+
+
+def has_gate(st: ThreadState, gate: Any) -> bool:
+    """Does the thread hold *gate* exclusively?"""
+    return any(h.res is gate and h.mode == "excl" and not h.gone for h in st.held)
+
+
+def in_gate(st: ThreadState, first: Any, then: Any) -> bool:
+    """Have both locks the same gate, and is it held?"""
+    gate = getattr(then, "under", None)
+    return gate is not None and getattr(first, "under", None) is gate and has_gate(st, gate)
 
 
 @cache

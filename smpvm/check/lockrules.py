@@ -2,18 +2,21 @@
 
 ``DOCUMENTED`` are the edges that the source means to exist; ``FORBIDDEN`` what it rules out, each a
 finding when it happens, whether or not anything hung; ``NESTING`` the classes of which one thread
-may hold two at once, and in which order.
+may hold two at once, and in which order; ``MEANT`` the deadlocks that the source leaves to a timer.
 
 Class names are those of the locks (``lock.cls``); ``busy`` is a page's hard busy bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from smpvm.check.accepted import Declared
 from smpvm.check.held import BUSY, LOCKMGR, SPIN, TOKEN
+from smpvm.check.stacks import RawStack, c_functions
+from smpvm.kern.order import family_class
 from smpvm.kern.shared import peek
 
 
@@ -63,6 +66,8 @@ class Forbidden:
     why: str
     kind: str = "lock-order"
     inside: frozenset[str] = frozenset()
+    may_time: bool = False
+    """Is a wait with a time limit allowed?"""
 
 
 FORBIDDEN: Final = (
@@ -120,7 +125,77 @@ FORBIDDEN: Final = (
         "the deactivation scan takes the map lock with NOWAIT: its owner may wait for memory",
         inside=frozenset({"vm_pageout_map_deactivate_pages"}),
     ),
+    Forbidden(
+        "daemon-waits-for-vnode",
+        "",
+        "vnode",
+        "vm_pageout.c:1031",
+        "the page-out daemon waits for a vnode only with a limit: its holder may wait for memory",
+        inside=frozenset({"vm_pageout_scan_inactive"}),
+        may_time=True,
+    ),
 )
+
+
+def without_gate(gate: Any) -> Forbidden:
+    """The rule that locks declared ``under`` *gate* are nested only by who holds it."""
+    return Forbidden(
+        "outside-the-gate",
+        "",
+        "",
+        f"declared under {gate}",
+        f"without {gate} held exclusively another thread may take them the other way round",
+    )
+
+
+@dataclass(frozen=True)
+class Meant:
+    """A wait with a time limit that may close a cycle, which its timer then breaks.
+
+    *function* of the C waits for a lock of class *then* with one of class *first* held ("" in the
+    declaration of a lock of a scenario: whatever is held).
+    """
+
+    first: str
+    then: str
+    function: str
+    at: str
+    why: str
+
+    def declared(self, kind: str) -> Declared:
+        """The declaration, as verdicts tell of it."""
+        what = f"{self.first} then {self.then}" if self.first else self.then
+        return Declared(kind, what, self.function, self.at, self.why)
+
+
+MEANT: Final = (
+    Meant(
+        BUSY,
+        "map",
+        "relock_map",
+        "vm_fault.c:196",
+        "'can fail due to a deadlock against the caller's holding of a vm_page BUSY'",
+    ),
+    Meant(
+        "vnode",
+        "map",
+        "relock_map",
+        "vm_fault.c:1959",
+        "the same wait: the vnode of the fault stays locked until unlock_things",
+    ),
+)
+
+
+def meant_wait(held: Iterable[str], res: Any, stack: RawStack) -> Meant | None:
+    """The declaration of a timed wait for the lock *res*, by who has *stack* and holds something of
+    each class in *held*; None if there is none."""
+    if why := getattr(res, "meant", ""):
+        return Meant("", res.cls, "", "", why)
+    then = family_class(getattr(res, "cls", BUSY))
+    having = {family_class(cls) for cls in held}
+    known = [meant for meant in MEANT if meant.then == then and meant.first in having]
+    functions = c_functions(stack) if known else ()
+    return next((meant for meant in known if meant.function in functions), None)
 
 
 @dataclass(frozen=True)
@@ -168,4 +243,4 @@ NESTING: Final = (
 
 def matches(rule: str, cls: str, family: str) -> bool:
     """Does a rule's class or family name cover a resource?"""
-    return rule in (cls, family)
+    return rule in (cls, family_class(cls), family)

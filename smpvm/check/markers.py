@@ -14,10 +14,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, site_of
-from smpvm.check.held import HeldTracker
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, site_of
 from smpvm.check.stacks import RawStack, capture, functions
-from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
 
 
@@ -41,12 +40,11 @@ class ScanRecord:
         self.stack = stack
 
 
-class Markers(Probe):
+class Markers(Checker):
     """The checker.  Queue events come with the queue's spinlock held, which guards ``_scans``."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self.scans_seen = 0
         self._count = itertools.count(1)
         self._joined: dict[Any, int] = {}
@@ -161,12 +159,13 @@ class Markers(Probe):
             if scan in scans:
                 scans.remove(scan)
 
-    def at_rest(self) -> int:
-        """Report the markers of scans that never ended; returns how many there are."""
-        left = [s for s in self._markers.values() if self._on_queue(s)]
-        for scan in left:
+    def at_rest(self) -> None:
+        """Report the markers of scans that never ended."""
+        for scan in [s for s in self._markers.values() if self._on_queue(s)]:
             self._stale(scan, "is at rest")
-        return len(left)
+
+    def summary(self) -> dict[str, Any]:
+        return {"scans_followed": self.scans_seen}
 
     # -- reporting
 

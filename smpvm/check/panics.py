@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from smpvm.check.finding import Finding, FindingLog, site_of
-from smpvm.check.held import HeldTracker, describe_held
+from smpvm.check.checker import Checker
+from smpvm.check.finding import Finding, site_of
+from smpvm.check.held import describe_held
 from smpvm.check.stacks import capture, exact, functions
-from smpvm.kern.probe import Probe
 
 KIND: Final = {
     "spin-recursion": "recursion",
@@ -22,12 +22,8 @@ KIND: Final = {
 """Code of a Misuse → kind of finding; every other code is an assertion."""
 
 
-class Panics(Probe):
+class Panics(Checker):
     """Turns each panic into a finding, at the moment and place where it happens."""
-
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
 
     def panic(self, td: Any, code: str, message: str) -> None:
         stack = capture(2)

@@ -1,7 +1,8 @@
 """Data races, by happens-before: FastTrack's epochs over the declared shared fields.
 
 Each thread has a clock, and knows how much of every other thread's past it is ordered after.  Two
-plain accesses to one field, one of them a write, that neither side is ordered after, are a race.
+accesses to one field, one of them a write and not both atomic, that neither side is ordered after,
+are a race; what the source declares as meant is counted instead.
 Order comes from lock hand-over (spinlocks, lockmgr locks, tokens, also when tokens are given up
 to block), atomic operations on the same field, wakeup → resume, thread start and end, and I/O.
 
@@ -19,10 +20,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
+from smpvm.check.accepted import ATOMIC_READ, Declared, Tally
+from smpvm.check.checker import Checker, Context
 from smpvm.check.clocks import (
     ONE,
     TID_MASK,
-    Benign,
     Clash,
     Named,
     Release,
@@ -30,31 +32,32 @@ from smpvm.check.clocks import (
     Var,
     VectorClock,
 )
-from smpvm.check.finding import Finding, FindingLog, fingerprint, site_of
-from smpvm.check.held import HeldTracker, ThreadState, describe_held
-from smpvm.check.stacks import PLACES, capture, functions, kind_of, shown
+from smpvm.check.finding import Finding, fingerprint, site_of
+from smpvm.check.held import ThreadState, describe_held
+from smpvm.check.stacks import PLACES, c_functions, capture, functions, kind_of, shown
 from smpvm.kern.cname import KEEP
-from smpvm.kern.probe import Probe
-from smpvm.kern.shared import Hook, peek
+from smpvm.kern.probe import WAIT
+from smpvm.kern.shared import Hook, Site, peek
 
 KEPT: Final = 64
 """Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
 
 
-class Races(Probe):
+NOUNS: Final = {"read": "read", "write": "write", "atomic": "atomic operation"}
+VERBS: Final = {"read": "reads", "write": "writes", "atomic": "changes atomically"}
+
+
+class Races(Checker):
     """The checker.  What it knows of a field or a lock it keeps on the object itself."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog) -> None:
-        self.tracker = tracker
-        self.log = log
-        self.benign: dict[tuple[str, str], Benign] = {}
-        """Unordered accesses to fields declared benign, by class and field."""
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._bare: dict[Any, dict[str, Var]] = {}
         """State of the fields of objects that are not instrumented."""
         self._threads: dict[int, Release] = {}
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
-        self._pairs: dict[tuple[type, str, str, int, str, int], Finding | Benign] = {}
+        self._pairs: dict[tuple[type, str, str, int, str, int], Finding | Tally] = {}
         """What counts the races of each pair of places that has raced.  Among free-running
         threads it may miss a few: a mutex would cost more than the rest of the check."""
         self._names: dict[int, list[tuple[int, Named]]] = {}
@@ -111,7 +114,10 @@ class Races(Probe):
                 known.caught_up()
             if (atomic := var.atomic) is not None:
                 # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
-                # operation stored is ordered after it.
+                # operation stored is ordered after it.  That makes the read no less of a race.
+                if not known.after(atomic[0]):
+                    where = place(at or getframe(depth))
+                    race(td, obj, field, "read", where, atomic[0], var.atomic_site, "atomic")
                 known.acquire(atomic)
                 known.pending = var
             epoch = known.epoch
@@ -149,6 +155,8 @@ class Races(Probe):
             if (last := var.write) == epoch:
                 return
             where = place(at or getframe(depth))
+            if (atomic := var.atomic) is not None and not known.after(atomic[0]):
+                race(td, obj, field, "write", where, atomic[0], var.atomic_site, "atomic", new)
             others = known.others
             if (last ^ epoch) & TID_MASK and others.get(last & TID_MASK, 0) < last:
                 race(td, obj, field, "write", where, last, var.write_site, "write", new)
@@ -180,7 +188,7 @@ class Races(Probe):
 
     # -- order
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
         known = self._known(td)
         last = lock.seen
         if last is None:
@@ -207,7 +215,7 @@ class Races(Probe):
         if mode == "shared":
             self.lock_release(td, lock, "excl")
         else:
-            self.lock_acquired(td, lock, "excl", False)
+            self.lock_acquired(td, lock, "excl", WAIT)
 
     def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
         for token in tokens:
@@ -215,7 +223,7 @@ class Races(Probe):
 
     def token_regain(self, td: Any, tokens: Sequence[Any]) -> None:
         for token in tokens:
-            self.lock_acquired(td, token, self._mode(td, token), False)
+            self.lock_acquired(td, token, self._mode(td, token), WAIT)
 
     def _mode(self, td: Any, token: Any) -> str:
         """How *td* has a token: exclusively if any of its references is."""
@@ -231,8 +239,19 @@ class Races(Probe):
         if var is None:
             var = seen.setdefault(field, Var())
         known.acquire(var.atomic)
-        if new != old:
-            var.atomic = known.release()
+        where = PLACES.number(self._caller())
+        if (last := var.write) and not known.after(last):
+            self._race(td, obj, field, "atomic", where, last, var.write_site, "write", new)
+        if new == old:
+            return  # it only read
+        if var.reads is not None:
+            for last, site in list(var.reads.values()):
+                if not known.after(last):
+                    self._race(td, obj, field, "atomic", where, last, site, "read", new)
+        elif (last := var.read) and not known.after(last):
+            self._race(td, obj, field, "atomic", where, last, var.read_site, "read", new)
+        var.atomic_site = where
+        var.atomic = known.release()
 
     def wakeup(self, td: Any, ident: Any, sleepers: Sequence[Any]) -> None:
         if not sleepers:
@@ -292,8 +311,8 @@ class Races(Probe):
             known.count += 1
             return
         clash = Clash(td, obj, field, deed, where, last, last_where, last_deed, new)
-        told = self._accepted(cls, clash) or self._report(clash)
-        if isinstance(told, Benign) or self._tells_function(where):
+        told = self._accepted(clash) or self._report(clash)
+        if isinstance(told, Tally) or self._tells_function(where):
             self._pairs[pair] = told
 
     def _tells_function(self, where: int) -> bool:
@@ -316,14 +335,15 @@ class Races(Probe):
             return known
         td, other, what = c.td, self._thread(c.last), f"{c.obj}.{c.field}"
         now = peek(c.obj, c.field)
-        change = f"{now} → {c.new}" if c.deed == "write" else f"reads {now}"
+        change = f"reads {now}" if c.deed == "read" else f"{now} → {c.new}"
         finding = Finding(
             "race",
-            f"{cls.__name__}.{c.field} of {c.obj}: {c.deed} by {td.name}, {c.last_deed} by "
-            f"{other.name if other is not None else '?'}, with no order between them",
+            f"{cls.__name__}.{c.field} of {c.obj}: {NOUNS[c.deed]} by {td.name}, "
+            f"{NOUNS[c.last_deed]} by {other.name if other is not None else '?'}, "
+            "with no order between them",
             sites=[
-                site_of(other, f"{c.last_deed}s {what}", theirs),
-                site_of(td, f"{c.deed}s {what}", mine),
+                site_of(other, f"{VERBS[c.last_deed]} {what}", theirs),
+                site_of(td, f"{VERBS[c.deed]} {what}", mine),
             ],
             objects=[what],
             evidence=[
@@ -334,15 +354,25 @@ class Races(Probe):
         )
         return self.log.add(finding)
 
-    def _accepted(self, cls: type, c: Clash) -> Benign | None:
-        """Count it, if it is declared benign.  A reason that begins with "read" accepts unordered
-        reads only."""
-        reason = getattr(cls, "__benign__", {}).get(c.field)
-        if reason is None or ("read" not in (c.deed, c.last_deed) and reason.startswith("read")):
+    def _accepted(self, c: Clash) -> Tally | None:
+        """Count it, if the source declares one of its ends."""
+        declared = self._declared(c)
+        if declared is None:
             return None
-        benign = self.benign.setdefault((cls.__name__, c.field), Benign())
-        benign.count += 1
-        return benign
+        tally = self.accepted.tally(declared)
+        tally.count += 1
+        return tally
+
+    def _declared(self, c: Clash) -> Declared | None:
+        cls = type(c.obj)
+        what = f"{cls.__name__}.{c.field}"
+        if {c.deed, c.last_deed} == {"atomic", "read"} and c.field in cls.__instant__:
+            return Declared(ATOMIC_READ, what, "", "", cls.__instant__[c.field])
+        ends = ((c.deed, c.where, c.last_deed), (c.last_deed, c.last_where, c.deed))
+        for site in cls.__benign__ if self.accepted.heeded else ():
+            if site.field == c.field and any(answers(site, *end) for end in ends):
+                return Declared("race", what, site.function, site.at, site.why)
+        return None
 
     def _thread(self, epoch: int) -> Named | None:
         """Whose *epoch* it was."""
@@ -352,6 +382,10 @@ class Races(Probe):
                     return named
         return None
 
-    def counts(self) -> list[tuple[str, str, int, str]]:
-        """Benign accesses seen: class, field, how often; for the end of a report."""
-        return sorted((cls, field, b.count, "benign") for (cls, field), b in self.benign.items())
+
+def answers(site: Site, deed: str, where: int, against: str) -> bool:
+    """Does *site* declare an access by *deed* at the place numbered *where*, when it meets one by
+    *against*?"""
+    if site.deed != "both" and (site.deed != deed or (deed == "write" and against != "read")):
+        return False
+    return not site.function or site.function in c_functions(PLACES.stack(where))

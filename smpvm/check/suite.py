@@ -1,10 +1,12 @@
-"""The checkers of one machine, put together."""
+"""The checkers of one machine, put together from a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
+from smpvm.check.accepted import Accepted
+from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
 from smpvm.check.lockevents import LockTrace
@@ -16,8 +18,29 @@ from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
 from smpvm.kern.probe import Probe
 
-CHECKS: Final = ("order", "waitfor", "wakeup", "race", "marker")
-DEFAULT: Final = frozenset(CHECKS) - {"race"}
+C = TypeVar("C", bound=Checker)
+
+
+class Row(NamedTuple):
+    """One checker: what ``--check`` calls it, and what makes it."""
+
+    name: str
+    cls: type[Checker]
+    default: bool = True
+    """Is it among those that a stress run has on unless told otherwise?"""
+    tracks: bool = False
+    """Does it ask the tracker what threads hold?"""
+
+
+CHECKERS: Final = (
+    Row("order", LockOrder, tracks=True),
+    Row("waitfor", WaitFor, tracks=True),
+    Row("wakeup", LostWakeups),
+    Row("race", Races, default=False),
+    Row("marker", Markers),
+)
+CHECKS: Final = tuple(row.name for row in CHECKERS)
+DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)
 
 
 def parse_checks(text: str) -> frozenset[str]:
@@ -53,7 +76,8 @@ class CheckSuite:
     - ``at_rest()`` once everything is quiet and before the threads are stopped;
     - ``finish()`` at the very end: final counts are written.
 
-    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.
+    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.  What
+    the source declares as meant is only counted (``accepted``), unless *benign* is false.
     """
 
     def __init__(
@@ -62,79 +86,60 @@ class CheckSuite:
         log: FindingLog | None = None,
         *,
         traces: Sequence[LockTrace] = (),
+        benign: bool = True,
     ) -> None:
         self.which = frozenset(which)
         self.log = FindingLog() if log is None else log
         self.traces = tuple(traces)
         self.tracker = tracker = HeldTracker()
-        self.panics = Panics(tracker, self.log)
-        self.order = LockOrder(tracker, self.log) if "order" in self.which else None
-        self.waitfor = WaitFor(tracker, self.log) if "waitfor" in self.which else None
-        self.wakeup = LostWakeups(tracker, self.log) if "wakeup" in self.which else None
-        self.race = Races(tracker, self.log) if "race" in self.which else None
-        self.marker = Markers(tracker, self.log) if "marker" in self.which else None
+        self.accepted = Accepted(heeded=benign)
+        context = Context(tracker, self.log, self.accepted)
+        rows = [row for row in CHECKERS if row.name in self.which]
+        self.checkers = (Panics(context), *(row.cls(context) for row in rows))
         for trace in self.traces:
-            trace.follow(tracker, self.order)
-        held = self.order is not None or self.waitfor is not None or bool(self.traces)
-        found = (
-            tracker if held else None,
-            self.panics,
-            self.waitfor,
-            self.wakeup,
-            self.race,
-            self.marker,
-        )
-        self.observers: tuple[Probe, ...] = tuple(o for o in found if o is not None)
-        if not held:
-            # The others still ask the tracker for the kernel and for thread states.
-            self.observers += (_Attach(tracker),)
+            trace.follow(tracker, self.find(LockOrder))
+        tracks = bool(self.traces) or any(row.tracks for row in rows)
+        # Without it the others still ask the tracker for the kernel and for thread states.
+        first: Probe = tracker if tracks else _Attach(tracker)
+        self.observers: tuple[Probe, ...] = (first, *self.checkers)
 
-    def idle(self) -> int:
-        """No thread can run: is it a deadlock?  Returns the number of cycles."""
-        if self.wakeup is not None:
-            self.wakeup.idle()
-        return self.waitfor.analyse() if self.waitfor is not None else 0
+    def find(self, cls: type[C]) -> C | None:
+        """The checker of that class, if it was asked for."""
+        return next((c for c in self.checkers if isinstance(c, cls)), None)
+
+    def idle(self) -> None:
+        """No thread can run: is it a deadlock?"""
+        for checker in self.checkers:
+            checker.idle()
 
     def stalled(self) -> list[str]:
-        """Nothing moves: look for deadlocks and lost wakeups; returns who waits for what."""
-        if self.wakeup is not None:
-            self.wakeup.at_rest()
-        if self.waitfor is None:
-            return []
-        self.waitfor.analyse()
-        return self.waitfor.describe()
+        """Nothing moves: returns what the checkers say about it, such as who waits for what."""
+        return [line for checker in self.checkers for line in checker.stalled()]
 
     def at_rest(self) -> None:
         """All is quiet: nobody may be asleep for what is so, no marker may be left."""
-        if self.wakeup is not None:
-            self.wakeup.at_rest()
-        if self.waitfor is not None:
-            self.waitfor.analyse()
-        if self.marker is not None:
-            self.marker.at_rest()
+        for checker in self.checkers:
+            checker.at_rest()
 
     def finish(self) -> None:
         """The end of the run: write final counts and the log's end."""
-        k = self.tracker.k
-        if self.wakeup is not None and k is not None and k.carrier.serial:
-            self.wakeup.idle()
+        for checker in self.checkers:
+            checker.finish()
         for trace in self.traces:
             trace.close()
         self.log.finish()
 
+    def not_judged(self) -> list[str]:
+        """What came up that no checker can say anything about."""
+        return [line for checker in self.checkers for line in checker.not_judged()]
+
     def summary(self) -> dict[str, Any]:
         """Numbers for the end of a report."""
         out: dict[str, Any] = {"checks": sorted(self.which), "findings": len(self.log)}
-        if self.order is not None:
-            out["lock_order_edges"] = len(self.order.graph.edges)
-        if self.waitfor is not None:
-            out["cycles_broken_by_a_timer"] = self.waitfor.breakable
-        if self.wakeup is not None:
-            out["spurious_wakeups"] = dict(sorted(self.wakeup.spurious.items()))
-        if self.race is not None:
-            out["benign_races"] = {f"{c}.{f}": n for c, f, n, _ in self.race.counts()}
-        if self.marker is not None:
-            out["scans_followed"] = self.marker.scans_seen
+        for checker in self.checkers:
+            out |= checker.summary()
+        out["not_judged"] = self.not_judged()
+        out["accepted"] = [d._asdict() | {"count": n} for d, n in self.accepted.counts().items()]
         if self.traces:
             out["log_events"] = sum(trace.written for trace in self.traces)
             out["log_dropped"] = sum(trace.dropped for trace in self.traces)

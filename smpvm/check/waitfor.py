@@ -3,7 +3,8 @@
 At every block the waiter gets an edge to each thread that can end its wait: the owners of the
 lock, the thread that has the page busy, those who raised paging_in_progress, the users of an I/O
 slot.  The owners are asked for anew whenever the graph is walked, so no edge outlives its reason.
-A wait with a timer may break the cycle it is in; such a cycle is counted, not reported.
+A wait with a timer breaks the cycle that it is in; such a deadlock is *masked*, and reported all
+the same, unless the source lives with it (``lockrules.MEANT``).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, Site, site_of
-from smpvm.check.held import BUSY, HeldTracker, ThreadState, describe_held
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, Site, site_of
+from smpvm.check.held import BUSY, ThreadState, describe_held
+from smpvm.check.lockrules import meant_wait
 from smpvm.check.stacks import RawStack, capture, exact, functions
-from smpvm.kern.probe import Probe
 
 
 class Wait:
@@ -44,22 +46,18 @@ class Wait:
         return f"{what}{mode}{timer}"
 
 
-class WaitFor(Probe):
+class WaitFor(Checker):
     """The waits-for graph over a tracker's threads."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog, *, confirm: float = 0.03) -> None:
-        self.tracker = tracker
-        self.log = log
-        self.confirm = confirm
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.confirm = 0.03
         """Host seconds that a cycle among free-running threads must last to be believed."""
-        self.breakable = 0
-        """Cycles seen that a timed wait will break."""
-        self.last_breakable: Finding | None = None
         self._mutex = threading.Lock()
         self._pip: dict[Any, list[ThreadState]] = {}
         self._io: dict[Any, ThreadState] = {}
         self._in_flight: dict[int, int] = {}
-        tracker.on_block = self.blocked
+        self.tracker.on_block = self.blocked
 
     # -- edges
 
@@ -186,14 +184,22 @@ class WaitFor(Probe):
     # -- reporting
 
     def _report(self, cycle: list[ThreadState]) -> None:
-        finding = self._finding(cycle)
-        if any(st.waiting is not None and st.waiting.timo for st in cycle):
-            self.breakable += 1
-            self.last_breakable = finding
-        else:
-            self.log.add(finding)
+        timed = [st for st in cycle if st.waiting.timo]
+        if not any(self._meant(st) for st in timed):
+            self.log.add(self._finding(cycle, "masked-deadlock" if timed else "deadlock"))
 
-    def _finding(self, cycle: list[ThreadState]) -> Finding:
+    def _meant(self, st: ThreadState) -> bool:
+        """Does the source know that *st*'s timed wait may be part of a deadlock?"""
+        wait = st.waiting
+        if not self.accepted.heeded:
+            return False
+        meant = meant_wait([h.cls for h in st.held], wait.res, wait.stack)
+        if meant is None:
+            return False
+        self.accepted.tally(meant.declared("masked-deadlock")).count += 1
+        return True
+
+    def _finding(self, cycle: list[ThreadState], kind: str) -> Finding:
         first = min(range(len(cycle)), key=lambda n: cycle[n].td.tid)
         cycle = cycle[first:] + cycle[:first]
         waits = [st.waiting for st in cycle]
@@ -216,7 +222,7 @@ class WaitFor(Probe):
             for wait in waits
         )
         return Finding(
-            "deadlock",
+            kind,
             " ← ".join(f"{st.td.name} ({wait})" for st, wait in zip(cycle, waits, strict=True)),
             sites=sites,
             objects=[str(wait.res) for wait in waits],
@@ -224,10 +230,21 @@ class WaitFor(Probe):
             identity=tuple(parts),
         )
 
-    # -- at a stall
+    # -- when nothing moves
 
-    def analyse(self) -> int:
-        """Look at every wait once; report each cycle.  Returns how many cycles there are.
+    def idle(self) -> None:
+        self._analyse()
+
+    def stalled(self) -> list[str]:
+        """Report the deadlocks; returns who waits for what."""
+        self._analyse()
+        return self.describe()
+
+    def at_rest(self) -> None:
+        self._analyse()
+
+    def _analyse(self) -> None:
+        """Look at every wait once; report each cycle.
 
         For a machine that makes no progress, and for serial carriers, where an acquire that must
         wait is not an event: what a thread waits for is then read off the thread itself.
@@ -238,7 +255,6 @@ class WaitFor(Probe):
             if st.waiting is None and waiting is not None:
                 st.seq += 1
                 st.waiting = Wait("lock", waiting, "excl", 0, st.seq, ())
-        found = 0
         done: set[int] = set()
         for st in states:
             if st.waiting is None or st.td.tid in done:
@@ -246,9 +262,7 @@ class WaitFor(Probe):
             cycle = self._cycle(st)
             if cycle:
                 done.update(member.td.tid for member in cycle)
-                found += 1
                 self._report(cycle)
-        return found
 
     def describe(self) -> list[str]:
         """Who waits for what, one line for each waiting thread."""

@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from smpvm.check.finding import Finding, FindingLog, site_of
-from smpvm.check.held import HeldTracker, ThreadState
+from smpvm.check.checker import Checker, Context
+from smpvm.check.finding import Finding, site_of
+from smpvm.check.held import ThreadState
 from smpvm.check.stacks import RawStack, capture, functions
-from smpvm.kern.probe import Probe
 
 LOOK = 0.002
 """Host seconds between two looks at the conditions of those who sleep with a timer."""
@@ -64,15 +64,17 @@ class SleepRecord:
         """The condition was still true when the last of them slept."""
 
 
-class LostWakeups(Probe):
-    """Watches sleeps; *grace* is how long (host seconds) a wakeup may be on its way."""
+class LostWakeups(Checker):
+    """Watches sleeps."""
 
-    def __init__(self, tracker: HeldTracker, log: FindingLog, *, grace: float = 0.25) -> None:
-        self.tracker = tracker
-        self.log = log
-        self.grace = grace
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.grace = 0.25
+        """How long (host seconds) a wakeup may be on its way."""
         self.spurious: Counter[str] = Counter()
         """Wakeups that found the condition false, by wmesg."""
+        self._unstated: set[str] = set()
+        """Sleeps with a timer that say nothing of what they wait for."""
         self._mutex = threading.Lock()
         self._late: list[tuple[float, ThreadState, SleepRecord]] = []
         """Sleeps that a timer ended although their condition holds, and until when to wait."""
@@ -91,6 +93,8 @@ class LostWakeups(Probe):
         if timo and cond is not None:
             with self._mutex:
                 self._timed.setdefault(ident, []).append(sleep)
+        elif timo:
+            self._unstated.add(f"{''.join(functions(sleep.stack, 1))} ({wmesg})")
 
     def thread_exit(self, td: Any) -> None:
         """It will wake nobody any more."""
@@ -200,11 +204,26 @@ class LostWakeups(Probe):
         for _, st, sleep in due:
             self._report("masked-lost-wakeup", st, sleep)
 
-    def at_rest(self) -> int:
+    def stalled(self) -> list[str]:
+        self.at_rest()
+        return []
+
+    def finish(self) -> None:
+        if self.tracker.k is not None and self._serial():
+            self.idle()
+
+    def not_judged(self) -> list[str]:
+        """A wakeup lost to such a sleep is masked by its timer, and nobody can tell."""
+        return [f"sleep with a timer and no cond: {site}" for site in sorted(self._unstated)]
+
+    def summary(self) -> dict[str, Any]:
+        return {"spurious_wakeups": dict(sorted(self.spurious.items()))}
+
+    def at_rest(self) -> None:
         """Nobody will wake anybody any more: report the sleepers whose condition holds.
 
-        Returns how many.  Among free-running threads a sleeper must be found twice, some time
-        apart, so that a wakeup on its way is not taken for a lost one.
+        Among free-running threads a sleeper must be found twice, some time apart, so that a
+        wakeup on its way is not taken for a lost one.
         """
         first = self._ready_sleepers()
         if (first or self._late) and not self._serial():
@@ -214,7 +233,6 @@ class LostWakeups(Probe):
             # A timer that has yet to fire will mask it.
             self._report("masked-lost-wakeup" if sleep.timo else "lost-wakeup", st, sleep)
         self.settle(now=float("inf"))
-        return len(first)
 
     def _ready_sleepers(self) -> list[tuple[ThreadState, SleepRecord]]:
         found = []

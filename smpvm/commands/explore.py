@@ -58,7 +58,7 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             for finding in report.findings:
                 log.replace(finding)
             if not options["as_json"]:
-                _tell(report, checks_of(options["checks"]), echo)
+                _tell(report, options, echo)
             if asked.is_set() or (report.findings and options["stop_on_first"]):
                 break
     log.finish()
@@ -72,12 +72,12 @@ def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
 
 
-def _tell(report: SearchReport, checks: frozenset[str], echo: Callable[[str], None]) -> None:
+def _tell(report: SearchReport, options: Mapping[str, Any], echo: Callable[[str], None]) -> None:
     for line in report.lines():
         echo(line)
     for finding in report.findings:
         echo("")
-        _show(finding, checks, echo)
+        _show(finding, options, echo)
         echo("")
 
 
@@ -107,6 +107,7 @@ def _campaign(
             granularity=options["granularity"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
+            benign=options["benign"],
             repairs=tuple(repairs),
         ),
         stop_on_first=options["stop_on_first"],
@@ -129,10 +130,14 @@ def _campaign(
     return Search(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
 
 
-def _show(finding: Finding, checks: frozenset[str], echo: Callable[[str], None]) -> None:
+def _show(finding: Finding, options: Mapping[str, Any], echo: Callable[[str], None]) -> None:
     """The last conflicting steps in lanes, then the finding."""
     if finding.schedule is not None:
-        shown = run_schedule(Schedule.parse(finding.schedule), checks=checks)
+        shown = run_schedule(
+            Schedule.parse(finding.schedule),
+            checks=checks_of(options["checks"]),
+            benign=options["benign"],
+        )
         for line in shown.lanes(about=finding):
             echo("  " + line)
         echo("")
@@ -167,6 +172,7 @@ def run_schedule(
     carrier_class: type[SerialCarrier] = SerialCarrier,
     scenario: ScenarioClass | None = None,
     checks: frozenset[str] = Settings.checks,
+    benign: bool = True,
     limit: int = Settings.limit,
 ) -> Shown:
     """Run a schedule again; *scenario*, but for its sizes, where it need not be looked for.
@@ -183,6 +189,7 @@ def run_schedule(
         carrier=carrier,
         repairs=schedule.repairs,
         checks=checks,
+        benign=benign,
         limit=limit,
     )
     strategy, recorder = Replay(schedule), Recorder()
@@ -277,6 +284,7 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
         carrier=options["carrier"],
         carrier_class=SerialCarrier if step is None else breaking(step),
         checks=checks_of(options["checks"]),
+        benign=options["benign"],
     )
     diverged = _why_diverged(schedule, shown.replay.diverged)
     found = sorted(

@@ -37,6 +37,7 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         traces=_traces(options["traces"]),
         repairs=choose(options["repairs"]),
         checks=checks_of(options["checks"]),
+        benign=options.get("benign", True),
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],

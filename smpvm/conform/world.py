@@ -215,11 +215,10 @@ def put_pages(env: Env, obj: VmObject, mc: Sequence[Page], flags: int) -> list[i
         pages=[env.roster.page_id(m) for m in mc],
         flags=flags,
     )
-    entry, n = env.reach("put_pages")
-    if obj.type == OBJT_DEAD:
+    if obj.type == OBJT_DEAD:  # not the scripted pager: its own answers at once
         event["statuses"] = ["AGAIN"] * len(mc)
-        env.mutate(entry, "put_pages", n)
         return [VM_PAGER_AGAIN] * len(mc)
+    entry, n = env.reach("put_pages")
     if obj.type == OBJT_DEFAULT:
         obj.type = OBJT_SWAP
     names = [env.next_status(entry, i) for i in range(len(mc))]

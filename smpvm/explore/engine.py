@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
+from smpvm.check.accepted import Declared
 from smpvm.check.finding import Failure, Finding, FindingLog, Site, site_of
 from smpvm.check.stacks import HOME, raised_at
 from smpvm.check.suite import CHECKS, CheckSuite
@@ -41,6 +42,8 @@ class Settings:
     """Steps after which the fair suffix begins; a run twice as long is a livelock."""
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
+    benign: bool = True
+    """Are races and waits that the source declares as meant only counted, and no findings?"""
     digest: bool = True
 
 
@@ -55,7 +58,9 @@ class Outcome:
     stuck: str = ""
     """As the carrier has it; "cut" for an execution that the strategy ended."""
     runs: list[tuple[int, int, str]] = field(default_factory=list)
-    benign: dict[str, int] = field(default_factory=dict)
+    benign: dict[Declared, int] = field(default_factory=dict)
+    not_judged: list[str] = field(default_factory=list)
+    """What no checker can say anything about."""
     found_at: dict[str, int] = field(default_factory=dict)
     """Fingerprint → the last step that had been taken when it was found."""
 
@@ -103,7 +108,7 @@ class Execution:
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
         self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
-        self.suite = CheckSuite(settings.checks, self.log)
+        self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 
     def run(self) -> Outcome:
@@ -130,8 +135,8 @@ class Execution:
             outcome.digest = self._digest(outcome)
         if self.log:
             outcome.runs = runs_of(carrier.log)
-        if self.suite.race is not None:
-            outcome.benign = {f"{c}.{f}": n for c, f, n, _ in self.suite.race.counts()}
+        outcome.benign = self.suite.accepted.counts()
+        outcome.not_judged = self.suite.not_judged()
         return outcome
 
     def _made(self, k: Kernel) -> Any:

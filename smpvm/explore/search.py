@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
+from smpvm.check.accepted import Declared, accepted_lines
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
@@ -57,7 +58,10 @@ class SearchReport:
     digest: str = ""
     proven: str = ""
     notes: list[str] = field(default_factory=list)
-    benign: dict[str, int] = field(default_factory=dict)
+    benign: dict[Declared, int] = field(default_factory=dict)
+    """What the source declares as meant, and how often it was seen."""
+    not_judged: set[str] = field(default_factory=set)
+    """What no checker can say anything about; a claim names it."""
     cut: int = 0
     """Executions that the strategy ended early."""
     limited: int = 0
@@ -91,7 +95,8 @@ class SearchReport:
             "notes": self.notes,
             "given_up": self.limited,
             "interrupted": self.interrupted,
-            "benign_races": dict(sorted(self.benign.items())),
+            "not_judged": sorted(self.not_judged),
+            "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -118,6 +123,7 @@ class SearchReport:
             out.append(f"  given up as too long: {plural(self.limited, 'execution')}")
         if self.interrupted:
             out.append("  interrupted")
+        out += [f"  {line}" for line in accepted_lines(self.benign)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
@@ -184,6 +190,8 @@ class Search:
                 outcome = execute(self.scenario, strategy, settings, n)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
+                    if report.proven and report.not_judged:
+                        report.proven += f"; not judged: {', '.join(sorted(report.not_judged))}"
                     break
                 first = first or _record(outcome)
                 n += of
@@ -265,6 +273,7 @@ class Search:
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
+        report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
@@ -315,6 +324,7 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
     finding.command = shlex.join(
         ["smpvm", "replay", "--lanes"]
         + ([] if checks == "all" else ["--check", checks])
+        + ([] if settings.benign else ["--no-benign"])
         + ["--schedule", finding.schedule]
     )
     return finding

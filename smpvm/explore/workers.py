@@ -144,7 +144,7 @@ def run_jobs(
 
 def merge(parts: Sequence[SearchReport]) -> SearchReport:
     """Several workers' reports as one."""
-    whole = replace(parts[0], findings=[], traces=set(), benign={})
+    whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set())
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
     whole.cut = sum(p.cut for p in parts)
@@ -156,6 +156,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     found: dict[str, Finding] = {}
     for part in parts:
         whole.traces |= part.traces
+        whole.not_judged |= part.not_judged
         for name, count in part.benign.items():
             whole.benign[name] = whole.benign.get(name, 0) + count
         for finding in part.findings:

@@ -36,6 +36,8 @@ from smpvm.kern.lockreq import (
     mode_of,
     point_kind,
 )
+from smpvm.kern.order import Ordered
+from smpvm.kern.probe import TIMED, TRY, WAIT
 from smpvm.kern.thread import TDF_DEADLKTREAT
 from smpvm.kern.tsleep import PCATCH, PINTERLOCKED
 
@@ -46,23 +48,15 @@ if TYPE_CHECKING:
 _WANTS: Final = (LK_SHARED, LK_EXCLUSIVE, LK_UPGRADE, LK_EXCLUPGRADE)
 
 
-class Lock:
-    """struct lock.  *timo*, in ticks, is used for LK_TIMELOCK; *wmesg* names the sleep."""
+class Lock(Ordered):
+    """struct lock.  *timo*, in ticks, is used for LK_TIMELOCK; *wmesg* names the sleep.
 
-    __slots__ = (
-        "_guard",
-        "canrecurse",
-        "cls",
-        "count",
-        "holder",
-        "k",
-        "name",
-        "seen",
-        "timo",
-        "wmesg",
-    )
+    *meant* is the reason why a timed wait for it may be part of a deadlock, which the timer breaks.
+    """
 
-    kind = "lockmgr"
+    __slots__ = ("_guard", "canrecurse", "count", "holder", "meant", "timo", "wmesg")
+
+    kind, noun = "lockmgr", "lock"
 
     @c("lockinit", "kern_lock.c:741-749")
     def __init__(
@@ -73,20 +67,19 @@ class Lock:
         timo: int = 0,
         canrecurse: bool = False,
         wmesg: str = "",
+        *,
+        subclass: int = 0,
+        under: Any = None,
+        meant: str = "",
     ) -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+        super().__init__(k, cls, name, subclass=subclass, under=under)
+        self.meant = meant
         self.timo = timo
         self.canrecurse = canrecurse
         self.wmesg = wmesg or cls
         self.count = 0  # lk_count
         self.holder: Thread | None = None  # lk_lockholder: the exclusive holder
-        self.seen: Any = None  # used by an observer
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"lock {self.cls} {self.name}" if self.name else f"lock {self.cls}"
 
     # -- the call
 
@@ -391,8 +384,9 @@ class Lock:
     def _report(self, r: Request, kind: int, error: int) -> None:
         """Report the result of the request to the probe, and update td.locks."""
         k, td = self.k, r.td
-        tried = bool(r.ext & LK_NOWAIT or r.timo)
-        tried = tried or (kind == LK_SHARED and bool(td.flags & TDF_DEADLKTREAT))
+        how = TIMED if r.timo else WAIT
+        if r.ext & LK_NOWAIT or (kind == LK_SHARED and td.flags & TDF_DEADLKTREAT):
+            how = TRY
         if error:
             if not r.blocked:
                 td.contended[self.cls] += 1
@@ -404,7 +398,7 @@ class Lock:
             td.locks.append(self)
             td.acquired[self.cls] += 1
             if (f := k.probe.lock_acquired) is not None:
-                f(td, self, mode, tried)
+                f(td, self, mode, how)
             return
         if (f := k.probe.lock_converted) is not None:
             f(td, self, mode)

@@ -21,6 +21,11 @@ from smpvm.kern.cname import SKIP
 
 FRAMES: Final = SKIP
 
+WAIT: Final = 0
+TRY: Final = 1
+TIMED: Final = 2
+"""How a lock was got: by a request that waits, one that does not, or one with a time limit."""
+
 Event = Callable[..., None] | None
 
 
@@ -50,8 +55,8 @@ class Probe:
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
         """The acquire has to wait; *timo* ticks limit the wait (0: no limit)."""
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
-        """The lock is held now; *tried*: by a try (NOWAIT) or a timed wait, so no order edge."""
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
+        """The lock is held now; *how*: WAIT, TRY or TIMED."""
 
     def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
         """A try or a timed acquire gave up (ends a ``lock_block``)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC, READ
 from smpvm.kern.cname import c, holds, own
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
 from smpvm.kern.tsleep import PINTERLOCKED, Addr
@@ -46,9 +46,16 @@ PLOCK_MASK: Final = 0x1FFFFFFF
 ALLPROC_HSIZE: Final = 256
 
 
-_LOOKED = "reads: kern_wait (kern_exit.c:959) looks first and holds the zombie before it acts"
-_JUDGED = "reads: swappable (vm_glue.c:505) and the kill scan judge a process without its token"
-_PENDING = "reads: lwp_sigpend (signal2.h:49) needs no lock; a later signal is seen next time"
+_KNOWN = (
+    Site("p_stat", "kern_wait", "kern_exit.c:959", "holds it and looks again with p_token"),
+    Site("p_stat", "allproc_scan", "kern_proc.c:1275", "a zombie is only passed over the sooner"),
+    Site("p_stat", "start_forked_proc", "kern_fork.c:834", "readers pass SIDL over", "write"),
+    Site("p_flags", "swappable", "vm_glue.c:456", "a guess; the state is judged with p_token"),
+    Site("p_flags", "vm_pageout_scan_callback", "vm_pageout.c:1555", "P_SYSTEM never changes"),
+    Site("p_flags", "vm_wait_pfault", "vm_page.c:2040", "its own process, asked again each turn"),
+    Site("p_flags", "userret", "trap.c:297", "its own process, asked again at the next trap"),
+    Site("killed", "userret", "signal2.h:45", "lwp_sigpend needs no lock: races end in an AST"),
+)
 
 
 @shared(
@@ -58,7 +65,8 @@ _PENDING = "reads: lwp_sigpend (signal2.h:49) needs no lock; a later signal is s
     "p_lock",
     "p_vmspace",
     "killed",
-    benign={"p_stat": _LOOKED, "p_flags": _JUDGED, "killed": _PENDING},
+    benign=_KNOWN,
+    atomic={"p_lock": "PHOLD and PRELE are atomic (kern_proc.c), and look before they compare"},
 )
 class Proc:
     """struct proc.  Limits in bytes; ``p_lock`` counts the holds on the process."""

@@ -7,9 +7,9 @@ that call a hook before every access.  Kernel code writes ``m.act_count`` for bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.host.carrier import Access
 from smpvm.kern.cname import SKIP
@@ -41,17 +41,45 @@ SILENT = Hook(_nobody, _nobody)
 """The hook of an object under construction: no other thread sees it yet."""
 
 
-def shared(*fields: str, benign: Mapping[str, str] | None = None) -> Callable[[C], C]:
-    """Declare *fields* (slots of the class) as shared.
+class Site(NamedTuple):
+    """A place of the source that accesses a shared field without order, and knows it.
 
-    *benign* maps a field to the reason, given in the C, why unordered accesses to it are accepted;
-    the race checker counts those instead of reporting them.
+    A race on *field* is accepted if one of its ends is an access by the C function *function* (""
+    for any function) that is declared here.  *at* is the line of the C, *why* the reason.
     """
 
-    def declare(cls: C) -> C:
-        inherited: tuple[str, ...] = getattr(cls, "__shared__", ())
-        cls.__shared__ = inherited + fields  # type: ignore[attr-defined]
-        cls.__benign__ = {**getattr(cls, "__benign__", {}), **(benign or {})}  # type: ignore[attr-defined]
+    field: str
+    function: str
+    at: str
+    why: str
+    deed: str = "read"
+    """``read``: reads, against any write; ``write``: writes, against reads only; ``both``: both,
+    against anything."""
+
+
+def shared(
+    *fields: str,
+    benign: Iterable[Site] | Mapping[str, str] = (),
+    atomic: Mapping[str, str] | None = None,
+    lockless: Mapping[str, str] | None = None,
+) -> Callable[[C], C]:
+    """Declare *fields* (slots of the class) as shared, and which unordered accesses are meant.
+
+    The race checker counts these with their reasons instead of reporting them:
+
+    - *benign*: single sites; a mapping of field to reason accepts whatever happens to the field;
+    - *atomic*: fields that change by atomic operations and are read plainly without order;
+    - *lockless*: fields that are read without lock on purpose, however they are written.
+    """
+    if isinstance(benign, Mapping):
+        benign = [Site(field, "", "", why, "both") for field, why in benign.items()]
+    sites = (*benign, *(Site(field, "", "", why) for field, why in (lockless or {}).items()))
+    instant = {**(atomic or {}), **(lockless or {})}
+
+    def declare(cls: Any) -> Any:
+        cls.__shared__ = (*getattr(cls, "__shared__", ()), *fields)
+        cls.__benign__ = (*getattr(cls, "__benign__", ()), *sites)
+        cls.__instant__ = {**getattr(cls, "__instant__", {}), **instant}
         return cls
 
     return declare

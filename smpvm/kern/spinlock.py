@@ -10,8 +10,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE
+from smpvm.host.carrier import TRY as TRY_POINT
 from smpvm.kern.cname import c, holds, own
+from smpvm.kern.order import Ordered
+from smpvm.kern.probe import TRY, WAIT
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -24,29 +27,22 @@ class HasIdx(Protocol):
     idx: int
 
 
-class Spinlock:
-    """struct spinlock.
+class Spinlock(Ordered):
+    """struct spinlock."""
 
-    *cls* is its class in the lock order; *name* distinguishes it within the class.
-    """
+    __slots__ = ("_guard", "exclwait", "owner", "shared")
 
-    __slots__ = ("_guard", "cls", "exclwait", "k", "name", "owner", "seen", "shared")
-
-    kind = "spinlock"
+    kind = noun = "spinlock"
 
     @c("spin_init", "spinlock2.h:273-279")
-    def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+    def __init__(
+        self, k: Kernel, cls: str, name: str = "", *, subclass: int = 0, under: Any = None
+    ) -> None:
+        super().__init__(k, cls, name, subclass=subclass, under=under)
         self.owner: Thread | None = None  # the exclusive holder
         self.shared = 0  # shared holders
         self.exclwait = 0  # waiting exclusive requests
-        self.seen: Any = None  # used by an observer
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"spinlock {self.cls} {self.name}" if self.name else f"spinlock {self.cls}"
 
     # -- exclusive
 
@@ -83,7 +79,7 @@ class Spinlock:
         td.spins.append(self)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "excl", False)
+            f(td, self, "excl", WAIT)
 
     @c("_spin_lock_contested", "kern_spinlock.c:190-260")
     @holds("EXCLWAIT registered", "the lock, exclusively")
@@ -114,7 +110,7 @@ class Spinlock:
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
-            p(TRY, self)
+            p(TRY_POINT, self)
         with self._guard:
             got = self.owner is None and self.shared == 0 and self.exclwait == 0
             if got:
@@ -127,7 +123,7 @@ class Spinlock:
             td.spins.append(self)
             td.acquired[self.cls] += 1
             if (f := k.probe.lock_acquired) is not None:
-                f(td, self, mode, True)
+                f(td, self, mode, TRY)
         else:
             td.contended[self.cls] += 1
             if (f := k.probe.lock_failed) is not None:
@@ -183,7 +179,7 @@ class Spinlock:
         td.spins.append(self)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "shared", False)
+            f(td, self, "shared", WAIT)
 
     @c("_spin_lock_shared_quick", "spinlock2.h:200-205", part=True)
     @holds("", "on True the lock, shared")
@@ -217,7 +213,7 @@ class Spinlock:
         k = self.k
         td = k.curthread()
         if (p := k.point) is not None:
-            p(TRY, self)
+            p(TRY_POINT, self)
         return self._tried(td, "shared", self not in td.spins and self._take_shared())
 
     @c("spin_unlock_shared", "spinlock2.h:261-265")

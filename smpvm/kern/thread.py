@@ -48,6 +48,7 @@ class End:
     __slots__ = ("td",)
 
     kind = cls = "end"
+    under = None
 
     def __init__(self, td: Thread) -> None:
         self.td = td

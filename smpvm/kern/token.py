@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
+from smpvm.kern import probe
 from smpvm.kern.cname import c, holds, own
+from smpvm.kern.order import Ordered
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -39,34 +41,18 @@ class TokRef:
         self.mode = "excl" if excl else "shared"  # as requested; recursion does not change it
 
 
-class Token:
-    """struct lwkt_token.
+class Token(Ordered):
+    """struct lwkt_token."""
 
-    *cls* is its class in the lock order; *name* distinguishes it in the class.
-    """
+    __slots__ = ("_guard", "_waiters", "collisions", "count", "exclreq", "owner", "ref", "seq")
 
-    __slots__ = (
-        "_guard",
-        "_waiters",
-        "cls",
-        "collisions",
-        "count",
-        "exclreq",
-        "k",
-        "name",
-        "owner",
-        "ref",
-        "seen",
-        "seq",
-    )
-
-    kind = "token"
+    kind = noun = "token"
 
     @c("lwkt_token_init", "lwkt_token.c:881-888")
-    def __init__(self, k: Kernel, cls: str, name: str = "") -> None:
-        self.k = k
-        self.cls = cls
-        self.name = name
+    def __init__(
+        self, k: Kernel, cls: str, name: str = "", *, subclass: int = 0, under: Any = None
+    ) -> None:
+        super().__init__(k, cls, name, subclass=subclass, under=under)
         self.seq = k.next_id("token")  # stands for the address in the sorted order
         self.owner: Thread | None = None  # the holder if TOK_EXCLUSIVE is set
         self.ref: TokRef | None = None  # t_ref: the reference that owns the exclusive bit
@@ -74,11 +60,7 @@ class Token:
         self.exclreq = False  # TOK_EXCLREQ: set by a waiting exclusive request, tested by none
         self.collisions = 0
         self._waiters: list[Thread] = []
-        self.seen: Any = None  # used by an observer
         self._guard = threading.Lock()
-
-    def __str__(self) -> str:
-        return f"token {self.cls} {self.name}" if self.name else f"token {self.cls}"
 
     # -- the C's functions
 
@@ -127,7 +109,7 @@ class Token:
         td.toks.append(ref)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, mode, False)
+            f(td, self, mode, probe.WAIT)
 
     def _courtesy(self) -> None:
         """Give a waiting exclusive request a chance, for a few milliseconds of host time.
@@ -190,7 +172,7 @@ class Token:
         td.toks.append(ref)
         td.acquired[self.cls] += 1
         if (f := k.probe.lock_acquired) is not None:
-            f(td, self, "excl", True)
+            f(td, self, "excl", probe.TRY)
         return True
 
     @c("lwkt_reltoken", "lwkt_token.c:803-818")

@@ -17,7 +17,7 @@ from smpvm.kern.lockreq import (
     LK_RETRY,
     LK_TYPE_MASK,
 )
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def vlktimeout(hz: int) -> int:
     "v_state",
     "v_act",
     "v_object",
-    benign={"v_act": "vfs_lock.c:522 accepts the SMP race"},
+    benign=[Site("v_act", "vget", "vfs_lock.c:521", "'SMP race ok': an estimate of use", "both")],
+    atomic={
+        "v_refcnt": "vref and vrele are atomic (vfs_lock.c), and look before they compare",
+        "v_flag": "vsetflags and vclrflags are atomic; scans look first, and again with the vnode",
+    },
 )
 class Vnode:
     """struct vnode: the fields that the page-out path uses."""
@@ -80,10 +84,10 @@ class Vnode:
     v_refcnt: int
     v_state: int
 
-    def __init__(self, k: Kernel, vid: int) -> None:
+    def __init__(self, k: Kernel, vid: int, subclass: int = 0) -> None:
         name = f"vnode {vid}"
         self.v_id = vid
-        self.v_lock = Lock(k, "vnode", name, timo=vlktimeout(k.hz))
+        self.v_lock = Lock(k, "vnode", name, timo=vlktimeout(k.hz), subclass=subclass)
         self.v_spin = Spinlock(k, "v_spin", name)
         self.v_refcnt = 1
         self.v_flag = 0
@@ -107,9 +111,12 @@ class Vnodes:
 
     @c("getnewvnode", "vfs_mount.c:164-194")
     @holds("", "the vnode referenced")
-    def new(self, data: Any = None) -> Vnode:
-        """getnewvnode: an active vnode with one reference, not locked."""
-        vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"))
+    def new(self, data: Any = None, subclass: int = 0) -> Vnode:
+        """getnewvnode: an active vnode with one reference, not locked.
+
+        *subclass* is its lock's level in the lock order: a directory's differs from a file's.
+        """
+        vp = self.k.new(Vnode, self.k, self.k.next_id("vnode"), subclass)
         vp.data = data
         with self._guard:
             self._all.append(vp)

@@ -286,3 +286,39 @@ class RequestHint(Pageout):
     def take_requests(self) -> None:
         """vm_pageout.c:2034 and 2058, atomic with respect to the increment."""
         self.k.atomic.clear_int(self.vm.glob, "vm_pages_needed", -1)
+
+    def ask_itself(self) -> None:
+        """vm_pageout.c:1909 and 2036, atomic against the above."""
+        self.k.atomic.swap_int(self.vm.glob, "vm_pages_needed", 1)
+
+
+@repair(
+    "deficit-count",
+    "count failed allocations, and take the count, atomically",
+    "vm_page_alloc (vm_page.c:1752, 1759), vm_pageout_thread (vm_pageout.c:1933-1934)",
+)
+class DeficitCount(Pageout):
+    """Lose no failed allocation, however many fail at once."""
+
+    def take_deficit(self) -> int:
+        """vm_pageout.c:1933-1934 in one operation."""
+        return self.k.atomic.swap_int(self.vm.glob, "vm_pageout_deficit", 0)
+
+    def add_deficit(self) -> None:
+        """vm_page.c:1752 and 1759 in one operation."""
+        self.k.atomic.add_int(self.vm.glob, "vm_pageout_deficit", 1)
+
+
+@repair(
+    "kill-flag",
+    "mark a process as killed for want of memory with its token held",
+    "vm_pageout_scan_cache (vm_pageout.c:1537)",
+)
+class KillFlag(Pageout):
+    """P_LOWMEMKILL is set under the token that guards the other flags."""
+
+    def mark_killed(self, p: Proc) -> None:
+        """vm_pageout.c:1537 with p_token held; may block for it."""
+        p.p_token.get()
+        super().mark_killed(p)
+        p.p_token.release()

@@ -81,7 +81,7 @@ class SwapoutTake(VmDaemon):
             k.sleep.tsleep(ident, PINTERLOCKED, "psleep", 0, cond=self.swapout_requested)
         early = self._due - k.carrier.ticks()
         if early > 0 and self.swapout_requested():
-            k.sleep.tsleep(self, 0, "swpace", early)
+            k.sleep.tsleep(self, 0, "swpace", early, cond=lambda: False)
 
     def daemon_swapout(self) -> None:
         """vm_pageout.c:2134-2137 with the request taken before it is served."""

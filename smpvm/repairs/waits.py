@@ -25,8 +25,7 @@ class FreeWait(Pages):
     def _wait_for_free(self, wmesg: str, timo: int) -> None:
         """The sleep of vm_wait and vm_wait_pfault with the interlock."""
         k, glob, idents = self.k, self.glob, self.vm.idents
-        if glob.vm_pages_needed == 0:
-            glob.vm_pages_needed = 1
+        if k.atomic.cmpset_int(glob, "vm_pages_needed", 0, 1):
             k.sleep.wakeup(idents.vm_pages_needed)
         k.sleep.tsleep_interlock(idents.v_free_count)
         k.atomic.add_int(glob, "vm_pages_waiting", 1)

@@ -115,6 +115,7 @@ def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
     if result.findings:
         out += finding_lines(result.findings)
         out.append("")
+    out += result.accepted
     if result.repairs:
         out.append(f"repairs: {', '.join(result.repairs)}")
     out += [result.contents_line, result.audit_line]

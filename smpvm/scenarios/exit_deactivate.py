@@ -99,6 +99,7 @@ class ExitKill(ExecDeactivate):
 
     name = "exit-kill"
     title = "exit against the kill scan"
+    repairs = ("kill-flag",)
 
     def make(self) -> None:
         """A small and a big process."""

@@ -30,7 +30,7 @@ class LowMemory(VmScenario):
 
     name = "low-memory"
     title = "low-memory waiters against the page-out daemon's wakeups"
-    repairs = ("free-wait", "pagedaemon-wait", "back-off-wait", "request-hint")
+    repairs = ("free-wait", "pagedaemon-wait", "back-off-wait", "request-hint", "deficit-count")
     users = 2
     sizes = fixed(users=1)
 

@@ -20,6 +20,7 @@ vm_page_busy_try, vm_page_cache.
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.shared import peek
 from smpvm.scenarios.base import VA, VmScenario, fixed
 
 
@@ -117,7 +118,7 @@ class WireTerminate(VmScenario):
         vm.page.busy_wait(m, False, "owner")
         vm.page.unwire(m, True)
         vm.page.wakeup(m)
-        while m.queue != vm.pq.FREE and not vm.page.try_to_free(m):
+        while peek(m, "queue") != vm.pq.FREE and not vm.page.try_to_free(m):
             vm.page.sleep_busy(m, True, "owner")
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.tsleep import Ident
 
 STATS = (
@@ -23,10 +23,25 @@ STATS = (
     "v_interrupt_free_min",
 )
 
-_UNLOCKED = "vmstats is read without a lock everywhere; readers take an instant's value"
+COUNTS = STATS[1:6]
+LIMITS = STATS[6:]
+
+_COUNTED = "changed by atomic operations (vm_page.c:673-712); readers take an instant's value"
+_SET_ONCE = "the daemon sets the limits once, as it starts; who looks earlier sees none"
 
 
-@shared(*STATS, benign=dict.fromkeys(STATS, _UNLOCKED))
+@shared(
+    *STATS,
+    benign=[
+        Site(name, function, at, _SET_ONCE, "write")
+        for name in LIMITS
+        for function, at in (
+            ("vm_pageout_free_page_calc", "vm_pageout.c:1773"),
+            ("vm_pageout_thread", "vm_pageout.c:1817"),
+        )
+    ],
+    atomic=dict.fromkeys(COUNTS, _COUNTED),
+)
 class VmStats:
     """struct vmstats (sys/vmmeter.h): page counts and limits, all in pages, all u32."""
 
@@ -70,22 +85,29 @@ GLOBALS = (
     "vm_swap_size",
 )
 
-_HINT = "a hint that is allowed to be off by a wakeup"
+_ASKED = "'SMP race ok': a request of the page-out daemon"
+_WAITING = "'SMP race ok': how many wait, of which only none or some counts"
+_SERVED = "every store is 0, and each wakes all sleepers; the source gives no reason"
+_HEURISTIC = "a heuristic of the swap cache, reset at will; the source gives no reason"
+_FULL = "'SMP races are ok' (swap_pager.c:300): an instant's value, asked again each round"
+_INSTANT = "who reads it plainly takes an instant's value"
 
-BENIGN = {
-    "vm_pages_needed": "vm_pageout.c:2096 and 2099: 'SMP race ok'",
-    "vm_pages_waiting": "vm_page.c:1997 and 2032: 'SMP race ok'",
-    "vm_pageout_deficit": "an estimate: vm_page_alloc adds to it atomically, the daemon resets it",
-    "vm_swapcache_inactive_heuristic": _HINT,
-    "pageout_lock_miss": "a statistic",
-    "swap_pager_full": "read without a lock by the daemon and by vm_fault; " + _HINT,
-    "swap_pager_almost_full": "read without a lock by the daemon; " + _HINT,
-    "swap_fail_ticks": "only printed",
-    "vm_swap_size": "read without a lock by the kill scan; " + _HINT,
-}
+KNOWN = (
+    Site("vm_pages_needed", "pagedaemon_wakeup", "vm_pageout.c:2096", _ASKED, "both"),
+    Site("vm_pages_waiting", "vm_wait", "vm_page.c:1997", _WAITING, "both"),
+    Site("vm_pages_waiting", "vm_wait_pfault", "vm_page.c:2032", _WAITING, "both"),
+    Site("vm_pages_waiting", "vm_page_free_wakeup", "vm_page.c:2118", _SERVED, "both"),
+    Site("vm_swapcache_inactive_heuristic", "bump_heuristic", "vm_page.c:2379", _HEURISTIC, "both"),
+    Site("swap_pager_full", "vm_pageout_scan_cache", "vm_pageout.c:1520", _FULL),
+    Site("swap_pager_full", "vm_pageout_thread", "vm_pageout.c:2025", _FULL),
+    Site("swap_pager_almost_full", "vm_pageout_scan_cache", "vm_pageout.c:1513", _FULL),
+    Site("swap_fail_ticks", "vm_pageout_scan_cache", "vm_pageout.c:1518", "only printed"),
+    Site("vm_swap_size", "vm_pageout_scan_callback", "vm_pageout.c:1556", "is there any swap?"),
+)
+REQUESTS = GLOBALS[:5]
 
 
-@shared(*GLOBALS, benign=BENIGN)
+@shared(*GLOBALS, benign=KNOWN, atomic=dict.fromkeys(REQUESTS, _INSTANT))
 class VmGlobals:
     """The global variables of vm_pageout.c:120-135, vm_page.c and swap_pager.c (C ints)."""
 

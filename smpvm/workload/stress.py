@@ -54,6 +54,8 @@ class StressPlan:
     """More changes for the VM, inside of the repairs (tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
+    benign: bool = True
+    """Are races and waits that the source declares as meant only counted, and no findings?"""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
@@ -96,6 +98,8 @@ class StressResult:
     repairs: list[str] = field(default_factory=list)
     snapshot: str = ""
     checkers: dict[str, Any] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    """What the source declares as meant, and how often it was seen."""
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def _run(
     findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    suite = CheckSuite(plan.checks, findings, traces=_traces(plan))
+    suite = CheckSuite(plan.checks, findings, traces=_traces(plan), benign=plan.benign)
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     changes = [*(r.change for r in plan.repairs), *plan.changes]
     if plan.start is not None:
@@ -194,6 +198,7 @@ def _run(
     suite.finish()
     result = _judge(plan, machine, runner, contents, findings, interrupted)
     result.checkers = suite.summary()
+    result.accepted = suite.accepted.lines()
     result.snapshot = said
     if plan.run_dir is not None:
         write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")

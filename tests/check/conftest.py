@@ -7,6 +7,8 @@ from waiting import until
 
 from smpvm.check.finding import Finding, FindingLog
 from smpvm.check.suite import CHECKS, CheckSuite
+from smpvm.check.waitfor import WaitFor
+from smpvm.check.wakeup import LostWakeups
 from smpvm.host.native import NativeCarrier
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import Panic
@@ -15,13 +17,12 @@ from smpvm.kern.thread import Panic
 class Watched:
     """A kernel on real threads with checkers attached."""
 
-    def __init__(self, *which, tick=0.001, hz=100, run=None, traces=()):
-        self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces)
-        for checker in (self.suite.waitfor, self.suite.wakeup):
-            if checker is self.suite.waitfor and checker is not None:
-                checker.confirm = 0.01
-            elif checker is not None:
-                checker.grace = 0.02
+    def __init__(self, *which, tick=0.001, hz=100, run=None, traces=(), benign=True):
+        self.suite = CheckSuite(which or CHECKS, FindingLog(run), traces=traces, benign=benign)
+        if (waitfor := self.suite.find(WaitFor)) is not None:
+            waitfor.confirm = 0.01
+        if (wakeup := self.suite.find(LostWakeups)) is not None:
+            wakeup.grace = 0.02
         carrier = NativeCarrier(hz=hz, tick_scale=tick * hz)
         self.k = Kernel(carrier, self.suite.observers, hz=hz)
 
@@ -76,9 +77,15 @@ def watch():
     yield make
     for w in made:
         w.close()
-        for finding in w.findings:
+        for finding in filter(in_version_1, w.findings):
             old = Finding.from_json(as_version_1(finding))
             assert old.identity == finding.identity, "read from a file of version 1"
+
+
+def in_version_1(finding):
+    """Could version 1 find that?  It saw no races of atomic operations, no masked deadlocks."""
+    atomic = any(part.split()[:1] == ["atomic"] for part in finding.identity)
+    return finding.kind != "masked-deadlock" and not atomic
 
 
 def as_version_1(finding):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpvm.check.lockorder import LockEdge, OrderGraph
+from smpvm.check.lockorder import LockEdge, LockOrder, OrderGraph
 from smpvm.kern.cname import c
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT, LK_RELEASE, LK_SHARED, LK_TIMELOCK
@@ -13,6 +13,17 @@ from smpvm.kern.token import Token
 class Item:
     def __init__(self, idx):
         self.idx = idx
+
+
+class Page:
+    """Stands for a page of *obj*."""
+
+    def __init__(self, idx, obj):
+        self.pindex = idx
+        self.object = obj
+
+    def __str__(self):
+        return f"page {self.pindex}"
 
 
 def edge(first, then, binding=True):
@@ -159,8 +170,8 @@ class TestCycles:
 
         w.go(crossed)
         assert w.findings == []
-        assert ("alpha", "gamma") not in w.suite.order.graph.edges
-        assert ("beta", "gamma") in w.suite.order.graph.edges
+        assert ("alpha", "gamma") not in w.suite.find(LockOrder).graph.edges
+        assert ("beta", "gamma") in w.suite.find(LockOrder).graph.edges
 
 
 class TestTries:
@@ -190,10 +201,19 @@ class TestTries:
         w.go(lambda: locked(a, b), tries)
         assert w.kinds == ["lock-order"]
 
-    @pytest.mark.parametrize("flag", [LK_NOWAIT, LK_TIMELOCK])
-    def test_nowait_and_timed_lockmgr_requests_are_tries(self, watch, flag):
+    @pytest.mark.parametrize(
+        ("flag", "meant", "kinds"),
+        [
+            (LK_NOWAIT, "", []),
+            (LK_TIMELOCK, "", ["lock-order"]),
+            (LK_TIMELOCK, "the timer sees to it", []),
+        ],
+    )
+    def test_nowait_lockmgr_requests_are_tries_and_timed_ones_are_not(
+        self, watch, flag, meant, kinds
+    ):
         w = watch()
-        a, b = Lock(w.k, "alpha", timo=5), Lock(w.k, "beta", timo=5)
+        a, b = Lock(w.k, "alpha", timo=5, meant=meant), Lock(w.k, "beta", timo=5)
 
         def forwards():
             a.lockmgr(LK_EXCLUSIVE)
@@ -208,7 +228,9 @@ class TestTries:
             b.lockmgr(LK_RELEASE)
 
         w.go(forwards, backwards)
-        assert w.findings == []
+        assert w.kinds == kinds
+        told = [(d["kind"], d["what"], d["why"]) for d in w.suite.summary()["accepted"]]
+        assert told == ([("lock-order", "alpha", meant)] if meant else [])
 
     def test_and_blocking_ones_are_not(self, watch):
         w = watch()
@@ -224,6 +246,133 @@ class TestTries:
         assert w.kinds == ["lock-order"]
 
 
+def pair(first, then, flags=0):
+    """Takes both lockmgr locks, and lets go."""
+    first.lockmgr(LK_EXCLUSIVE)
+    if then.lockmgr(LK_EXCLUSIVE | flags) == 0:
+        then.lockmgr(LK_RELEASE)
+    first.lockmgr(LK_RELEASE)
+
+
+class TestWithinOneClass:
+    def test_two_of_a_class(self, watch):
+        w = watch()
+        a, b = (Lock(w.k, "node", name) for name in "ab")
+        w.go(lambda: pair(a, b))
+        told = "two of class node: t0 takes lock node b with lock node a held"
+        assert w.one("lock-order").title == told
+
+    def test_with_a_token_in_between(self, watch):
+        w = watch()
+        a, b = (Lock(w.k, "node", name) for name in "ab")
+        token = Token(w.k, "other")
+
+        def nested():
+            a.lockmgr(LK_EXCLUSIVE)
+            token.get()
+            b.lockmgr(LK_EXCLUSIVE)
+            b.lockmgr(LK_RELEASE)
+            token.release()
+            a.lockmgr(LK_RELEASE)
+
+        w.go(nested)
+        assert w.one("lock-order").title.startswith("two of class node")
+
+    def test_a_page_waited_for_with_a_higher_one_busy_and_a_token_in_between(self, watch):
+        w = watch()
+        obj = object()
+        low, high = (Page(n, obj) for n in (1, 2))
+        tok = Token(w.k, "object")
+
+        def waits():
+            td, probe = w.k.curthread(), w.k.probe
+            probe.page_want(td, high, False)
+            probe.page_busied(td, high)
+            tok.get()
+            probe.page_want(td, low, False)
+            probe.page_busied(td, low)
+            for page in (low, high):
+                probe.page_unbusied(td, page)
+            tok.release()
+
+        w.go(waits)
+        assert w.one("lock-order").title.startswith("two of class busy")
+
+    def test_levels_are_taken_in_one_order(self, watch):
+        w = watch()
+        directory = Lock(w.k, "vnode", "dir", subclass=1)
+        files = [Lock(w.k, "vnode", f"file {n}") for n in range(2)]
+        w.go(lambda: pair(directory, files[0]), lambda: pair(directory, files[1]))
+        assert w.findings == []
+        w.go(lambda: pair(files[0], directory))
+        assert w.one("lock-order").title == "cycle vnode → vnode/1 → vnode"
+
+    def test_two_of_one_level(self, watch):
+        w = watch()
+        w.go(lambda: pair(*(Lock(w.k, "vnode", f"dir {n}", subclass=1) for n in range(2))))
+        assert w.one("lock-order").title.startswith("two of class vnode/1")
+
+    def test_a_directory_then_its_file(self, watch):
+        w = watch()
+        directory, file = w.k.vnode.new(subclass=1), w.k.vnode.new()
+        w.go(lambda: pair(directory.v_lock, file.v_lock))
+        assert w.findings == []
+
+    def test_what_holds_of_a_class_holds_of_each_level(self, watch):
+        w = watch()
+        vnode = Lock(w.k, "vnode", "dir", subclass=1)
+
+        def busy():
+            td, page = w.k.curthread(), Page(1, object())
+            w.k.probe.page_busied(td, page)
+            vnode.lockmgr(LK_EXCLUSIVE)
+            vnode.lockmgr(LK_RELEASE)
+            w.k.probe.page_unbusied(td, page)
+
+        w.go(busy)
+        assert w.one("lock-order").title.startswith("busy-then-vnode")
+
+
+class TestGates:
+    @pytest.mark.parametrize("classes", ["nn", "ab"])
+    def test_any_order_by_who_holds_the_gate(self, watch, classes):
+        w = watch()
+        gate = Lock(w.k, "gate")
+        a, b = (Lock(w.k, cls, str(n), under=gate) for n, cls in enumerate(classes))
+
+        def through(first, then):
+            gate.lockmgr(LK_EXCLUSIVE)
+            pair(first, then)
+            gate.lockmgr(LK_RELEASE)
+
+        w.go(lambda: through(a, b), lambda: through(b, a))
+        assert w.findings == []
+
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_nobody_else_may(self, watch, shared):
+        w = watch()
+        gate = Lock(w.k, "gate")
+        a, b = (Lock(w.k, cls, under=gate) for cls in "ab")
+
+        def without():
+            if shared:
+                gate.lockmgr(LK_SHARED)
+            pair(a, b)
+            if shared:
+                gate.lockmgr(LK_RELEASE)
+
+        w.go(without)
+        found = w.one("lock-order")
+        assert found.title.startswith("outside-the-gate: t0 takes lock b with lock a held")
+        assert "lock gate" in found.evidence[0]
+
+    def test_one_at_a_time_needs_no_gate(self, watch):
+        w = watch()
+        a, b = (Spinlock(w.k, "node", n, under=Lock(w.k, "gate")) for n in "ab")
+        w.go(lambda: locked(a), lambda: locked(b))
+        assert w.findings == []
+
+
 class TestTokens:
     def test_tokens_cannot_deadlock_by_order(self, watch):
         w = watch()
@@ -237,7 +386,7 @@ class TestTokens:
 
         w.go(lambda: pair(a, b), lambda: pair(b, a))
         assert w.findings == []
-        assert not w.suite.order.graph.edges["alpha", "beta"].binding
+        assert not w.suite.find(LockOrder).graph.edges["alpha", "beta"].binding
 
     def test_a_token_under_a_spinlock_is_a_sleep_with_a_spinlock(self, watch):
         w = watch()
@@ -295,7 +444,7 @@ class TestTokens:
 
         w.go(good)
         assert w.findings == []
-        assert list(w.suite.order.graph.edges) == [("alpha", "beta")]
+        assert list(w.suite.find(LockOrder).graph.edges) == [("alpha", "beta")]
 
     def test_swapped_tokens_are_followed(self, watch):
         w = watch()
@@ -311,7 +460,7 @@ class TestTokens:
 
         w.go(hand_over_hand)
         assert w.findings == []
-        assert ("alpha", "gamma") not in w.suite.order.graph.edges
+        assert ("alpha", "gamma") not in w.suite.find(LockOrder).graph.edges
 
 
 class TestPool:
@@ -395,6 +544,35 @@ class TestDeclaredRules:
         assert w.findings == []
         w.go(lambda: deactivate(0))
         assert w.one("lock-order").title.startswith("deactivate-waits-for-map")
+
+    def test_a_vnode_waited_for_with_a_page_busy_even_with_a_limit(self, watch):
+        w = watch()
+        vnode = Lock(w.k, "vnode", "2", timo=5)
+
+        def vget(flags):
+            td, page = w.k.curthread(), Page(1, None)
+            w.k.probe.page_busied(td, page)
+            if vnode.lockmgr(LK_EXCLUSIVE | flags) == 0:
+                vnode.lockmgr(LK_RELEASE)
+            w.k.probe.page_unbusied(td, page)
+
+        w.go(lambda: vget(LK_NOWAIT))
+        assert w.findings == []
+        w.go(lambda: vget(LK_TIMELOCK))
+        assert w.one("lock-order").title.startswith("busy-then-vnode")
+
+    @pytest.mark.parametrize(("flag", "found"), [(LK_NOWAIT, 0), (LK_TIMELOCK, 0), (0, 1)])
+    def test_the_daemon_waits_for_a_vnode_only_with_a_limit(self, watch, flag, found):
+        w = watch()
+        vnode = Lock(w.k, "vnode", "2", timo=5)
+
+        @c("vm_pageout_scan_inactive", "vm_pageout.c:741-1181")
+        def scan_inactive():
+            if vnode.lockmgr(LK_EXCLUSIVE | flag) == 0:
+                vnode.lockmgr(LK_RELEASE)
+
+        w.go(scan_inactive)
+        assert [f.title.partition(":")[0] for f in w.findings] == ["daemon-waits-for-vnode"] * found
 
     def test_a_helper_that_was_first_called_from_elsewhere_is_judged_inside_too(self, watch):
         """Its two innermost places say nothing new: who called it does."""

@@ -4,6 +4,7 @@ import pytest
 
 from smpvm.check.race import Races
 from smpvm.explore.engine import Settings, execute
+from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.strategy.random_walk import RandomWalk
 from smpvm.kern.shared import shared
 from smpvm.kern.spinlock import Spinlock
@@ -109,6 +110,25 @@ class Locked(Counter):
         self.lock.lock()
         super().bump()
         self.lock.unlock()
+
+
+class Unstated(Masked):
+    """The same, and nobody is told what it sleeps for."""
+
+    def sleeper(self):
+        if not self.k.atomic.fetchadd_int(self.cell, "up", 0):
+            self.k.sleep.tsleep(self.ident, 0, "up", self.timo)
+
+
+def test_a_timed_sleep_without_a_condition_is_named_in_the_claim():
+    report = Search(Unstated, SearchPlan(strategy="dpor", schedules=None)).run()
+    assert report.findings == []
+    site = "sleep with a timer and no cond: Unstated.sleeper (up)"
+    assert report.proven.endswith(f"; not judged: {site}")
+    assert report.to_json()["not_judged"] == [site]
+    report = Search(InterlockedTimed, SearchPlan(strategy="dpor", schedules=None)).run()
+    assert report.proven
+    assert "not judged" not in report.proven
 
 
 def explore(scenario, runs=40):

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from smpvm.check.lockevents import LockTrace
+from smpvm.check.lockorder import LockOrder
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE
 from smpvm.kern.spinlock import Spinlock
@@ -63,7 +64,7 @@ class TestFile:
         work(w)
         w.suite.finish()
         log = read_log(w.path)
-        assert set(log.edges) == set(w.suite.order.graph.edges)
+        assert set(log.edges) == set(w.suite.find(LockOrder).graph.edges)
         assert set(log.edges) == {("map", "page"), ("map", "queue"), ("page", "queue")}
         assert log.ended
         assert log.events == w.trace.written
@@ -101,7 +102,7 @@ class TestFile:
         files = list(tmp_path.glob("log*.jsonl"))
         assert 2 <= len(files) <= 3
         assert sum(f.stat().st_size for f in files) < 4 * 60_000 + 512 * 400 * 3
-        assert set(read_log(w.path).edges) == set(w.suite.order.graph.edges)
+        assert set(read_log(w.path).edges) == set(w.suite.find(LockOrder).graph.edges)
 
 
 def test_the_parts_of_an_older_log_are_gone(traced, tmp_path):

@@ -2,6 +2,7 @@
 
 import threading
 
+from smpvm.check.wakeup import LostWakeups
 from smpvm.kern.tsleep import PINTERLOCKED, Ident
 
 
@@ -127,7 +128,7 @@ class TestMasked:
 
     def test_a_wakeup_just_behind_the_timer_was_only_late(self, watch):
         w = watch("wakeup")
-        w.suite.wakeup.grace = 30.0
+        w.suite.find(LostWakeups).grace = 30.0
         flag, ident = Flag(), Ident("flag")
         over = threading.Event()
 
@@ -204,7 +205,7 @@ class TestSpurious:
         w.together(sleeper, waker)
         w.suite.at_rest()
         assert w.findings == []
-        assert w.suite.wakeup.spurious == {"flagwt": 1}
+        assert w.suite.find(LostWakeups).spurious == {"flagwt": 1}
 
     def test_a_condition_that_cannot_be_told_says_nothing(self, watch):
         w = watch("wakeup")

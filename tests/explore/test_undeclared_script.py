@@ -19,9 +19,9 @@ RUN = (
         ("'exit-kill', 'store-pageout', 'two-scanners'", "pass", 0),
         ("'store-pageout'", "script['KNOWN'].clear()", 1),
         (
-            "'low-memory'",
-            "from smpvm.vm.vmstats import VmGlobals as G;"
-            "G.__shared__ = tuple(f for f in G.__shared__ if f != 'vm_pages_needed')",
+            "'exit-kill'",
+            "from smpvm.kern.proc import Proc as P;"
+            "P.__shared__ = tuple(f for f in P.__shared__ if f != 'p_flags')",
             1,
         ),
     ],

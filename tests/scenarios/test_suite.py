@@ -10,6 +10,7 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.happens_before import covers
 from smpvm.host.carrier import HOLDING, WAKEUP
 from smpvm.host.runnable import is_token
+from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_TIMELOCK
 from smpvm.kern.thread import End
 from smpvm.scenarios.fault_pageout import StorePageout
 from smpvm.scenarios.hold_alloc import HoldAlloc
@@ -119,6 +120,7 @@ SHOWS = {
     "swap-buffers": "lost-wakeup",
     "msync-pageout": "assertion",
     "protect-kill": "race",
+    "exit-kill": "race",
     "wire-terminate": "assertion",
     "busy-reuse": "lost-wakeup",
 }
@@ -126,6 +128,21 @@ RARELY = {"fork-pageout"}
 """These show it in one of very many schedules (stress/portfolio.py); another does at once."""
 FOR_DPOR = {"busy-reuse"}
 """Three switches at the right places: chance needs thousands of schedules, DPOR 24."""
+
+
+@pytest.mark.parametrize(
+    ("name", "repair", "field"),
+    [
+        ("low-memory", "deficit-count", "VmGlobals.vm_pageout_deficit"),
+        ("exit-kill", "kill-flag", "Proc.p_flags"),
+    ],
+)
+def test_a_field_that_races_without_this_repair(name, repair, field):
+    cls = ALL[name]
+    others = tuple(r for r in cls.repairs if r != repair)
+    found = explore(cls, 32, repairs=others)
+    assert list(found) == ["race"]
+    assert found["race"].startswith(field)
 
 
 def test_every_scenario_with_a_repair_is_among_those_that_show_a_defect():
@@ -156,6 +173,28 @@ class WaitWithBusyPage(Pageout):
     def inactive_vnode_lock(self, s, m, obj):
         self.k.vnode.vget(obj.handle, 2)
         return obj.handle
+
+
+class WaitABitWithBusyPage(Pageout):
+    """The daemon waits for the vnode with the page busy, but not for ever."""
+
+    def inactive_vnode_lock(self, s, m, obj):
+        if self.k.vnode.vget(obj.handle, LK_EXCLUSIVE | LK_TIMELOCK):
+            s.vpfailed = obj.handle
+            self.vm.page.wakeup(m)
+            return None
+        return obj.handle
+
+
+class WaitForVnode(Pageout):
+    """The daemon waits for the vnode as long as it takes."""
+
+    def inactive_vnode_lock(self, s, m, obj):
+        self.vm.page.hold(m)
+        self.vm.page.wakeup(m)
+        self.k.vnode.vget(obj.handle, LK_EXCLUSIVE)
+        self.k.vnode.vput(obj.handle)
+        self.vm.page.unhold(m)
 
 
 class NoWait(Objects):
@@ -202,14 +241,28 @@ def broken(cls, *changes):
     [
         (Untreated, "deadlock"),
         (broken(VnodePageout, WaitWithBusyPage), "deadlock"),
+        (broken(VnodePageout, WaitABitWithBusyPage), "masked-deadlock"),
         (broken(TerminateScan, NoWait), "assertion"),
         (broken(StorePageout, NeverReadOnly, CleanBehindWriter), "assertion"),
         (broken(HoldAlloc, FreeWhileHeld), "assertion"),
     ],
-    ids=["untreated", "vnode", "terminate", "store", "hold"],
+    ids=["untreated", "vnode", "vnode-timed", "terminate", "store", "hold"],
 )
 def test_a_broken_kernel_is_noticed(cls, kind):
     assert kind in explore(cls, 2000, until=kind, checks=frozenset({"waitfor"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (WaitABitWithBusyPage, "busy-then-vnode"),
+        (WaitForVnode, "daemon-waits-for-vnode"),
+    ],
+)
+def test_a_wait_for_a_vnode_that_the_rules_forbid(change, rule):
+    cls = broken(VnodePageout, change)
+    found = explore(cls, 60, until="lock-order", checks=frozenset({"order"}))
+    assert found["lock-order"].startswith(rule)
 
 
 @pytest.mark.parametrize("name", ["fork-pageout", "exit-kill", "low-memory", "vnode-pageout"])

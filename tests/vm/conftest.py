@@ -21,11 +21,15 @@ from smpvm.vm.vm import Vm
 
 class StubPageout:
     def __init__(self, vm):
+        self.vm = vm
         self.pagethread = None
         self.wakeups = 0
 
     def pagedaemon_wakeup(self):
         self.wakeups += 1
+
+    def add_deficit(self):
+        self.vm.glob.vm_pageout_deficit += 1
 
 
 class StubSwap:

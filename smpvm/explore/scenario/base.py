@@ -128,10 +128,18 @@ class Scenario:
 
     # -- memory
 
-    def shared(self, benign: Mapping[str, str] | None = None, **fields: Any) -> Any:
-        """An object with these shared fields and first values; *benign*: field → why races on it
-        are accepted."""
-        cls = cell_class(tuple(fields), tuple((benign or {}).items()))
+    def shared(
+        self,
+        benign: Mapping[str, str] | None = None,
+        lockless: Iterable[str] = (),
+        **fields: Any,
+    ) -> Any:
+        """An object with these shared fields and first values.
+
+        *benign*: field → why races on it are accepted; *lockless*: fields that are read without
+        lock on purpose, and written under one or atomically.
+        """
+        cls = cell_class(tuple(fields), tuple((benign or {}).items()), tuple(lockless))
         return self.k.new(cls, self.k.next_id("cell"), fields)
 
     def array(self, n: int, value: Any = 0, benign: str = "") -> Array:
@@ -152,24 +160,44 @@ class Scenario:
         """A full memory barrier: what was written before it is seen by all before what is after."""
         self.atomic.fence()
 
-    # -- locks; *cls* is the class in the lock order (default: the name)
+    # -- locks; *cls* is the class in the lock order (default: the name), *subclass* its level in
+    # the class (a directory's lock is 1, a file's 0), *under* the gate lock: who holds it
+    # exclusively may take the locks that have it in any order
 
-    def spinlock(self, name: str, cls: str = "") -> TimedSpinlock:
+    def spinlock(
+        self, name: str, cls: str = "", subclass: int = 0, under: Any = None
+    ) -> TimedSpinlock:
         """A spinlock: lock, trylock, unlock, and the same ``_shared``."""
-        return TimedSpinlock(self.k, cls or name, rules.text("spinlock", name))
+        rules.text("spinlock", name)
+        return TimedSpinlock(self.k, cls or name, name, **rules.order(subclass, under))
 
-    def token(self, name: str, cls: str = "") -> TimedToken:
+    def token(self, name: str, cls: str = "", subclass: int = 0, under: Any = None) -> TimedToken:
         """An LWKT token: get, get_shared, try_, release (or lock, trylock, unlock)."""
-        return TimedToken(self.k, cls or name, rules.text("token", name))
+        rules.text("token", name)
+        return TimedToken(self.k, cls or name, name, **rules.order(subclass, under))
 
-    def lock(self, name: str, cls: str = "", timo: int = 0) -> Lockmgr:
-        """A lockmgr lock; *timo* (ticks) is what LK_TIMELOCK waits."""
+    def lock(
+        self,
+        name: str,
+        cls: str = "",
+        timo: int = 0,
+        subclass: int = 0,
+        under: Any = None,
+        meant: str = "",
+    ) -> Lockmgr:
+        """A lockmgr lock; *timo* (ticks) is what LK_TIMELOCK waits.
+
+        *meant*: why a wait for it with a time limit may be part of a deadlock.
+        """
         rules.number("lock timo", timo)
-        return Lockmgr(self.k, cls or name, rules.text("lock", name), timo)
+        rules.text("lock", name)
+        placed = rules.order(subclass, under)
+        return Lockmgr(self.k, cls or name, name, timo, meant=meant, **placed)
 
-    def rwlock(self, name: str, cls: str = "") -> RwLock:
+    def rwlock(self, name: str, cls: str = "", subclass: int = 0, under: Any = None) -> RwLock:
         """A reader/writer lock: read, write, try_read, try_write, upgrade, downgrade, release."""
-        return RwLock(self.k, cls or name, rules.text("rwlock", name))
+        rules.text("rwlock", name)
+        return RwLock(self.k, cls or name, name, **rules.order(subclass, under))
 
     def condvar(self, name: str) -> Condvar:
         """A condition variable: wait(lock, timo), signal, broadcast."""

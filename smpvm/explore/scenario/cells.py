@@ -67,7 +67,9 @@ class Cell:
 
 
 @cache
-def cell_class(fields: tuple[str, ...], benign: tuple[tuple[str, str], ...]) -> type[Cell]:
+def cell_class(
+    fields: tuple[str, ...], benign: tuple[tuple[str, str], ...], lockless: tuple[str, ...]
+) -> type[Cell]:
     """The class of cells with these fields.  Raises ``Refused``."""
     for name in fields:
         if not name.isidentifier() or name.startswith("_") or hasattr(Cell, name):
@@ -77,10 +79,14 @@ def cell_class(fields: tuple[str, ...], benign: tuple[tuple[str, str], ...]) -> 
             raise rules.Refused(f"shared: benign: there is no field {name!r}")
         if not isinstance(why, str):
             raise rules.Refused(f"shared: benign {name}: a string is wanted, not {why!r}")
+    for name in lockless:
+        if name not in fields:
+            raise rules.Refused(f"shared: lockless: there is no field {name!r}")
     cls = type("Cell", (Cell,), {"__slots__": fields, "__module__": __name__})
     for name in fields:
         setattr(cls, name, _Field(f"shared field {name}", getattr(cls, name)))
-    return shared(*fields, benign=dict(benign))(cls)
+    reads = dict.fromkeys(lockless, "read without lock on purpose")
+    return shared(*fields, benign=dict(benign), lockless=reads)(cls)
 
 
 class Array:
@@ -153,7 +159,7 @@ class Table:
 def _with_items(base: type, names: tuple[str, ...], benign: str, more: Mapping[str, Any]) -> type:
     body = {name: _Item(f"{base.__name__.lower()}{name}", at) for at, name in enumerate(names)}
     cls = type(base.__name__, (base,), {**body, **more, "__slots__": (), "__module__": __name__})
-    return shared(*names, benign=dict.fromkeys(names, benign) if benign else None)(cls)
+    return shared(*names, benign=dict.fromkeys(names, benign) if benign else ())(cls)
 
 
 @cache

@@ -10,6 +10,8 @@ from numbers import Number
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
+from smpvm.kern.order import Ordered
+
 
 class Refused(TypeError):
     """A scenario says what it may not say; the text is one line.
@@ -106,6 +108,14 @@ def number(what: str, given: Any, least: int = 0) -> int:
     if type(given) is not int or given < least:
         raise Refused(f"{what}: a whole number, {least} or more, is wanted, not {given!r}")
     return given
+
+
+def order(subclass: Any, under: Any) -> dict[str, Any]:
+    """Refuse what says nothing of a lock's place in the lock order; how locks take it."""
+    number("subclass", subclass)
+    if under is not None and not isinstance(under, Ordered):
+        raise Refused(f"under: a lock is wanted, not {under!r}")
+    return {"subclass": subclass, "under": under}
 
 
 def condition(what: str, given: Any) -> Callable[[], bool] | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smpvm.config import PAGE_SHIFT
 from smpvm.kern.cname import c, holds
 from smpvm.kern.lockmgr import Lock
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
 
 if TYPE_CHECKING:
@@ -157,14 +157,20 @@ class VmMapEntry:
         return obj
 
 
-_BENIGN = {
-    "timestamp": "compared after relocking only; vm_fault retries on any difference",
-    "hint": "vm_map_lookup_entry sets it under a shared lock; any entry of the map will do",
-    "size": "vm_mmap and vm_map_growstack check limits with the token only",
-}
+_HINT = "set with the map read-locked: any entry of the map will do, and none can go meanwhile"
 
 
-@shared("timestamp", "hint", "first_free", "size", "nentries", benign=_BENIGN)
+@shared(
+    "timestamp",
+    "hint",
+    "first_free",
+    "size",
+    "nentries",
+    benign=[
+        Site("hint", "vm_map_lookup_entry", "vm_map.c:962", _HINT, "both"),
+        Site("hint", "vm_map_lookup", "vm_map.c:4007", _HINT),
+    ],
+)
 class VmMap:
     """struct vm_map: an address space, protected by ``lock`` (lockmgr) and serialised by ``token``.
 

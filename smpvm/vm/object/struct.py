@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.kern.cname import c, holds, own
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VOBJDIRTY
 from smpvm.vm.object.memq import PageTree
@@ -39,6 +39,22 @@ KERNEL_OBJECT_SIZE = 1 << 35
 """Size of kernel_object in pages: all of kernel virtual memory."""
 
 
+_SWAPS = "readers without the token treat OBJT_DEFAULT and OBJT_SWAP alike"
+_MODE = "only picks how to lock the first object (vm_fault.c:496-508)"
+_BIGGEST = "picks the biggest object by an instant's values, the map locked but not the objects"
+_APPROXIMATE = "an approximate size, for the kill scan (vm_pageout.c:1571-1576)"
+_KNOWN = (
+    Site("type", "swp_pager_meta_convert", "swap_pager.c:2144", _SWAPS, "write"),
+    Site("type", "swap_pager_copy", "swap_pager.c:822", _SWAPS, "write"),
+    Site("backing_object", "vm_fault", "vm_fault.c:510", _MODE),
+    Site("backing_object", "vm_object_chain_release_all", "vm_object.c:701", "the chain is locked"),
+    Site("shadow_count", "vm_pageout_map_deactivate_pages", "vm_pageout.c:659", _BIGGEST),
+    Site("resident_page_count", "vm_pageout_map_deactivate_pages", "vm_pageout.c:661", _BIGGEST),
+    Site("resident_page_count", "vmspace_anonymous_count", "vm_map.c:556", _APPROXIMATE),
+    Site("swblock_count", "vmspace_swap_count", "vm_map.c:515", _APPROXIMATE),
+)
+
+
 @shared(
     "ref_count",
     "hold_count",
@@ -54,12 +70,13 @@ KERNEL_OBJECT_SIZE = 1 << 35
     "backing_object_offset",
     "paging_in_progress",
     "resident_page_count",
-    benign={
-        "type": "read before the token to choose how to take it, and looked at again after",
-        "ref_count": "vm_object_deallocate picks its path by an instant's value, then compares",
-        "flags": "vm_object_set_writeable_dirty reads first only to avoid an atomic",
-        "swblock_count": "a quick 'has it any swap' before the object is held",
-        "backing_object": "read to find whom to hold, and looked at again after",
+    benign=_KNOWN,
+    atomic={
+        "ref_count": "atomic (vm_object.c:729-843); who decides by it compares and sets",
+        "hold_count": "vm_object_hold and vm_object_drop are atomic (refcount(9))",
+        "flags": "vm_object_set_flag and vm_object_clear_flag are atomic (vm_object.h:267-277)",
+        "paging_in_progress": "refcount(9): atomic, with a bit for who waits",
+        "chainlk": "a lock word: atomic, looked at before each compare-and-set",
     },
 )
 class VmObject:

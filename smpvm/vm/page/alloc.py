@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.kern.cname import c, holds
+from smpvm.kern.shared import peek
 from smpvm.kern.thread import TDF_SYSTHREAD
 from smpvm.vm.page.reclaim import PageReclaim
 from smpvm.vm.page.struct import (
@@ -24,7 +25,7 @@ from smpvm.vm.page.struct import (
     VM_ALLOC_ZERO,
     Page,
 )
-from smpvm.vm.param import VM_PAGE_BITS_ALL, VM_PROT_NONE, i32
+from smpvm.vm.param import VM_PAGE_BITS_ALL, VM_PROT_NONE
 
 if TYPE_CHECKING:
     from smpvm.vm.object.objects import VmObject
@@ -203,13 +204,16 @@ class PageAlloc(PageReclaim):
         if td.flags & TDF_SYSTHREAD:
             page_req |= VM_ALLOC_SYSTEM
         while True:
+            free = peek(self.stats, "v_free_count")
             if self.may_use_free(page_req):
                 m = self.select_free(color, page_req & _ZERO != 0)
                 if m is not None:
                     break
-                self._alloc_raced()
+                # It may have changed the count itself: busy pages go to the inactive queue.
+                if peek(self.stats, "v_free_count") == free:
+                    self._alloc_raced()
             elif not (page_req & VM_ALLOC_NORMAL and self._recycle_cache(color)):
-                self.glob.vm_pageout_deficit = i32(self.glob.vm_pageout_deficit + 1)
+                self.vm.pageout.add_deficit()
                 self.vm.pageout.pagedaemon_wakeup()
                 return None
         return self._alloc_setup(m, obj, pindex, page_req)
@@ -230,7 +234,8 @@ class PageAlloc(PageReclaim):
 
     @c("vm_page_alloc", "vm_page.c:1768-1769", part=True)
     def _alloc_raced(self) -> None:
-        """v_free_count promised a page that no queue had (yet): try again."""
+        """v_free_count tells of pages that the queues do not show (yet): the C's loop ends only
+        when somebody else changes either."""
         free = self.queues[self.FREE : self.FREE + self.vm.pq.L2_SIZE]
         self.k.carrier.relax(self.stats, *(q.spin for q in free))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.kern.cname import c, holds, primitive
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.vm.page.base import PageBase
 from smpvm.vm.page.struct import PG_BUSY, PG_FICTITIOUS, PG_MARKER, Page
@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 
 _COUNTED = ("v_free_count", "v_inactive_count", "v_active_count", "v_cache_count", "v_active_count")
 
-_PEEKED = "reads: _vm_page_list_find (vm_page.c:1425-1430) looks first, compares under the locks"
+_AGAIN = "takes the page's and the queue's spinlock, and compares m->queue again"
 
 
-_SIZED = "reads: vm_pageout_page_stats (vm_pageout.c:1620) sizes its scan without the lock"
-
-
-@shared("head", "tail", "lcnt", benign={"head": _PEEKED, "tail": _PEEKED, "lcnt": _SIZED})
+@shared(
+    "head",
+    "tail",
+    "lcnt",
+    benign=[
+        Site("head", "vm_page_list_find", "vm_page.c:1407", _AGAIN),
+        Site("tail", "vm_page_list_find", "vm_page.c:1407", _AGAIN),
+        Site("lcnt", "vm_pageout_page_stats", "vm_pageout.c:1620", "only sizes its scan"),
+    ],
+)
 class PageQueue:
     """struct vpgqueues (vm_page.h:236-246): a doubly linked list through the pages themselves.
 

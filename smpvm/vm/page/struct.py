@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import READ, WRITE
-from smpvm.kern.shared import shared
+from smpvm.kern.shared import Site, shared
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
@@ -55,8 +55,36 @@ def flag_names(flags: int) -> list[str]:
     return [name[3:] for name, bit in PG_NAMES.items() if flags & bit]
 
 
-_MARKED = "reads: pmap marks a page dirty as a mapping goes, without busying it (pmap.c:2637)"
-_LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970)"
+_KNOWN = (
+    Site("queue", "vm_page_dirty", "vm_page.c:2970", "a KASSERT looks without the locks"),
+    Site("queue", "vm_page_unhold", "vm_page.c:960", "a KASSERT looks without the locks"),
+    *(
+        Site("queue", function, at, "a busy page: only PQ_CACHE and PQ_HOLD are left meanwhile")
+        for function, at in (
+            ("vm_fault_object", "vm_fault.c:1382"),
+            ("vm_prefault", "vm_fault.c:2748"),
+            ("vm_prefault_quick", "vm_fault.c:2901"),
+            ("vm_page_rename", "vm_page.c:1341"),
+            ("vm_page_free_toq", "vm_page.c:2159"),
+            ("vm_page_cache", "vm_page.c:2524"),
+            ("vm_page_dontneed", "vm_page.c:2604"),
+            ("vm_pageout_clean", "vm_pageout.c:314"),
+            ("vm_object_terminate_callback", "vm_object.c:1277"),
+            ("vm_object_page_clean_pass2", "vm_object.c:1459"),
+            ("vm_object_page_collect_flush", "vm_object.c:1544"),
+            ("vm_object_backing_scan_callback", "vm_object.c:2187"),
+            ("pmap_object_init_pt_callback", "pmap.c:4454"),
+        )
+    ),
+    Site("queue", "vm_pageout_scan_inactive", "vm_pageout.c:1075", "the page is busied again"),
+    *(
+        Site("dirty", function, at, "vm_page_cache takes care of it (vm_pageout.c:917)", "write")
+        for function, at in (
+            ("pmap_remove_pv_pte", "pmap.c:2637"),
+            ("pmap_protect_callback", "pmap.c:3994"),
+        )
+    ),
+)
 
 
 @shared(
@@ -72,7 +100,11 @@ _LOOKED = "reads: KASSERTs look without the locks (vm_page_dirty, vm_page.c:2970
     "dirty",
     "q_next",
     "q_prev",
-    benign={"queue": _LOOKED, "dirty": _MARKED},
+    benign=_KNOWN,
+    atomic={
+        "flags": "changed by atomic operations only (vm_page.h:366-382), and read anywhere",
+        "hold_count": "vm_page_hold and vm_page_unhold are atomic; scans look, and pass over",
+    },
 )
 class Page:
     """struct vm_page (vm_page.h:128-165), plus the model's own fields.

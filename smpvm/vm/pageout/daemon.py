@@ -153,8 +153,14 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
                 for q in range(vm.pq.L2_SIZE):
                     self.page_stats(q)
                 return False
-            glob.vm_pages_needed = 1
+            self.ask_itself()
         return True
+
+    @c("vm_pageout_thread", "vm_pageout.c:1909", part=True)
+    @holds("nothing")
+    def ask_itself(self) -> None:
+        """The daemon works as if somebody had asked for pages (vm_pageout.c:1909, 2036)."""
+        self.vm.glob.vm_pages_needed = 1
 
     @c("vm_pageout_thread", "vm_pageout.c:1899-1901", part=True, blocks=True)
     @holds("nothing", "")
@@ -177,15 +183,29 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
         td.hit("v_pdwakeups")
         vm.pmap.collect()
         tally = Tally()
-        r.avail_shortage = i32(vm.meter.paging_target() + vm.glob.vm_pageout_deficit)
-        # The allocations that failed since the last round count as extra demand, once.
-        vm.glob.vm_pageout_deficit = 0
+        r.avail_shortage = i32(vm.meter.paging_target() + self.take_deficit())
         if r.avail_shortage > 0:
             self.round_inactive(r, tally)
         inactive_shortage = self.inactive_shortage(r.avail_shortage)
         if inactive_shortage > 0:
             self.round_active(r, inactive_shortage, tally)
         self.scan_cache(r.avail_shortage, r.pass_, tally.vnodes_skipped, tally.recycle_count)
+
+    @c("vm_pageout_thread", "vm_pageout.c:1933-1934", part=True)
+    @holds("nothing")
+    def take_deficit(self) -> int:
+        """The pages that failed allocations have asked for: extra demand, once."""
+        glob = self.vm.glob
+        deficit: int = glob.vm_pageout_deficit
+        glob.vm_pageout_deficit = 0
+        return deficit
+
+    @c("vm_page_alloc", "vm_page.c:1752", part=True)
+    @holds("")
+    def add_deficit(self) -> None:
+        """An allocation has failed (vm_page.c:1752, 1759)."""
+        glob = self.vm.glob
+        glob.vm_pageout_deficit = i32(glob.vm_pageout_deficit + 1)
 
     @c("vm_pageout_thread", "vm_pageout.c:1936-1950", part=True, blocks=True)
     @holds("nothing", "")
@@ -290,7 +310,7 @@ class Pageout(ScanInactive, ScanCache, PageStats, Deactivate):
             # Few requests: wait a little, but let a new request end the wait.
             td.hit("vm_pageout_thread:delay")
             self.delay_for_request(c_div(hz, 10))
-            glob.vm_pages_needed = 1
+            self.ask_itself()
         elif glob.swap_pager_full == 0:
             # Ten rounds without success: wait in any case, so that the daemon does not take the
             # whole CPU.

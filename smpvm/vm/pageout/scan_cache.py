@@ -172,11 +172,20 @@ class ScanCache(Clean):
         k.curthread().hit("vm_pageout_scan_cache:kill")
         p.p_nice = PRIO_MIN
         k.proc.resetpriority(p)
-        k.atomic.set_int(p, "p_flags", P_LOWMEMKILL)
+        self.mark_killed(p)
         k.proc.killproc(p, "out of swap space")
         # The victim may be waiting for memory itself: wake it so that it can exit.
         k.sleep.wakeup(vm.idents.v_free_count)
         k.proc.prele(p)
+
+    @c("vm_pageout_scan_cache", "vm_pageout.c:1537", part=True)
+    @holds("p held (PHOLD)")
+    def mark_killed(self, p: Proc) -> None:
+        """Set P_LOWMEMKILL: atomically, but without p_token.
+
+        Others change the flags plainly, with the token.
+        """
+        self.k.atomic.set_int(p, "p_flags", P_LOWMEMKILL)
 
     @c("vm_pageout_scan_callback", "vm_pageout.c:1545-1595", blocks=True)
     @holds(
@@ -213,7 +222,8 @@ class ScanCache(Clean):
     @c("vm_pageout_scan_callback", "vm_pageout.c:1555-1556", part=True)
     @holds("p held (PHOLD)")
     def never_kill(self, p: Proc) -> bool:
-        """System processes and init, and, while there is swap, daemons started at boot."""
+        """vm_pageout_scan_callback, vm_pageout.c:1555-1556: system processes and init, and, while
+        there is swap, daemons started at boot."""
         return bool(
             p.p_flags & P_SYSTEM or p.p_pid == 1 or (p.p_pid < 48 and self.vm.glob.vm_swap_size)
         )

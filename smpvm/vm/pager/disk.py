@@ -36,7 +36,7 @@ Store = MutableMapping[int, Contents]
 """Block number (or page index of a file) → the words written; zero blocks are absent."""
 
 
-@shared("biodone")
+@shared("biodone", atomic={"biodone": "BIO_DONE is set atomically, and looked at to wait for it"})
 class Io:
     """struct bio and its struct buf: one request for the pages of one run of blocks.
 
@@ -280,7 +280,7 @@ class Disk:
                 store.pop(block, None)
 
 
-@shared("count")
+@shared("count", atomic={"count": "getpbuf looks, then takes atomically (vm_pager.c)"})
 class Slots:
     """A limited number of I/O buffers (an ``int *pfreecnt`` and its pbufs).
 

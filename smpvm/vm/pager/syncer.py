@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 SYNCER_MAXDELAY = 32
 
 
-@shared("rushjob", benign={"rushjob": "vfs_sync.c reads it unprotected, to pace itself"})
+@shared(
+    "rushjob", atomic={"rushjob": "atomic (vfs_sync.c:472); the syncer reads it to pace itself"}
+)
 class RushJob:
     """The syncer's global: how many slots are to be processed at once."""
 

@@ -35,10 +35,15 @@ PV_HOLD_WAITING: Final = 0x40000000
 MISS: Final = -1
 """Returned by ``access`` if the access faults."""
 
-_FLUX = "pmap.c:4676 and 4756: a walk of the page's mappings may see an entry in flux, harmlessly"
 
-
-@shared("bits", "hold", benign={"bits": _FLUX})
+@shared(
+    "bits",
+    "hold",
+    atomic={
+        "bits": "changed atomically, by the MMU too: 'a state of flux' (pmap.c:4691, 4749)",
+        "hold": "the pv's lock word: atomic, looked at before each compare-and-set",
+    },
+)
 class PvEntry:
     """A page table entry and its struct pv_entry: (pmap, va) → page.
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 PAGE_MASK = PAGE_SIZE - 1
 
-_STATS = "pm_stats are changed atomically and read as an instant's value (vm_pageout.c:509)"
 
-
-@shared("resident_count", "wired_count", benign={"resident_count": _STATS, "wired_count": _STATS})
+@shared(
+    "resident_count",
+    "wired_count",
+    atomic={"resident_count": "changed by atomic operations; read as an instant's value"},
+)
 class Pmap:
     """struct pmap: one page table.
 

@@ -66,7 +66,7 @@ class SegFault(Exception):
         self.rv = rv
 
 
-@shared("waitgen")
+@shared("waitgen", atomic={"waitgen": "atomic (kern_exit.c:1194); read to tell a change"})
 class Family:
     """p_children of process *pid*, protected by its p_token, and p_waitgen."""
 
