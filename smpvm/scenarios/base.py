@@ -70,6 +70,8 @@ class VmScenario(VmHelpers, Scenario):
     """Changes of the VM's subsystems (``smpvm.Change``): a scenario about a changed kernel."""
     pages: int = 6
     """Pages of the machine; 8 times as many free ones are the page-out daemon's target."""
+    colours: int = 1
+    """Page colours: each has a queue of its own of every kind (a power of 2)."""
     spin_pool: ClassVar[int] = 4
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Sysctls that are not at their defaults."""
@@ -77,12 +79,13 @@ class VmScenario(VmHelpers, Scenario):
     def prepare(self, repairs: Iterable[str]) -> None:
         """The machine.  Raises Refused; ConfigError for sysctls and repairs that do not exist."""
         number("pages", self.pages, 1)
+        number("colours", self.colours, 1)
         if not isinstance(self.sysctls, Mapping):
             raise Refused(f"sysctls: {self.sysctls!r}: a mapping is wanted")
         config = SmallConfig(
             pages=self.pages,
             swap_pages=32,
-            pq_l2_size=1,
+            pq_l2_size=self.colours,
             swap_disk=DiskConfig(latency=0),
             file_disk=DiskConfig(latency=0),
         )
