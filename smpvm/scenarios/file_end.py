@@ -84,6 +84,7 @@ class InvalidatePageout(TruncatePageout):
 
     name = "invalidate-pageout"
     title = "msync(MS_INVALIDATE) against page-out and stores"
+    repairs = ("launder-held",)
 
     def user(self) -> None:
         """Store twice."""
@@ -106,6 +107,7 @@ class ReclaimPageout(TruncatePageout):
 
     name = "reclaim-pageout"
     title = "reclaim of a mapped vnode against page-out and faults"
+    repairs = ("launder-held",)
 
     def user(self) -> None:
         """Store, for as long as that can be done."""

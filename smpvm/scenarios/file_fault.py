@@ -27,6 +27,7 @@ class FileFault(VmScenario):
 
     name = "file-fault"
     title = "two faults on one page of a file that is not in memory"
+    repairs = ("alloc-wanted",)
     errors = 0
     """Reads that fail."""
     pages = 8

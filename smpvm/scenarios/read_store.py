@@ -61,6 +61,7 @@ class ReadStoreFork(ReadStore):
 
     name = "read-store-fork"
     title = "a store to a page mapped writeable by a read fault, against reclaim and fork"
+    repairs = ("cache-dirty", "alloc-wanted")
     pages = 8
 
     def setup(self) -> None:

@@ -23,7 +23,7 @@ from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.base import VA, VmScenario
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL, VM_ALLOC_RETRY
 
-WAITS = ("free-wait", "pagedaemon-wait", "back-off-wait", "request-hint")
+WAITS = ("free-wait", "pagedaemon-wait", "back-off-wait", "request-hint", "deficit-count")
 
 
 class SevereFault(VmScenario):

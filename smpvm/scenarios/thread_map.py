@@ -102,7 +102,7 @@ class ForkFault(MunmapFault):
 
     name = "fork-fault"
     title = "fork against a fault that pages in"
-    repairs = ("alloc-wanted",)
+    repairs = ("alloc-wanted", "move-recheck")
     pages = 8
 
     def mapper(self) -> None:
@@ -129,6 +129,7 @@ class MprotectMove(MprotectFault):
 
     name = "mprotect-move"
     title = "mprotect against the fault that moves a page up for a copy-on-write store"
+    repairs = ("alloc-wanted", "move-recheck")
 
     def place(self) -> None:
         """The page is one below the process's object, which a child's space shares."""
