@@ -4,9 +4,9 @@ Situation: a process has forked twice, and stored to another of its three pages 
 mapping is an object that shadows one that shadows a third, each with one page.  Both children's
 spaces go, so that the chain gets shorter from either end, by collapse or by bypass.
 
-Threads: ``exit 1`` and ``exit 2`` release the children's spaces; ``owner`` reads the page at the far
-end, stores to it, and reads all; in the second scenario the swap daemon takes the process's pages
-away, as it is over its limit; in the third the page-out daemon launders them; in the fourth a
+Threads: ``exit 1`` and ``exit 2`` release the children's spaces; ``owner`` reads the page at the
+far end, stores to it, and reads all; in the second scenario the swap daemon takes the process's
+pages away, as it is over its limit; in the third the page-out daemon launders them; in the fourth a
 process of its own reads through one of the children's spaces.
 
 What must hold: every page reads as it was stored last; no object is left behind, none is let go

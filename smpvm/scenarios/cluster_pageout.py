@@ -5,8 +5,8 @@ queue, so that the page-out daemon writes it together with those below it.
 
 Threads: ``pagedaemon`` scans twice; ``writer`` stores to all three pages meanwhile; the disk's
 thread completes the write.  In the second scenario the pages are a file's, and a second thread
-calls msync, which writes clusters too; in the third the write to swap fails; in the fourth
-two pages are the last that fit on swap.
+calls msync, which writes clusters too; in the third the write to swap fails; in the fourth two
+pages are the last that fit on swap.
 
 What must hold: no store is lost; no page stays busy, in I/O or counted as paging; no swap block is
 lost or owned twice.

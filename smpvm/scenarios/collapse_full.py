@@ -4,8 +4,8 @@ Situation: a process's object shadows one that a child's space shares.  Pages of
 being written there, or dirty, and swap has no room but for one page more.
 
 Threads: ``exit`` releases the child's space, so that the objects are collapsed and their swap moves
-over; ``pagedaemon`` writes pages; ``owner`` stores to one page and reads the others; the swap disk's
-thread completes.
+over; ``pagedaemon`` writes pages; ``owner`` stores to one page and reads the others; the swap
+disk's thread completes.
 
 What must hold: every page reads as it was stored last; no swap block is lost or owned twice; no
 page is clean that is nowhere else.

@@ -4,8 +4,8 @@ Situation: each colour has free, cache, inactive and active queues of its own.  
 two processes fault for, not all have a free page; the page-out daemon, which is short, scans queue
 by queue, beginning each round at another one, and the statistics scan goes over the active ones.
 
-Threads: ``user 1`` and ``user 2`` store to two new pages each and read them back; ``pagedaemon`` runs
-its rounds; the swap disk completes writes.  With four colours, there is one page of each kind.
+Threads: ``user 1`` and ``user 2`` store to two new pages each and read them back; ``pagedaemon``
+runs its rounds; the swap disk completes writes.  With four colours, there is one page of each kind.
 
 What must hold: a page stays on a queue of its own colour; counts are true; everybody gets a page,
 and no store is lost.

@@ -1,8 +1,8 @@
 """Truncation, invalidation and reclaim of a file against page-out, msync and stores.
 
-Situation: a process has a file of two pages mapped and has written to both, which are inactive.
-The file gets shorter (or its pages are invalidated, or its vnode is reclaimed, as by a forced
-unmount), while the page-out daemon writes the pages and the process uses or syncs its mapping.
+Situation: a process has a file of two pages mapped and has written to both, which are inactive. The
+file gets shorter (or its pages are invalidated, or its vnode is reclaimed, as by a forced unmount),
+while the page-out daemon writes the pages and the process uses or syncs its mapping.
 
 Threads: ``file`` locks the vnode and truncates it to half a page, as ftruncate does (msyncs with
 MS_INVALIDATE; reclaims the vnode); ``pagedaemon`` scans twice; ``user`` stores to the first page,
@@ -13,8 +13,8 @@ what was stored in front of the end, or into a file that is only invalidated, is
 a page that leaves its object goes on; of a reclaimed vnode nothing is written any more, and a fault
 on it is an invalid access, not a panic.
 
-C: sys_ftruncate, vtruncbuf, vnode_pager_setsize, vm_object_page_remove and its callback, vm_map_clean,
-vm_object_page_clean and its passes, vclean_vxlocked, vinvalbuf, vm_pager_deallocate,
+C: sys_ftruncate, vtruncbuf, vnode_pager_setsize, vm_object_page_remove and its callback,
+vm_map_clean, vm_object_page_clean and its passes, vclean_vxlocked, vinvalbuf, vm_pager_deallocate,
 vnode_pager_dealloc, vm_pageout_scan_inactive, vget, vnode_pager_putpages, vnode_pager_getpage,
 vnode_pager_lock.
 """

@@ -8,7 +8,8 @@ file disk completes reads, in the second scenario the first with an error; in th
 locks both pages into memory, and the second read fails.
 
 What must hold: everybody sees the file's data, or gets an error for his own read; a page without
-data is not left behind; the private store is not in the file; wiring that fails leaves nothing wired.
+data is not left behind; the private store is not in the file; wiring that fails leaves nothing
+wired.
 
 C: vm_fault, vm_fault_object, vnode_pager_lock, vnode_pager_getpage, vnode_pager_freepage, bpdone,
 vfs_busy_pages, vm_page_sleep_busy, vm_pageout_scan_inactive, sys_mlock, vm_fault_wire.
@@ -50,7 +51,12 @@ class FileFault(VmScenario):
         """Both, and the daemon."""
         self.thread("one", self.one, process=self.p)
         self.thread("other", self.other, process=self.q)
-        self.pagedaemon(lambda: [self.scan_active(pass_=9, avail=8), self.launder()])
+        self.pagedaemon(self.scans)
+
+    def scans(self) -> None:
+        """Both queues."""
+        self.scan_active(pass_=9, avail=8)
+        self.launder()
 
     def one(self) -> None:
         """Read, store privately, read back."""

@@ -4,10 +4,10 @@ Situation: a process has a page of a file mapped and has written to it.  While i
 the file is synced: the page is made read-only, the file is taken off the record of dirty files, and
 the page is written.  A later store must fault, and put the file on the record again.
 
-Threads: ``writer`` stores twice; ``fsync`` locks the vnode and syncs it, as sys_fsync does, and once
-more when the writer has ended.  In the second scenario the syncer does it, first in its own way (it
-waits for nothing), at last as sync(2) does.  In the third the file has two pages, and the page-out
-daemon scans beside them.
+Threads: ``writer`` stores twice; ``fsync`` locks the vnode and syncs it, as sys_fsync does, and
+once more when the writer has ended.  In the second scenario the syncer does it, first in its own
+way (it waits for nothing), at last as sync(2) does.  In the third the file has two pages, and the
+page-out daemon scans beside them.
 
 What must hold: what was stored before a sync begins is in the file when it has ended: the second
 sync leaves the file as the process sees it.

@@ -1,7 +1,7 @@
 """Fork of a wired mapping: its pages are copied at once.
 
-Situation: a process has locked two pages of its memory; when it forks, the child gets copies, and no
-copy-on-write, so that the parent's pages stay where they are.
+Situation: a process has locked two pages of its memory; when it forks, the child gets copies, and
+no copy-on-write, so that the parent's pages stay where they are.
 
 Threads: ``parent`` forks, stores, waits for the child; ``writer``, another thread of the process,
 stores to the second page; ``pagedaemon`` scans both queues; the child reads and stores.
@@ -10,8 +10,8 @@ What must hold: nobody sees the other's stores; wired pages stay wired, copies a
 
 True defect of the seed: ``copy-wired`` (a wired page in a backing object).
 
-C: sys_mlock, vm_map_unwire, fork1, vmspace_fork, vm_map_copy_entry, vm_fault_copy_entry, pmap_enter,
-vm_wait, vm_pageout_scan_inactive, vm_pageout_scan_active.
+C: sys_mlock, vm_map_unwire, fork1, vmspace_fork, vm_map_copy_entry, vm_fault_copy_entry,
+pmap_enter, vm_wait, vm_pageout_scan_inactive, vm_pageout_scan_active.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ForkWired(VmScenario):
     def child(self, q: Proc) -> None:
         """What was there at the fork."""
         got = [self.read(q, VA), self.read(q, VA + PAGE_SIZE)]
-        assert got[0] == 1 and got[1] in (1, 4), f"the child reads {got}"
+        assert got in ([1, 1], [1, 4]), f"the child reads {got}"
         self.write(q, VA, 3)
         assert self.read(q, VA) == 3, "the child's store is lost"
 

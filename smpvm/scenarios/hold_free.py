@@ -57,12 +57,12 @@ class HoldMunmap(VmScenario):
             return
         for _ in range(2):
             words = vm.pmap.read_contents(m)
-            assert words is not None and words.get(0) in self.allowed(), f"held {m} has {words}"
+            assert words in self.allowed(), f"{m} is held and holds {words}"
         vm.page.unhold(m)
 
-    def allowed(self) -> tuple[int, ...]:
+    def allowed(self) -> list[dict[int, int]]:
         """What the page may hold."""
-        return (1,)
+        return [{0: 1}]
 
     def owner(self) -> None:
         """Unmap it."""
@@ -95,9 +95,9 @@ class HoldPageout(HoldMunmap):
         self.to_inactive(self.page_at(self.p, VA), unmap=True)
         self.pagedaemon(lambda: self.launder(2))
 
-    def allowed(self) -> tuple[int, ...]:
+    def allowed(self) -> list[dict[int, int]]:
         """Before the store and behind it."""
-        return (1, 2)
+        return [{0: 1}, {0: 2}]
 
     def owner(self) -> None:
         """Store."""

@@ -4,11 +4,11 @@ Situation: a process has a mapping of three pages, the last of which may not be 
 second scenario.  Its threads wire overlapping parts of it, which lets go of the map while pages are
 faulted in; what is in transition meanwhile may not be changed by others, who wait.
 
-Threads: ``locker 1`` locks all, then unlocks it; ``locker 2`` locks and unlocks the middle; ``mapper``
-unmaps the last page (makes it read-only).
+Threads: ``locker 1`` locks all, then unlocks it; ``locker 2`` locks and unlocks the middle;
+``mapper`` unmaps the last page (makes it read-only).
 
-What must hold: nobody waits for ever; wired counts of entries, mappings and pages agree, and nothing
-stays wired that is not mapped; who failed has wired nothing.
+What must hold: nobody waits for ever; wired counts of entries, mappings and pages agree, and
+nothing stays wired that is not mapped; who failed has wired nothing.
 
 True defect of the seed: see ``map-token``.
 

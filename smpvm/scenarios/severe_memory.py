@@ -6,8 +6,8 @@ page-out daemon has to write them before anything is free.
 
 Threads: ``user`` stores to a new page and reads the cached one; ``pagedaemon`` runs its rounds; the
 swap disk's thread completes writes, and puts the pages in front of those that are used.  In the
-second scenario the daemon itself needs a page in the middle of a write, as the buffer cache does for
-it in VOP_WRITE, and waits until a process that exits gives some back.
+second scenario the daemon itself needs a page in the middle of a write, as the buffer cache does
+for it in VOP_WRITE, and waits until a process that exits gives some back.
 
 What must hold: both get what they need, and not because a timer ran out; no store is lost.
 
@@ -43,6 +43,7 @@ class SevereFault(VmScenario):
         for i in range(4):
             self.to_inactive(self.page_at(self.p, self.at(i)), unmap=True)
         m = self.object_at(self.p, VA).rb_memq.lookup(3)
+        assert m is not None
         self.swapped(m.object, 3, {0: 4})
         assert not self.vm.page.busy_try(m, True)
         self.vm.page.undirty(m)

@@ -1,18 +1,18 @@
 """An object that five processes share, some of which exit and fork; many mappings of one page.
 
 Situation: shared anonymous memory (in the second scenario a file) is mapped by four processes, each
-of which has touched its page.  References come and go without the object's token where more than two
-are left.
+of which has touched its page.  References come and go without the object's token where more than
+two are left.
 
-Threads: ``exit 1`` and ``exit 2`` release two of the spaces; ``parent`` forks, and the child stores,
-reads and exits; ``pagedaemon`` scans, which removes or protects all the mappings of the page, one
-after the other; ``writer`` stores in the fourth process.
+Threads: ``exit 1`` and ``exit 2`` release two of the spaces; ``parent`` forks, and the child
+stores, reads and exits; ``pagedaemon`` scans, which removes or protects all the mappings of the
+page, one after the other; ``writer`` stores in the fourth process.
 
 What must hold: everybody sees the page; no store is lost; no reference is lost or left over.
 
-C: vm_object_reference_quick, vm_object_deallocate, vm_object_deallocate_locked, vmspace_fork (shared
-entries), vmspace_rel, vm_map_delete, pmap_remove_all, pmap_page_protect, pmap_enter, pv_lock, pv_free,
-vm_fault, vm_page_cache.
+C: vm_object_reference_quick, vm_object_deallocate, vm_object_deallocate_locked, vmspace_fork
+(shared entries), vmspace_rel, vm_map_delete, pmap_remove_all, pmap_page_protect, pmap_enter,
+pv_lock, pv_free, vm_fault, vm_page_cache.
 """
 
 from __future__ import annotations

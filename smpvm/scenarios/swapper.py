@@ -4,9 +4,9 @@ Situation: a process has been swapped out (at this commit only its P_SWAPPEDOUT 
 pages are preferred victims).  When its thread is on its way back to user mode it sleeps, and asks
 the swapper to swap it in.
 
-Threads: ``proc`` faults, and so comes to the boundary to user mode; ``swapper`` is process 0's loop;
-``vmdaemon`` makes a pass: a process that is swapped out may keep no page; in the second scenario the
-process is killed while it is out, by the page-out daemon.
+Threads: ``proc`` faults, and so comes to the boundary to user mode; ``swapper`` is process 0's
+loop; ``vmdaemon`` makes a pass: a process that is swapped out may keep no page; in the second
+scenario the process is killed while it is out, by the page-out daemon.
 
 What must hold: the process runs again, and reads what it stored; a killed one ends.  Nobody sleeps
 for what is so.

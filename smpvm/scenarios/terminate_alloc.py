@@ -63,5 +63,5 @@ class TerminateAlloc(VmScenario):
     def check(self) -> None:
         """What the users wrote is there."""
         for i in range(2):
-            found, words = self._stored(self.own, i)
-            assert found and words.get(0) == 10 + i, f"page {i} holds {words}"
+            found = self._stored(self.own, i)
+            assert found == (True, {0: 10 + i}), f"page {i}: {found}"

@@ -14,8 +14,9 @@ In the fourth scenario the page is in the object of a mapping that was copied at
 wanted for writing, so that the fault moves it to the process's own object: then it must not be
 mapped writeable if another thread has made the mapping read-only.
 
-C: vm_fault, vm_fault_object, relock_map, swap_pager_getpage, sys_munmap, vm_map_delete, sys_mprotect,
-vm_map_protect, pmap_protect, vmspace_fork, vm_map_copy_entry, vm_object_shadow, vm_page_rename.
+C: vm_fault, vm_fault_object, relock_map, swap_pager_getpage, sys_munmap, vm_map_delete,
+sys_mprotect, vm_map_protect, pmap_protect, vmspace_fork, vm_map_copy_entry, vm_object_shadow,
+vm_page_rename.
 """
 
 from __future__ import annotations

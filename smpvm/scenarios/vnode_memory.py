@@ -59,6 +59,6 @@ class VnodeMemory(VmScenario):
 
     def check(self) -> None:
         """Both pages are as they were."""
-        found, words = self._stored(self.vp.v_object, 0)
-        assert found and words.get(0) == 2, f"the file's page holds {words}"
+        found = self._stored(self.vp.v_object, 0)
+        assert found == (True, {0: 2}), f"the file's page: {found}"
         assert self.see(self.p, VA) == 3, "the process's page is lost"

@@ -85,11 +85,7 @@ _KNOWN = (
     ),
     Site("queue", "vm_pageout_scan_inactive", "vm_pageout.c:1075", "the page is busied again"),
     Site(
-        "dirty",
-        "vm_page_test_dirty",
-        "vm_page.c:3076",
-        "a mapping that goes dirties it too",
-        "both",
+        "dirty", "vm_page_test_dirty", "vm_page.c:3076", "a mapping that goes does it too", "both"
     ),
     *(
         Site("dirty", function, at, "vm_page_cache takes care of it (vm_pageout.c:917)", "write")
