@@ -4,10 +4,10 @@ Situation: fewer pages are free than v_free_severe.  A process faults on new mem
 that is in the cache; both stall its thread.  All other pages are dirty and anonymous, so that the
 page-out daemon has to write them before anything is free.
 
-Threads: ``user`` stores to a new page and reads the cached one; ``pagedaemon`` runs its rounds; the
-swap disk's thread completes writes, and puts the pages in front of those that are used.  In the
-second scenario the daemon itself needs a page in the middle of a write, as the buffer cache does
-for it in VOP_WRITE, and waits until a process that exits gives some back.
+Threads: ``writer`` stores to a new page, ``reader`` reads the cached one; ``pagedaemon`` runs its
+rounds; the swap disk's thread completes writes, and puts the pages in front of those that are used.
+In the second scenario the daemon itself needs a page in the middle of a write, as the buffer cache
+does for it in VOP_WRITE, and waits until a process that exits gives some back.
 
 What must hold: both get what they need, and not because a timer ran out; no store is lost.
 
@@ -60,12 +60,12 @@ class SevereFault(VmScenario):
         return VA + i * PAGE_SIZE
 
     def start(self) -> None:
-        """One thread of the process."""
-        self.thread("user", self.user, process=self.p)
+        """Two threads of the process."""
+        self.thread("writer", self.write, self.p, self.at(4), 9, process=self.p)
+        self.thread("reader", self.reader, process=self.p)
 
-    def user(self) -> None:
-        """A new page, the cached one."""
-        self.write(self.p, self.at(4), 9)
+    def reader(self) -> None:
+        """The cached page."""
         got = self.read(self.p, self.at(3))
         assert got == 4, f"the cached page reads {got}"
 
