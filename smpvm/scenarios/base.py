@@ -25,9 +25,10 @@ left.  Fifteen lines are enough::
 What must hold after every scenario is checked for it: the audit at rest, no marker left, no panic,
 and nothing left over when all that the set-up has made is given up.
 
-The machine has a handful of pages, one page colour, few spinlocks, and no daemons unless the
-scenario starts them.  Of its limits only the target for free pages is set (so that the page-out
-daemon, when it runs, frees what it has cached, but nobody else thinks that memory is short).
+The machine has a handful of pages, one page colour (or ``colours``), few spinlocks, and no daemons
+unless the scenario starts them.  Of its limits only the target for free pages is set (so that the
+page-out daemon, when it runs, frees what it has cached, but nobody else thinks that memory is
+short).
 """
 
 from __future__ import annotations

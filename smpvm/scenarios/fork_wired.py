@@ -8,7 +8,7 @@ stores to the second page; ``pagedaemon`` scans both queues; the child reads and
 
 What must hold: nobody sees the other's stores; wired pages stay wired, copies are on a queue.
 
-True defect of the seed: ``copy-wired`` (a wired page in a backing object).
+True defect of the seed: ``alloc-wanted``, very rarely.
 
 C: sys_mlock, vm_map_unwire, fork1, vmspace_fork, vm_map_copy_entry, vm_fault_copy_entry,
 pmap_enter, vm_wait, vm_pageout_scan_inactive, vm_pageout_scan_active.
