@@ -5,8 +5,12 @@ mapped it writeable, so that a store needs no fault: only the mapping knows of i
 gone to the inactive queue, and the page-out daemon, which finds it clean, caches and frees it.
 
 Threads: ``writer`` stores and reads back; ``pagedaemon`` scans twice.  In the second scenario
-another thread of the process forks meanwhile, and the child reads the page.  In the third the page
-is one of a file, and the process has written to it before it was written out.
+another thread of the process forks meanwhile, and the child reads the page.  In the third another
+thread makes it read-only.  In the fourth the page is one of a file, and the process has written to
+it before it was written out.
+
+True defect of the seed: vm_page_cache panics when the page has become dirty since its caller looked
+(``cache-dirty``).
 
 What must hold: the store is not lost, whether it comes before, between or behind the daemon's looks
 at the page; the child sees the page as it was at some time during the fork; nobody panics.
@@ -20,7 +24,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.base import VA, VmScenario, fixed
+from smpvm.vm.param import VM_PROT_READ
+from smpvm.vm.proc.process import SegFault
 
 if TYPE_CHECKING:
     from smpvm.kern.proc import Proc
@@ -79,6 +86,35 @@ class ReadStoreFork(ReadStore):
         """What was there at the time of the fork."""
         got = self.read(q, VA)
         assert got in (0, 2), f"the child reads {got}"
+
+
+class ReadStoreProtect(ReadStore):
+    """Another thread of the process makes the page read-only."""
+
+    name = "read-store-protect"
+    title = "a store to a page mapped writeable by a read fault, against reclaim and mprotect"
+    repairs = ("cache-dirty",)
+    scans = 1
+    stored = True
+
+    def setup(self) -> None:
+        """And the thread that protects."""
+        super().setup()
+        sys = self.vm.process.sys
+        args = self.p, VA, PAGE_SIZE, VM_PROT_READ
+        self.thread("protector", sys.mprotect, *args, process=self.p)
+
+    def writer(self) -> None:
+        """Store, if that is still allowed."""
+        try:
+            self.write(self.p, VA, 2)
+        except SegFault:
+            self.stored = False
+
+    def check(self) -> None:
+        """What has been stored is there."""
+        got = self.see(self.p, VA)
+        assert got == (2 if self.stored else 0), f"the page reads {got} at the end"
 
 
 class ReadStoreFile(ReadStore):

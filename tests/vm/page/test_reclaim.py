@@ -140,7 +140,6 @@ def test_dirty_or_mapped_pages_may_not_be_cached(vm, m):
     with pytest.raises(Panic) as got:
         vm.page.cache(m)
     assert got.value.code == "cache-dirty"
-
     m.dirty = 0
     vm.page.cache(m)
     vm.page.busy_try(m, True)
