@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from smpvm.text import brief, quoted, whole
+
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
 BLIST_MAX_ALLOC = 32
@@ -156,16 +158,16 @@ SIZE_RANGE: dict[str, tuple[int, int]] = {
 def check_range(name: str, value: int, low: int, high: int) -> None:
     """Raises ConfigError unless *value* is a whole number from *low* to *high*."""
     if type(value) is not int:
-        raise ConfigError(f"{name}: {value!r} is not a whole number, allowed {low} to {high}")
+        raise ConfigError(f"{name}: {quoted(value)} is not a whole number, allowed {low} to {high}")
     if not low <= value <= high:
-        raise ConfigError(f"{name}: {value} is out of range, allowed {low} to {high}")
+        raise ConfigError(f"{name}: {brief(str(value))} is out of range, allowed {low} to {high}")
 
 
 def check_sysctl(name: str, value: int) -> None:
     """Raises ConfigError unless *name* is a sysctl and *value* is in its range."""
     if name not in SYSCTL_RANGE:
         raise ConfigError(
-            f"sysctl {name}: unknown; known are {', '.join(f.name for f in fields(Sysctl))}"
+            f"sysctl {brief(name)}: unknown; known are {', '.join(f.name for f in fields(Sysctl))}"
         )
     check_range(f"sysctl {name}", value, *SYSCTL_RANGE[name])
 
@@ -175,10 +177,10 @@ def parse_sysctl(text: str) -> tuple[str, int]:
     name, equals, number = text.partition("=")
     name = name.strip().removeprefix("vm.")
     if not equals:
-        raise ConfigError(f"sysctl {text!r}: write it as name=value")
+        raise ConfigError(f"sysctl {quoted(text)}: write it as name=value")
     try:
-        value = int(number, 0)
-    except ValueError:
-        raise ConfigError(f"sysctl {name}: {number.strip()!r} is not a whole number") from None
+        value = whole(number)
+    except ValueError as why:
+        raise ConfigError(f"sysctl {brief(name)}: {why}") from None
     check_sysctl(name, value)
     return name, value

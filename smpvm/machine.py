@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from smpvm.config import Config
 from smpvm.host.carrier import Carrier, Stopped
-from smpvm.host.native import NativeCarrier
+from smpvm.host.native import NativeCarrier, raise_in
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
@@ -163,11 +164,25 @@ class Machine:
             at_rest()
         self.halt()
 
+    @contextmanager
+    def halted_on_error(self) -> Iterator[None]:
+        """Whatever is raised in the body, no thread of the machine goes on behind it."""
+        try:
+            yield
+        except BaseException:
+            self.halt()
+            raise
+
     def halt(self, timeout: float = 10.0) -> None:
-        """Stop every thread at its next wait."""
+        """Stop every thread: in its next wait, and one that spins without waits wherever it is.
+
+        *timeout*: host seconds for the first, and half as many for the second.
+        """
         self._halted.set()
         self.carrier.stop()
         for td in self.carrier.join(timeout):
+            raise_in(td.carrier_data.host, Stopped)
+        for td in self.carrier.join(timeout / 2):
             with self._mutex:
                 self.stall.append(f"{td}: did not stop")
 
@@ -175,7 +190,7 @@ class Machine:
         return [td for td in self.k.live_threads() if td.proc is not None]
 
     def _drain(self, end: float) -> None:
-        """Write dirty files back and wait until no I/O is left and every daemon sleeps.
+        """Write dirty files back, and wait until no I/O is left and every daemon sleeps.
 
         The disks' error rate is set to 0 first: what an error has left dirty must be written now.
         A daemon that runs rounds and finds nothing counts as at rest too: small machines never
@@ -236,6 +251,6 @@ class Machine:
                 before, moved = now, time.monotonic()
             elif time.monotonic() - moved > self.stall_after:
                 seconds = time.monotonic() - moved
-                self._stalled(f"no fault, no I/O, no scan for {seconds:.0f} s")
+                self._stalled(f"no fault, no I/O and no scan for {seconds:.0f} s")
                 self.carrier.stop()
                 return

@@ -7,10 +7,10 @@
         smpvm.explore(Counter)
 
 ``smpvm`` is the fixture.  A failure shows the interleaving and the command that reproduces it:
-``pytest TEST --smpvm-schedule s1/...`` runs that one schedule; the marker takes it, too
-(``schedule="s1/..."``).  Failing schedules are kept in pytest's cache, by test and scenario, and
-replayed first by the next run.  Exhaustive strategies go on to the end, where nothing else is said,
-and warn if they do not come to it.
+``pytest TEST --smpvm-schedule s1/...`` runs only that schedule, and so does the marker's
+``schedule="s1/..."``.  Failing schedules are kept in pytest's cache, by test and scenario, and the
+next run replays them first.  Exhaustive strategies run to their end unless a limit is given, and
+warn if they do not reach it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 from smpvm.check.finding import Finding
 from smpvm.check.suite import checks_text, parse_checks
-from smpvm.commands.explore import PACKAGE, Shown, run_schedule
+from smpvm.commands.replay import PACKAGE, Shown, run_schedule
 from smpvm.config import ConfigError
 from smpvm.explore.engine import Settings
 from smpvm.explore.registry import ScenarioError, check_class, find
@@ -32,6 +32,7 @@ from smpvm.explore.search import EXHAUSTIVE, PROVING, Search, SearchPlan, Search
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
 from smpvm.repairs.catalogue import choose
+from smpvm.text import quoted
 
 MARK = "smpvm"
 NONE = type(None)
@@ -43,6 +44,9 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "depth": (int, NONE),
     "bound": (int, NONE),
     "granularity": (str,),
+    "memory": (str,),
+    "spurious": (int,),
+    "wakeup_order": (str,),
     "checks": (str,),
     "repairs": (str, tuple, list),
     "schedule": (str, NONE),
@@ -53,8 +57,8 @@ KEY = "smpvm/failures"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--smpvm-seed`` and ``--smpvm-schedule``."""
     group = parser.getgroup("smpvm")
-    group.addoption("--smpvm-seed", type=int, default=0, help="seed of the schedules that are run")
-    group.addoption("--smpvm-schedule", default=None, help="the one schedule to run (s1/...)")
+    group.addoption("--smpvm-seed", type=int, default=0, help="seed for all random choices")
+    group.addoption("--smpvm-schedule", default=None, help="run only this schedule (s1/...)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,25 +66,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "smpvm(strategy='portfolio', schedules=200 (exhaustive strategies: None), seconds=None, "
-        "granularity='access', depth=None, bound=None, seed=0, checks='all', repairs=(), "
-        "schedule=None): how the smpvm fixture explores",
+        "granularity='access', memory='sc', spurious=0, wakeup_order='', depth=None, bound=None, "
+        "seed=0, checks='all', repairs=(), schedule=None): how the smpvm fixture explores",
     )
 
 
 class Inconclusive(pytest.PytestWarning):
-    """An exhaustive search has been ended before it had proven anything."""
+    """An exhaustive search ended before it had proven anything."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A marked test without the fixture would pass, and nothing would be run."""
+    """Fail a marked test that does not use the fixture: it would pass without running anything."""
     marked = any(mark.name == MARK for mark in getattr(item, "own_markers", ()))
     if marked and MARK not in getattr(item, "fixturenames", ()):
-        fail("the marker says how the fixture smpvm explores, and the test does not take it")
+        fail("the test has the marker smpvm, but does not use the fixture smpvm")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """What takes the fixture must not pass for want of anything that was run."""
+    """Fail a test that has the fixture and explores nothing."""
     yield
     explorer = getattr(item, "funcargs", {}).get(MARK)
     if isinstance(explorer, Explorer):
@@ -88,7 +92,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 class Explorer:
-    """The fixture's value."""
+    """The value of the fixture."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._request = request
@@ -97,17 +101,17 @@ class Explorer:
         mark = request.node.get_closest_marker(MARK)
         self._options: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}
         self._ran: list[str] = []
-        """The scenarios that have been run."""
+        """Names of the scenarios that were run."""
         self._other: list[str] = []
-        """The scenarios that have not, because the schedule that was given is another's."""
+        """Names of those that were not, because the given schedule is of another scenario."""
         if mark is not None and mark.args:
-            fail(f"options have names, got {mark.args!r}")
+            fail(f"options must be given by name, got {quoted(mark.args)}")
 
     def explore(self, scenario: Any, **options: Any) -> SearchReport | None:
-        """Run *scenario*, a class or a name as for ``smpvm explore``, as the marker says; the test
-        fails with the first finding.
+        """Search *scenario*, a class or a name as for ``smpvm explore``, with the marker's options.
 
-        Returns the campaign's report; None where only one given schedule was run.
+        The test fails at the first finding.  Returns the report; None if only one given schedule
+        was run.
         """
         options = {**self._options, **options}
         try:
@@ -122,28 +126,31 @@ class Explorer:
             fail(str(why))
 
     def see_that_it_ran(self) -> None:
-        """The test is over: it must not pass for want of anything that was run."""
+        """Fail or skip the test if nothing was run."""
         if self._ran:
             return
         if not self._other:
-            fail("the test takes the fixture smpvm and explores nothing")
+            fail("the test uses the fixture smpvm but explores nothing")
         blob = self._config.getoption("--smpvm-schedule")
         given = Schedule.parse(self._options.get("schedule") or blob).scenario
-        why = f"the schedule is of {given}, and the test explores {', '.join(self._other)}"
+        why = f"the schedule is of {given}, but the test explores {', '.join(self._other)}"
         if self._options.get("schedule"):
             fail(why)
         pytest.skip(f"smpvm: {why}")
 
     def _plan(self, options: dict[str, Any], scenario: Any) -> SearchPlan:
-        """The campaign that a marker asks for; the test fails with one line if it cannot be."""
+        """The search that the options ask for; the test fails with one line if they are wrong."""
         try:
-            _see(options)
+            _check(options)
             repairs = options.get("repairs", ())
             repairs = (repairs,) if isinstance(repairs, str) else tuple(repairs)
             choose(repairs)
             exhaustive = options.get("strategy") in EXHAUSTIVE
             settings = Settings(
                 granularity=options.get("granularity", "access"),
+                memory=options.get("memory", "sc"),
+                spurious=options.get("spurious", 0),
+                wakeup_order=options.get("wakeup_order", ""),
                 checks=parse_checks(options.get("checks", "all")),
                 repairs=tuple(scenario.repairs) if "all" in repairs else repairs,
             )
@@ -165,7 +172,7 @@ class Explorer:
     # -- what is run
 
     def _one(self, scenario: Any, plan: SearchPlan, blob: str) -> None:
-        """The one schedule that was given, if it is of *scenario*: a test may explore several."""
+        """Run the given schedule, if it is of *scenario*: a test may explore several."""
         path, _, name = Schedule.parse(blob).scenario.partition("?")[0].rpartition(":")
         if name not in (scenario.name, scenario.__name__) and (path or not name.endswith(".py")):
             self._other.append(scenario.name)
@@ -178,7 +185,7 @@ class Explorer:
             fail(f"the schedule no longer fits: {shown.replay.diverged}")
 
     def _campaign(self, scenario: Any, plan: SearchPlan) -> SearchReport:
-        """The schedule that failed last time, then all of *plan*."""
+        """Replay the schedule that failed last time, then search as *plan* says."""
         self._ran.append(scenario.name)
         key = f"{self._node} {scenario.name}"
         known = self._failures().get(key)
@@ -195,7 +202,7 @@ class Explorer:
             shown = _run(scenario, plan, blob)
             if shown.outcome.findings:
                 self._fail(shown, plan, blob)
-            self._moody(finding, shown)
+            self._not_repeatable(finding, shown)
         elif known is not None:
             self._remember(key, None)
         if plan.strategy in PROVING and report.verdict == "inconclusive":
@@ -205,7 +212,7 @@ class Explorer:
     # -- failing
 
     def _fail(self, shown: Shown, plan: SearchPlan, blob: str) -> NoReturn:
-        """Findings, the interleaving, and how to run it again."""
+        """Fail with the findings, the interleaving, and the command that reproduces them."""
         lines = []
         for finding in shown.outcome.findings:
             lines += [*finding.lines()[:-2], ""]
@@ -217,13 +224,13 @@ class Explorer:
         lines += ["or", f'    @pytest.mark.smpvm(schedule="{blob}"{also})']
         pytest.fail("\n".join(lines), pytrace=False)
 
-    def _moody(self, finding: Finding, shown: Shown) -> NoReturn:
-        """A finding that does not come again is one all the same."""
+    def _not_repeatable(self, finding: Finding, shown: Shown) -> NoReturn:
+        """Fail with a finding that its own schedule does not reproduce."""
         lines = [
             *finding.lines()[:-2],
             "",
-            "run again, its schedule shows nothing: the scenario goes by something else, too "
-            "(what earlier executions left behind, chance, time)",
+            "not reproduced by its own schedule: something besides the schedule decides "
+            "(state left by earlier executions, randomness, time)",
         ]
         if shown.replay.diverged:
             lines.append(f"it diverges at {shown.replay.diverged}")
@@ -250,35 +257,45 @@ def _scenario(what: Any) -> Any:
     if isinstance(what, str):
         return find(what, importlib.import_module(PACKAGE))
     if not (isinstance(what, type) and hasattr(what, "failures") and hasattr(what, "name")):
-        raise ScenarioError(f"{what!r} is no scenario: a class or its name is wanted")
+        raise ScenarioError(f"{quoted(what)} is not a scenario: give a class or a name")
     check_class(what, what.name)
     return what
 
 
-def _see(options: dict[str, Any]) -> None:
-    """Raises ValueError for an option that there is not, or that cannot be so."""
+def _check(options: dict[str, Any]) -> None:
+    """Raises ValueError for an unknown option or a value of the wrong type or range."""
     for name, value in options.items():
         if name not in OPTIONS:
             raise ValueError(f"unknown option {name!r}; known are {', '.join(sorted(OPTIONS))}")
         if not isinstance(value, OPTIONS[name]) or isinstance(value, bool):
             kinds = " or ".join("None" if k is NONE else k.__name__ for k in OPTIONS[name])
-            raise ValueError(f"{name}={value!r}: {kinds} is wanted")
+            raise ValueError(f"{name}={quoted(value)}: must be {kinds}")
     if (granularity := options.get("granularity", "access")) not in ("access", "sync"):
-        raise ValueError(f"granularity {granularity!r}: known are access, sync")
+        raise ValueError(f"granularity {quoted(granularity)}: known are access, sync")
+    if (memory := options.get("memory", "sc")) not in ("sc", "tso"):
+        raise ValueError(f"memory {quoted(memory)}: known are sc, tso")
+    if (order := options.get("wakeup_order", "")) not in ("", "c"):
+        raise ValueError(f"wakeup_order {quoted(order)}: known is c")
+    if (spurious := options.get("spurious", 0)) < 0:
+        raise ValueError(f"spurious={spurious}: 0 or more")
     for amount in ("schedules", "seconds"):
         if (value := options.get(amount)) is not None and value <= 0:
-            raise ValueError(f"{amount}={value}: more than 0 is wanted, or nothing would be run")
+            raise ValueError(f"{amount}={value}: must be more than 0, or nothing would run")
 
 
 def _run(scenario: Any, plan: SearchPlan, blob: str) -> Shown:
     settings = plan.settings
     return run_schedule(
-        Schedule.parse(blob), scenario=scenario, checks=settings.checks, benign=settings.benign
+        Schedule.parse(blob),
+        scenario=scenario,
+        checks=settings.checks,
+        benign=settings.benign,
+        limit=settings.limit,
     )
 
 
 def _again(scenario: Any, plan: SearchPlan, blob: str) -> Shown | None:
-    """A schedule of an earlier version of the test; None if it cannot be run any more."""
+    """Run a schedule kept from an earlier run; None if it no longer fits the test."""
     try:
         return _run(scenario, plan, blob)
     except (ScheduleError, ScenarioError, ConfigError):
@@ -286,16 +303,16 @@ def _again(scenario: Any, plan: SearchPlan, blob: str) -> Shown | None:
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:
-    """Where a bug and the race behind it are found at once, the bug tells more."""
+    """The most telling finding: a failure rather than the race or lock order behind it."""
     return min(findings, key=lambda f: f.kind in ("race", "lock-order"))
 
 
 def fail(why: str) -> NoReturn:
-    """A marker or an option that cannot be: the test fails with one line."""
+    """Fail the test with one line."""
     raise pytest.fail.Exception(f"smpvm: {why}", pytrace=False) from None
 
 
 @pytest.fixture
 def smpvm(request: pytest.FixtureRequest) -> Explorer:
-    """Explores scenarios: see the module."""
+    """Explores scenarios; see the docstring of smpvm.pytest_plugin."""
     return Explorer(request)

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, and that every mistake is one line."""
+"""The command line: output, exit codes, and one line for each mistake."""
 
 import gzip
 import json
@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
 
+import smpvm
 from smpvm.cli import main
+from smpvm.commands import options, stress
 from smpvm.workload.profiles import PROFILES
 
 pytestmark = pytest.mark.timeout(120)
@@ -185,8 +189,122 @@ def test_an_error_of_smpvm_itself_is_exit_code_4(
     def boom(*args: object) -> int:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("smpvm.commands.stress.command", boom)
+    monkeypatch.setattr(stress, "command", boom)
     assert main(["stress"]) == 4
     err = capsys.readouterr().err
     assert "internal error: RuntimeError: boom" in err
     assert err.count("\n") == 1
+
+
+def test_bare_smpvm_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr()
+    assert main(["--help"]) == 0
+    assert capsys.readouterr() == bare
+    assert bare.out.startswith("Usage: smpvm")
+
+
+def test_every_option_has_help_and_a_shared_one_has_the_same() -> None:
+    from smpvm.cli import cli
+
+    seen: dict[str, set[str]] = {}
+    for name, command in cli.commands.items():
+        assert command.help, name
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, f"{name} {param.name}"
+                seen.setdefault(param.opts[-1], set()).add(param.help)
+    # What differs says what the command's own run is limited to, or repairs.
+    assert {flag for flag, texts in seen.items() if len(texts) > 1} == {"--seconds", "--repair"}
+
+
+@pytest.mark.parametrize("number", ["٣", "1_000", "1e3", "0x", "", "9" * 5000])
+def test_numbers_are_read_in_one_way(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    for argv in (["--pages", number], ["--set", f"max_launder={number}"], ["--seed", number]):
+        line = refused(capsys, "stress", *argv)
+        assert "whole number" in line
+        assert len(line) < 200
+
+
+def test_a_long_value_is_not_echoed_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (
+        ["stress", "--profile", "p" * 2000],
+        ["stress", "--set", "s" * 2000],
+        ["stress", "--set", "s" * 2000 + "=1"],
+        ["stress", "--repair", "r" * 2000],
+        ["stress", "--check", "c" * 2000],
+        ["stress", "--seconds", "s" * 2000],
+        ["explore", "e" * 2000],
+        ["explore", "two-scanners", "--strategy", "s" * 2000],
+        ["explore", "two-scanners?" + "q" * 2000],
+        ["explore", "two-scanners", "--carrier", "c" * 2000],
+        ["--" + "o" * 2000],
+        ["c" * 2000],
+    ):
+        assert len(refused(capsys, *argv)) < 1200  # known names may be listed
+
+
+def test_a_module_that_is_missing_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(options: object) -> int:
+        raise ModuleNotFoundError("No module named 'rich'", name="rich")
+
+    monkeypatch.setattr(stress, "command", command)
+    assert "python -m pip install rich" in refused(capsys, "stress")
+    monkeypatch.setattr(options, "have_greenlet", lambda: False)
+    line = refused(capsys, "explore", "two-scanners", "--carrier", "greenlet")
+    assert "python -m pip install greenlet" in line
+
+
+def test_an_old_python_and_a_missing_module_are_one_line_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ast
+
+    import smpvm.__main__ as entry
+
+    # Python 3.8 can compile what it must read before it can say that it is too old.
+    for file in (entry.__file__, smpvm.__file__):
+        ast.parse(Path(file).read_text(), feature_version=(3, 8))
+    monkeypatch.setattr(entry, "TOO_OLD", True)
+    assert entry.main() == 2
+    assert "too old: install smpvm with 3.11 or newer" in capsys.readouterr().err
+
+
+def test_a_scenario_that_imports_what_there_is_not(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from smpvm import Nonesuch")
+    assert f"this is smpvm {smpvm.__version__}" in refused(capsys, "explore", str(own))
+    own.write_text("import nonesuch.module")
+    assert "python -m pip install nonesuch" in refused(capsys, "explore", str(own))
+
+
+def test_an_error_of_the_display_stops_the_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smpvm.report.live import PlainWatch
+
+    def sample(self: object, now: object, total: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PlainWatch, "sample", sample)
+    assert main([*QUICK, "--seconds", "600", "--profile", "tiny-pool"]) == 4
+    assert "internal error: ZeroDivisionError" in capsys.readouterr().err
+    running = {t.name for t in threading.enumerate() if not t.daemon}
+    assert not running & {"pagedaemon", "vmdaemon", "syncer", "swapper"}
+
+
+def test_nothing_is_imported_before_the_signal_handlers_are_set() -> None:
+    """Each import is time in which an interrupt would print a traceback."""
+    program = (
+        "import os, sys; before = set(sys.modules)\n"
+        "import smpvm.__main__\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['smpvm', 'smpvm.__main__']\n"

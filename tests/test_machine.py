@@ -1,4 +1,4 @@
-"""Machines: boot, an orderly end, and what becomes of trouble."""
+"""Machines: boot, a clean stop, and failures."""
 
 import threading
 import time
@@ -113,7 +113,7 @@ def test_a_machine_without_progress_says_who_waits_for_what() -> None:
     machine.halt()
     assert td.exited
     text = "\n".join(machine.stall)
-    assert "no fault, no I/O, no scan" in text
+    assert "no fault, no I/O and no scan" in text
     assert "held by boot" in text
 
 
@@ -126,5 +126,30 @@ def test_a_last_sync_that_nobody_wakes_is_a_stall_too(monkeypatch):
     monkeypatch.setattr(machine.vm.syncer, "sync_all", sync)
     machine.stop(patience=5.0)
     assert machine.failed
-    assert "no fault, no I/O, no scan" in machine.stall[0]
+    assert "no fault, no I/O and no scan" in machine.stall[0]
     assert any("vpcwai" in line for line in machine.stall)
+
+
+def test_a_thread_that_spins_without_a_wait_is_stopped_and_the_machine_says_so() -> None:
+    machine = Machine(Config(pages=256))
+    machine.boot()
+    spinning = threading.Event()
+
+    def body(p: object) -> None:
+        spinning.set()
+        while True:
+            pass
+
+    td = machine.vm.process.start(machine.vm.process.create(), body)
+    assert spinning.wait(30.0)
+    machine.halt(timeout=0.2)
+    machine.carrier.join(30.0)
+    assert td.exited
+
+
+def test_whatever_is_raised_above_a_machine_its_threads_end() -> None:
+    machine = Machine(Config(pages=256))
+    machine.boot()
+    with pytest.raises(ZeroDivisionError), machine.halted_on_error():
+        raise ZeroDivisionError
+    assert machine.carrier.join(30.0) == []

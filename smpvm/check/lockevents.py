@@ -1,11 +1,11 @@
 """The event log of locks: every acquire, release, block and wake, as JSON lines through loguru.
 
-Events are kept in a list for each thread and written in batches by one writer thread, so that the
-run pays for an ``append``.  When the writer cannot keep up, whole batches are dropped, counted, and
-the count is in the log's last line.  Edges of the lock order are written at once and never
-dropped: the graph in the log is the checker's graph.
+Events are collected in a list per thread and written in batches by one writer thread, so that an
+event costs the run one ``append``.  If the writer cannot keep up, whole batches are dropped and
+counted; the count is in the last line of the log.  Edges of the lock order are written at once and
+never dropped: the graph in the log is the checker's graph.
 
-Each line carries ``"v": 1`` and stands for itself, so that a rotated or torn file can be read.
+Each line carries ``"v": 1`` and can be read alone, so a rotated or truncated file is usable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import queue
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -23,12 +23,13 @@ from loguru import logger
 
 from smpvm.check.held import HeldTracker, ThreadState
 from smpvm.check.lockorder import LockEdge, LockOrder, edge_sites
+from smpvm.unwritten import Unwritten
 
 VERSION: Final = 1
 LOG_NAME: Final = "lockorder.jsonl"
-"""The log in a run directory."""
+"""The name of the log in a run directory."""
 BATCH: Final = 512
-"""Events that a thread keeps before it hands them over."""
+"""How many events a thread collects before it hands them to the writer."""
 
 Event = tuple[int, str, Any, str, tuple[Any, ...]]
 
@@ -37,8 +38,8 @@ class LockTrace:
     """Writes the log of one run.
 
     *path* is the JSONL file (None: no file); it is rotated at *max_bytes*, and *keep* old files
-    stay.  With *events* false only the edges of the lock order are written.  *terminal* gets human
-    lines from *level* on (a loguru level: TRACE shows every event).
+    are kept.  If *events* is false, only the edges of the lock order are written.  *terminal* gets
+    readable lines from *level* on (a loguru level; TRACE shows every event).
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class LockTrace:
         max_bytes: int = 64 << 20,
         keep: int = 4,
         backlog: int = 400,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self.path = path
         self.events = events and path is not None
@@ -64,9 +66,10 @@ class LockTrace:
         self._names: dict[Any, str] = {}
         self._ids: list[int] = []
         self._log = logger.bind(smpvm=self)
+        self._unwritten = Unwritten() if unwritten is None else unwritten
         self._trace_all = terminal is not None and level.upper() == "TRACE"
         with suppress(ValueError):
-            logger.remove(0)  # loguru's own terminal handler: lines of ours are not for it
+            logger.remove(0)  # loguru's default terminal handler must not print these lines
         if path is not None:
             self._add_file(path, max_bytes, keep)
         if terminal is not None:
@@ -98,6 +101,7 @@ class LockTrace:
                 rotation=max_bytes,
                 retention=keep,
                 encoding="utf-8",
+                catch=False,  # errors are handled here, not printed by loguru
             )
         )
         self._file = self._log.bind(file=True)
@@ -105,7 +109,7 @@ class LockTrace:
     # -- events
 
     def follow(self, tracker: HeldTracker, order: LockOrder | None) -> None:
-        """Attach to a tracker and (if there is one) the lock-order checker."""
+        """Attach to a tracker and, if there is one, to the lock-order checker."""
         self._tracker = tracker
         self._order = order
         if self.events or self._trace_all:
@@ -115,7 +119,7 @@ class LockTrace:
             order.on_edge.append(self.edge)
 
     def event(self, st: ThreadState, what: str, res: Any, mode: str) -> None:
-        """One event of one thread, from that thread."""
+        """Record one event of one thread; called in that thread."""
         if self.events:
             kept = st.log
             if kept is None:
@@ -139,7 +143,7 @@ class LockTrace:
             self._queue.put((st.td.name, kept))
 
     def edge(self, edge: LockEdge) -> None:
-        """A new edge of the lock order: written now, and said at level DEBUG."""
+        """A new edge of the lock order: written now, and shown at level DEBUG."""
         self._log.debug(
             "lock order {} → {} ({} at {})",
             edge.first,
@@ -151,11 +155,17 @@ class LockTrace:
             self._line(edge_record(edge))
 
     def say(self, level: str, text: str) -> None:
-        """A human line for the terminal."""
+        """Print a line on the terminal."""
         self._log.log(level.upper(), "{}", text)
 
     def _line(self, record: dict[str, Any]) -> None:
-        self._file.opt(raw=True).info(json.dumps(record, separators=(",", ":")) + "\n")
+        self._put(json.dumps(record, separators=(",", ":")) + "\n")
+
+    def _put(self, lines: str) -> None:
+        """Write whole lines; if the disk is full, the log ends early and the run continues."""
+        assert self.path is not None
+        with self._unwritten.writing(self.path):
+            self._file.opt(raw=True).info(lines)
 
     # -- the writer thread
 
@@ -176,7 +186,7 @@ class LockTrace:
                 f'{{"v":1,"ev":"{what}","tick":{at},"ns":{ns},"td":{who},"cls":"{cls}",'
                 f'"lock":{thing},"mode":"{mode}","held":[{has}]}}\n'
             )
-        self._file.opt(raw=True).info("".join(lines))
+        self._put("".join(lines))
         self.written += len(lines)
 
     def _name(self, res: Any) -> str:
@@ -188,14 +198,14 @@ class LockTrace:
         return text
 
     def _clock(self) -> tuple[float, int, int]:
-        """(host ns in a tick or 0, a host time in ns, the tick at that time)."""
+        """(host ns per tick or 0, a host time in ns, the tick at that time)."""
         k = None if self._tracker is None else self._tracker.k
         if k is None:
             return 0.0, 0, 0
-        return getattr(k.carrier, "tick", 0.0) * 1e9, time.monotonic_ns(), k.carrier.ticks()
+        return k.carrier.tick * 1e9, time.monotonic_ns(), k.carrier.ticks()
 
     def close(self) -> None:
-        """Write what is left, every edge once more, and the end; idempotent."""
+        """Write what is left, every edge once more, and the last line; idempotent."""
         if self._tracker is not None:
             for st in self._tracker.all_states():
                 if st.log:
@@ -208,7 +218,8 @@ class LockTrace:
         if self.path is not None and self._ids:
             self._end()
         for handler in self._ids:
-            logger.remove(handler)
+            with nullcontext() if self.path is None else self._unwritten.writing(self.path):
+                logger.remove(handler)
         self._ids = []
 
     def _end(self) -> None:
@@ -231,12 +242,12 @@ class LockTrace:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The older parts of the log at *path*, as loguru names them, oldest first."""
+    """The rotated files of the log at *path*, as loguru names them, oldest first."""
     return sorted(path.parent.glob(f"{escape(path.stem)}.????-??-??_*{escape(path.suffix)}"))
 
 
 def edge_record(edge: LockEdge) -> dict[str, Any]:
-    """An edge as a line of the log: both ends with their first stacks."""
+    """An edge as a line of the log: both ends with the stacks that first showed it."""
     first, then = edge_sites(edge)
     return {
         "v": VERSION,

@@ -1,102 +1,153 @@
-"""The commands ``smpvm explore`` and ``smpvm replay``."""
+"""The command ``smpvm explore``."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import pdb
 import sys
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Any
 
 import smpvm
-from smpvm.check.finding import Finding, FindingLog, load, write_atomic
-from smpvm.check.stacks import kind_of
-from smpvm.commands.options import checks_of, make_dir
-from smpvm.commands.source import scenario_of_finding, scenario_of_user
+from smpvm.check.finding import FindingLog, write_atomic
+from smpvm.commands.flags import missing
+from smpvm.commands.options import check_carrier, check_memory, checks_of
+from smpvm.commands.replay import PACKAGE, explained
+from smpvm.commands.rundir import claimed
 from smpvm.exits import CLEAN, FOUND, INCONCLUSIVE
-from smpvm.explore.engine import Outcome, Settings, execute
-from smpvm.explore.registry import ScenarioError, builtin, file_of, find, sized
-from smpvm.explore.scenario import ScenarioClass
-from smpvm.explore.search import EXHAUSTIVE, Search, SearchPlan, SearchReport
-from smpvm.explore.strategy.base import SerialCarrier, SerialThread
-from smpvm.explore.strategy.replay import Replay
-from smpvm.explore.trace.schedule import Schedule, ScheduleError
+from smpvm.explore.engine import Settings
+from smpvm.explore.registry import builtin
+from smpvm.explore.search import EXHAUSTIVE, SearchPlan, SearchReport
 from smpvm.explore.workers import run_jobs
-from smpvm.host.carrier import Access
-from smpvm.host.serialthread import CLOCK
 from smpvm.host.switcher import have_greenlet
 from smpvm.interrupt import interrupts
-from smpvm.kern.cname import KEEP
 from smpvm.repairs.catalogue import choose
-from smpvm.report.lanes import Recorder, excerpt, lanes
-from smpvm.text import printable
-
-PACKAGE: Final = "smpvm.scenarios"
+from smpvm.report.output import complain, reader_gone
+from smpvm.unwritten import Unwritten
 
 
 def explore(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
-    """Run the campaigns; returns the exit code."""
-    package = importlib.import_module(PACKAGE)
-    specs = list(builtin(package)) if options["scenario"] == "all" else [options["scenario"]]
+    """Search every scenario that was asked for; returns the exit code.
+
+    Raises ConfigError or ScenarioError.
+    """
+    asked = options["scenario"]
+    specs = list(builtin(importlib.import_module(PACKAGE))) if asked == "all" else [asked]
+    plan = _plan(options)
+    jobs = options["jobs"]
+    if jobs > 1 and plan.strategy in EXHAUSTIVE:
+        complain(f"{plan.strategy} runs in one process: each execution depends on the one before")
+        jobs = 1
+    check_carrier(options["carrier"])
     if options["carrier"] == "auto" and not have_greenlet():
-        print("smpvm: greenlet is not installed: real threads, which are slower", file=sys.stderr)
-    where: Path | None = options["run_dir"]
-    if where is not None:
-        make_dir(where)
+        complain(
+            f"threads of the model run on host threads, which are slower: {missing('greenlet')}"
+        )
+    with claimed(options["run_dir"]) as where:
+        return _Run(options, plan, jobs, where, echo).all(specs)
+
+
+class _Run:
+    """One run of the command: its scenarios in turn, its report, its files."""
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        plan: SearchPlan,
+        jobs: int,
+        where: Path | None,
+        echo: Callable[[str], None],
+    ) -> None:
+        self._options = options
+        self._plan = plan
+        self._jobs = jobs
+        self._where = where
+        self._echo = echo
+        self._unwritten = Unwritten()
+        self._log = FindingLog(where, unwritten=self._unwritten)
+
+    def all(self, specs: list[str]) -> int:
+        """Search each of them; returns the exit code."""
+        options = self._options
         asked_for = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
-        doc = {"version": 1, "smpvm": smpvm.__version__, "explore": asked_for}
-        write_atomic(where / "run.json", json.dumps(doc, indent=1) + "\n")
-    log = FindingLog(where)
-    reports = []
-    with interrupts() as asked:
-        for spec in specs:
-            report = _campaign(find(spec, package), spec, options, log, asked.is_set)
-            reports.append(report)
+        self._write("run.json", {"version": 1, "smpvm": smpvm.__version__, "explore": asked_for})
+        budget = Budget(options["seconds"])
+        reports: list[SearchReport] = []
+        with interrupts(reader_gone) as asked:
+            for i, spec in enumerate(specs):
+                report = self._one(spec, budget.share(len(specs) - i), asked.is_set)
+                reports.append(report)
+                if asked.is_set() or (report.findings and options["stop_on_first"]):
+                    break
+        self._log.finish()
+        result = {"version": 1, "scenarios": [r.to_json() for r in reports]}
+        self._write("result.json", result)
+        if options["as_json"]:
+            self._echo(json.dumps(result, indent=1))
+        for line in self._unwritten.lines():
+            complain(line)
+        if any(r.findings for r in reports):
+            return FOUND
+        return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
+
+    def _one(self, spec: str, seconds: float | None, stop: Callable[[], bool]) -> SearchReport:
+        report = run_jobs(
+            spec,
+            PACKAGE,
+            replace(self._plan, seconds=seconds),
+            self._jobs,
+            stop=stop,
+            progress=None if self._options["as_json"] or not sys.stderr.isatty() else _progress,
+            where=self._where,
+            hang=self._options["hang"],
+        )
+        for finding in report.findings:
+            self._log.replace(finding)
+        if not self._options["as_json"]:
+            for line in report.lines():
+                self._echo(line)
             for finding in report.findings:
-                log.replace(finding)
-            if not options["as_json"]:
-                _tell(report, options, echo)
-            if asked.is_set() or (report.findings and options["stop_on_first"]):
-                break
-    log.finish()
-    result = json.dumps({"version": 1, "scenarios": [r.to_json() for r in reports]}, indent=1)
-    if where is not None:
-        write_atomic(where / "result.json", result + "\n")
-    if options["as_json"]:
-        echo(result)
-    if any(r.findings for r in reports):
-        return FOUND
-    return CLEAN if all(r.proven for r in reports) else INCONCLUSIVE
+                about = explained(finding, self._plan.settings, self._options["hang"])
+                for line in ["", *about, *([""] if about else []), *finding.lines()]:
+                    self._echo("  " + line if line else "")
+                self._echo("")
+        return report
+
+    def _write(self, name: str, document: Mapping[str, Any]) -> None:
+        if self._where is not None:
+            with self._unwritten.writing(self._where / name):
+                write_atomic(self._where / name, json.dumps(document, indent=1) + "\n")
 
 
-def _tell(report: SearchReport, options: Mapping[str, Any], echo: Callable[[str], None]) -> None:
-    for line in report.lines():
-        echo(line)
-    for finding in report.findings:
-        echo("")
-        _show(finding, options, echo)
-        echo("")
+def _progress(report: SearchReport) -> None:
+    """A line for people at a terminal."""
+    complain(report.progress())
 
 
-def _campaign(
-    scenario: ScenarioClass,
-    spec: str,
-    options: Mapping[str, Any],
-    log: FindingLog,
-    stop: Callable[[], bool],
-) -> SearchReport:
-    repairs = options["repairs"]
-    choose(repairs)  # raises for an unknown one
-    if "all" in repairs:
-        repairs = scenario.repairs
-    strategy = options["strategy"]
-    schedules = options["schedules"]
+class Budget:
+    """``--seconds``, shared out evenly among the scenarios that are still to be searched."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def share(self, left: int) -> float | None:
+        """Host seconds for the next of *left* scenarios; None: no limit."""
+        if self._end is None:
+            return None
+        return max(self._end - time.monotonic(), 0.01) / left
+
+
+def _plan(options: Mapping[str, Any]) -> SearchPlan:
+    """The search that the options ask for.  Raises ConfigError."""
+    choose(options["repairs"])
+    check_memory(options["memory"], options["granularity"])
+    schedules, strategy = options["schedules"], options["strategy"]
     if schedules is None and options["seconds"] is None and strategy not in EXHAUSTIVE:
         schedules = 1000
-    plan = SearchPlan(
+    return SearchPlan(
         strategy=strategy,
         schedules=schedules,
         seconds=options["seconds"],
@@ -105,255 +156,16 @@ def _campaign(
         bound=options["bound"],
         settings=Settings(
             granularity=options["granularity"],
+            memory=options["memory"],
+            spurious=options["spurious"],
+            wakeup_order=options["wakeup_order"] or "",
+            limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
             benign=options["benign"],
-            repairs=tuple(repairs),
+            repairs=tuple(options["repairs"]),
         ),
         stop_on_first=options["stop_on_first"],
         shrink=options["shrink"],
+        known=options["known"] == "show",
     )
-    jobs = options["jobs"]
-    if jobs > 1 and strategy in EXHAUSTIVE:
-        print(
-            f"smpvm: {strategy} takes one process: each execution follows from the one before",
-            file=sys.stderr,
-        )
-
-    def progress(report: SearchReport) -> None:
-        if not options["as_json"] and sys.stderr.isatty():
-            print(report.progress(), file=sys.stderr)
-
-    if jobs > 1 and strategy not in EXHAUSTIVE:
-        where = options["run_dir"]
-        return run_jobs(spec, PACKAGE, plan, jobs, stop=stop, progress=progress, where=where)
-    return Search(scenario, plan, progress=progress, stop=stop, on_first=log.replace).run()
-
-
-def _show(finding: Finding, options: Mapping[str, Any], echo: Callable[[str], None]) -> None:
-    """The last conflicting steps in lanes, then the finding."""
-    if finding.schedule is not None:
-        shown = run_schedule(
-            Schedule.parse(finding.schedule),
-            checks=checks_of(options["checks"]),
-            benign=options["benign"],
-        )
-        for line in shown.lanes(about=finding):
-            echo("  " + line)
-        echo("")
-    for line in finding.lines():
-        echo("  " + line)
-
-
-class Shown:
-    """A replayed execution and what was seen in it."""
-
-    def __init__(self, replay: Replay, outcome: Outcome, recorder: Recorder) -> None:
-        self.replay = replay
-        self.outcome = outcome
-        self.recorder = recorder
-
-    def lanes(self, *, about: Finding | None = None) -> list[str]:
-        """The interleaving; with *about* only the steps that explain that finding."""
-        log, rows = self.outcome.carrier.log, self.recorder.rows
-        names = {s.tid: s.td.name for s in self.outcome.carrier.threads}
-        with self.recorder.k.quietly():
-            only = None
-            if about is not None:
-                end = self.outcome.found_at.get(about.fingerprint, len(log) - 1)
-                only = excerpt(log, rows, about.objects, end, 24)
-            return lanes(log, names, rows, self.replay.reasons, width=110, only=only)
-
-
-def run_schedule(
-    schedule: Schedule,
-    *,
-    carrier: str = "auto",
-    carrier_class: type[SerialCarrier] = SerialCarrier,
-    scenario: ScenarioClass | None = None,
-    checks: frozenset[str] = Settings.checks,
-    benign: bool = True,
-    limit: int = Settings.limit,
-) -> Shown:
-    """Run a schedule again; *scenario*, but for its sizes, where it need not be looked for.
-
-    Raises ScenarioError if its scenario is not there, ConfigError for unknown repairs.
-    """
-    choose(schedule.repairs)
-    if scenario is None:
-        scenario = find(schedule.scenario, importlib.import_module(PACKAGE))
-    else:
-        scenario = sized(scenario, schedule.scenario)
-    settings = Settings(
-        granularity=schedule.granularity,
-        carrier=carrier,
-        repairs=schedule.repairs,
-        checks=checks,
-        benign=benign,
-        limit=limit,
-    )
-    strategy, recorder = Replay(schedule), Recorder()
-    outcome = execute(scenario, strategy, settings, 0, (recorder,), carrier_class)
-    assert outcome is not None
-    return Shown(strategy, outcome, recorder)
-
-
-class Debugger(pdb.Pdb):
-    """pdb in a thread of the model, which must not be ended from outside: q goes on to the end.
-
-    While it asks, what is looked at is no step of the thread.
-    """
-
-    def __init__(self, carrier: SerialCarrier) -> None:
-        super().__init__(
-            skip=["smpvm.host.*", "smpvm.check.*", "smpvm.explore.*", "smpvm.report.*"]
-        )
-        self._carrier = carrier
-
-    def interaction(self, frame: Any, traceback: Any) -> None:
-        """Ask."""
-        inert, self._carrier.inert = self._carrier.inert, True
-        try:
-            super().interaction(frame, traceback)
-        finally:
-            self._carrier.inert = inert
-
-    def do_quit(self, arg: str) -> bool | None:
-        """Stop asking, and let the replay end."""
-        return self.do_continue(arg)
-
-    do_q = do_exit = do_EOF = do_quit
-
-    def stop_in(self, frame: FrameType) -> None:
-        """Ask at once, in *frame*: ``set_trace`` would wait for the next event, further in."""
-        self.reset()
-        at: FrameType | None = frame
-        while at is not None:
-            at.f_trace = self.trace_dispatch
-            self.botframe = at
-            at = at.f_back
-        self.interaction(frame, None)
-        if self.stoplineno != -1 or self.breaks:  # it is to go on step by step, or to stop again
-            sys.settrace(self.trace_dispatch)
-
-
-def breaking(step: int) -> type[SerialCarrier]:
-    """A carrier that drops into pdb, inside the model's thread, at that step."""
-
-    class Breaking(SerialCarrier):
-        def point(
-            self, kind: str, obj: object, field: str = "", ready: Callable[[], bool] | None = None
-        ) -> None:
-            super().point(kind, obj, field, ready)
-            self._maybe_break()
-
-        def access_points_of(self, kind: str, seen: Access | None = None) -> Access:
-            self._slow += 1  # each of them by way of ``point``
-            return super().access_points_of(kind, seen)
-
-        def _step(self, me: SerialThread) -> None:
-            # A thread starts, wakes up, or looks again.
-            super()._step(me)
-            self._maybe_break()
-
-        def _maybe_break(self) -> None:
-            if not self.inert and len(self.log) - 1 == step:
-                here: FrameType | None = sys._getframe(2)
-                while here is not None and kind_of(here.f_code) != KEEP:
-                    here = here.f_back
-                Debugger(self).stop_in(here or sys._getframe(2))
-
-    return Breaking
-
-
-def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
-    """Run one schedule again; 1 if the finding is there again, 3 if it is not."""
-    expected: Finding | None = None
-    if options["file"] is not None:
-        expected = load(Path(options["file"]))
-    text = options["schedule"]
-    if text is None and expected is not None:
-        text = expected.schedule
-    if text is None:
-        raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
-    schedule = Schedule.parse(text)
-    _choose_scenario(schedule, expected, options)
-    step = options["break_at"]
-    shown = run_schedule(
-        schedule,
-        carrier=options["carrier"],
-        carrier_class=SerialCarrier if step is None else breaking(step),
-        checks=checks_of(options["checks"]),
-        benign=options["benign"],
-    )
-    diverged = _why_diverged(schedule, shown.replay.diverged)
-    found = sorted(
-        shown.outcome.findings,
-        key=lambda f: expected is not None and f.fingerprint != expected.fingerprint,
-    )
-    again = bool(found) if expected is None else bool(shown.outcome.find(expected.fingerprint))
-    if options["as_json"]:
-        doc = {
-            "schedule": text,
-            "steps": shown.outcome.steps,
-            "diverged": diverged,
-            "digest": shown.outcome.digest.hex(),
-            "again": again,
-            "findings": [f.to_json() for f in found],
-        }
-        echo(json.dumps(doc, indent=1))
-    else:
-        if options["lanes"]:
-            for line in shown.lanes():
-                echo(line)
-            echo("")
-        echo(f"{schedule.scenario}: {shown.outcome.steps} steps; {diverged or 'as recorded'}")
-        if step is not None and step >= shown.outcome.steps:
-            echo(f"step {step} was not reached")
-        elif step is not None and shown.outcome.carrier.log[step][0] == CLOCK:
-            echo(f"step {step} is no thread's: time moves on")
-        for finding in found:
-            echo("")
-            for line in finding.lines():
-                echo(line)
-        if not again:
-            echo("")
-            echo("the finding does not show again" + ("" if diverged else _SILENT))
-    return FOUND if again else INCONCLUSIVE
-
-
-_SILENT: Final = (
-    ": every step is as recorded, but values are not; the scenario or the code has changed since"
-)
-
-
-def _choose_scenario(
-    schedule: Schedule, finding: Finding | None, options: Mapping[str, Any]
-) -> None:
-    """Say which scenario is run, and from which file.  Raises ScenarioError.
-
-    The user names a file with --scenario, or in the text of --schedule; one that only a finding
-    names must be the user's own.
-    """
-    if options["scenario"] is not None:
-        schedule.scenario = scenario_of_user(schedule.scenario, options["scenario"])
-    elif finding is not None and options["schedule"] is None:
-        schedule.scenario = scenario_of_finding(
-            schedule.scenario, Path(options["file"]), finding.source_hash
-        )
-    if file_of(schedule.scenario) is not None:
-        print(f"smpvm: runs {printable(schedule.scenario)}", file=sys.stderr)
-
-
-def _why_diverged(schedule: Schedule, where: str) -> str:
-    """Where the execution left the record, and the likely reason."""
-    if not where:
-        return ""
-    if schedule.version != smpvm.__version__:
-        why = f"recorded by smpvm {schedule.version}, this is {smpvm.__version__}"
-    else:
-        why = "the scenario or the code has changed since"
-    return f"diverges at {where} ({why})"
-
-
-__all__ = ["ScenarioError", "explore", "replay", "run_schedule"]

@@ -1,11 +1,11 @@
-"""Options that several commands share, read and checked."""
+"""Values of options that several commands share, checked."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from smpvm.check.suite import parse_checks
+from smpvm.commands.flags import missing
 from smpvm.config import ConfigError
+from smpvm.host.switcher import have_greenlet
 
 
 def checks_of(text: str) -> frozenset[str]:
@@ -16,16 +16,13 @@ def checks_of(text: str) -> frozenset[str]:
         raise ConfigError(str(why)) from None
 
 
-def make_dir(path: Path) -> None:
-    """Make a run directory, and see that it can be written to, and that no other run's findings
-    are in it.  Raises ConfigError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as why:
-        raise ConfigError(f"{path}: {why.strerror or why}") from None
-    old = path / "findings"
-    if next(old.glob("*.json"), None) is not None:
-        raise ConfigError(f"{path}: has findings of an earlier run: remove {old}, or name another")
+def check_memory(memory: str, granularity: str) -> None:
+    """Raises ConfigError for store buffers where plain accesses are no steps."""
+    if memory == "tso" and granularity != "access":
+        raise ConfigError("--memory tso: only with --granularity access")
+
+
+def check_carrier(name: str) -> None:
+    """Raises ConfigError for ``--carrier greenlet`` without greenlets."""
+    if name == "greenlet" and not have_greenlet():
+        raise ConfigError(f"--carrier greenlet: {missing('greenlet')}")

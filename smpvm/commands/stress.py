@@ -1,4 +1,4 @@
-"""``smpvm stress``: from the command line's options to a run, its display and its summary."""
+"""``smpvm stress``: from options to a run, its display and its summary."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smpvm.commands.options import checks_of, make_dir
+from smpvm.check.finding import Finding
+from smpvm.commands.options import checks_of
+from smpvm.commands.rundir import claimed
 from smpvm.config import Config, ConfigError, parse_sysctl
 from smpvm.exits import BROKEN, CLEAN, FOUND
 from smpvm.interrupt import interrupts
 from smpvm.repairs.catalogue import choose
 from smpvm.report.live import watch
+from smpvm.report.output import complain, reader_gone, width
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
 from smpvm.workload.profiles import Profile, find
@@ -38,6 +41,7 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         repairs=choose(options["repairs"]),
         checks=checks_of(options["checks"]),
         benign=options.get("benign", True),
+        known=options.get("known", "show") == "show",
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
@@ -46,8 +50,6 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         command="smpvm " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["stress"] else "",
     )
     check_plan(plan)
-    if plan.run_dir is not None:
-        make_dir(plan.run_dir)
     for file in (plan.log_file, plan.snapshot):
         if file is not None:
             check_writable(file)
@@ -67,10 +69,11 @@ def _config(options: Mapping[str, Any], profile: Profile) -> Config:
 
 
 def _resumed(options: Mapping[str, Any], snapshot: Snapshot) -> Config:
-    """The snapshot's own configuration, but for what does not touch its memory."""
+    """The snapshot's configuration; options may change only what its memory does not depend on."""
     for name in ("pages", "swap_pages", "pq_l2_size"):
         if options[name] is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} is the snapshot's with --from")
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} cannot be combined with --from: the snapshot sets it")
     changed = {name: options[name] for name in ("spin_pool",) if options[name] is not None}
     if options["cpus"] is not None:
         changed["ncpus"] = options["cpus"]
@@ -83,31 +86,43 @@ def _traces(texts: Sequence[str]) -> list[Trace]:
 
 
 def command(options: Mapping[str, Any]) -> int:
-    """Run it, show it, and return the exit code."""
+    """Run, show, and return the exit code.  Raises ConfigError, TraceError or StateError."""
     plan = plan_of(options)
+    with claimed(plan.run_dir) as where:
+        return _run(replace(plan, run_dir=where), options)
+
+
+def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
     quiet = options["as_json"]
-    with interrupts() as asked:
+
+    def note(finding: Finding) -> None:
+        if plan.known or not finding.known:
+            shown.note(f"finding: {finding.kind}: {finding.title}")
+
+    with interrupts(reader_gone) as asked:
         shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
         with shown:
             result = run(
                 plan,
                 lambda sample: shown.sample(sample, plan.seconds),
                 asked,
-                lambda finding: shown.note(f"finding: {finding.kind}: {finding.title}"),
+                note,
             )
     if quiet:
         print(json.dumps(result.to_json(), indent=1))
     else:
-        print("\n".join(run_lines(result, coverage=options["coverage"])))
+        print("\n".join(run_lines(result, coverage=options["coverage"], room=width())))
         if result.snapshot:
             print(result.snapshot)
+    for line in result.unwritten:
+        complain(line)
     for error in result.errors:
-        print(f"smpvm: internal error: {error}", file=sys.stderr)
+        complain(f"internal error: {error}")
     return exit_code(result)
 
 
 def exit_code(result: StressResult) -> int:
-    """0 clean, 1 findings, 4 smpvm itself failed."""
+    """The exit code that *result* stands for."""
     if result.errors:
         return BROKEN
     return FOUND if result.findings else CLEAN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from smpvm.host.carrier import Carried
 
@@ -18,6 +19,7 @@ class ScriptCarrier:
     access_points = False
     stopping = False
     inert = False
+    tick = 0.0
 
     def __init__(self) -> None:
         self._current: Carried | None = None
@@ -27,6 +29,9 @@ class ScriptCarrier:
 
     def spawn(self, td: Carried) -> None:
         raise Stuck(f"thread {td} is started in a single-threaded run")
+
+    def set_daemon(self, td: Carried) -> None:
+        pass
 
     def current(self) -> Carried:
         assert self._current is not None
@@ -46,11 +51,23 @@ class ScriptCarrier:
     def relax(self, *watched: object) -> None:
         raise Stuck(f"{self._current} spins on {', '.join(map(str, watched))}")
 
+    def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
+        pass
+
+    def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
+        pass
+
+    def in_vain(self) -> None:
+        pass
+
     def touched(self, obj: object) -> None:
         pass
 
     def yield_(self) -> None:
         pass
+
+    def slice_over(self) -> bool:
+        return True
 
     def ticks(self) -> int:
         return 0

@@ -47,7 +47,7 @@ def kernel_world(env: Env) -> dict[str, type]:
     """Changed parts of the kernel (``kern.kernel.default_parts``)."""
 
     class ScriptSleep(SleepQueue):
-        def tsleep_interlock(self, ident: Any, flags: int = 0) -> None:
+        def tsleep_interlock(self, ident: Any, flags: int = 0, *, step: bool = True) -> None:
             pass
 
         def tsleep(
@@ -57,13 +57,17 @@ def kernel_world(env: Env) -> dict[str, type]:
             wmesg: str,
             timo: int,
             cond: Callable[[], bool] | None = None,
+            *,
+            step: bool = True,
         ) -> int:
             td = self.k.curthread()
             if td.spins:
                 self.k.misuse("sleep-with-spinlock", f"{wmesg} with {td.spins[-1]} held")
             return env.tsleep(ident, wmesg, timo)
 
-        def wakeup(self, ident: Any, first: Callable[[], object] | None = None) -> None:
+        def wakeup(
+            self, ident: Any, first: Callable[[], object] | None = None, *, step: bool = True
+        ) -> None:
             if first is not None:
                 first()
             env.log("wakeup", ident=env.ident(ident))

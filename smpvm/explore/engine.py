@@ -1,9 +1,10 @@
-"""One execution of a scenario: a fresh machine on a fresh carrier, watched, and judged."""
+"""One execution of a scenario: a new machine on a new carrier, observed and checked."""
 
 from __future__ import annotations
 
 import gc
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,14 +21,17 @@ from smpvm.explore.scenario import Refused, ScenarioClass
 from smpvm.explore.strategy.base import SerialCarrier, Strategy
 from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
+from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
-from smpvm.host.serialthread import AWAIT
+from smpvm.host.choices import Choices
+from smpvm.host.serialthread import AWAIT, RESUME, Ending
+from smpvm.host.tso import buffered
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.order import Ordered
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
-from smpvm.kern.thread import End
-from smpvm.text import nameless
+from smpvm.text import nameless, plural
 
 FRAMES: Final = FLOOR
 
@@ -37,43 +41,50 @@ class Settings:
     """How executions are run."""
 
     granularity: str = "access"
+    spurious: int = 0
+    """How many sleeps of an execution may end without a wakeup."""
+    wakeup_order: str = ""
+    """Whom wakeup_one wakes: ``c``, as the C; "", as the scenario has it."""
+    memory: str = "sc"
+    """Which stores others see: ``sc``, each at once; ``tso``, through x86's store buffers."""
     carrier: str = "auto"
-    limit: int = 20_000
-    """Steps after which the fair suffix begins; a run twice as long is a livelock."""
+    limit: int = 200_000
+    """Steps after which the fair suffix begins; an execution twice as long is a livelock."""
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
     benign: bool = True
-    """Are races and waits that the source declares as meant only counted, and no findings?"""
+    """Are races and waits that the source declares as intended only counted, not reported?"""
     digest: bool = True
+    watch: Watch = unwatched
+    """Told which part of an execution runs the scenario's code; it has no influence."""
 
 
 @dataclass
 class Outcome:
-    """What came of one execution."""
+    """The result of one execution."""
 
     carrier: SerialCarrier
     findings: list[Finding]
     kernel: Kernel
     digest: bytes = b""
-    stuck: str = ""
-    """As the carrier has it; "cut" for an execution that the strategy ended."""
+    stuck: Ending = Ending.ENDED
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
     not_judged: list[str] = field(default_factory=list)
-    """What no checker can say anything about."""
+    """What no checker can judge."""
     found_at: dict[str, int] = field(default_factory=dict)
-    """Fingerprint → the last step that had been taken when it was found."""
+    """Fingerprint → the last step before it was found."""
 
     @property
     def steps(self) -> int:
-        """The steps that were taken."""
+        """The number of steps taken."""
         return len(self.carrier.log)
 
     def forget(self) -> None:
-        """Nobody will ask about this execution any more.
+        """Drop the execution, which will not be used again.
 
-        A machine is full of rings; those of its kernel are broken here, so that a small one is gone
-        at once, and the garbage collector does not walk what it has done.
+        A machine is full of reference cycles; those of its kernel are broken here, so that a small
+        machine is freed at once and the garbage collector need not traverse it.
         """
         self.carrier.forget()
         self.kernel.forget()
@@ -84,7 +95,7 @@ class Outcome:
 
 
 class Execution:
-    """Builds, runs and judges one execution.  Used once."""
+    """Builds, runs and checks one execution.  Used once."""
 
     def __init__(
         self,
@@ -94,10 +105,15 @@ class Execution:
         settings: Settings,
         observers: Sequence[Probe] = (),
         carrier_class: type[SerialCarrier] = SerialCarrier,
+        n: int = 0,
     ) -> None:
         self.scenario = scenario
         self.strategy = strategy
         self.settings = settings
+        if settings.memory == "tso":
+            if settings.granularity != "access":
+                raise ConfigError("memory tso: only at granularity access")
+            carrier_class = buffered(carrier_class)
         self.carrier = carrier_class(
             scheduler,
             access_points=settings.granularity == "access",
@@ -105,47 +121,74 @@ class Execution:
             limit=settings.limit,
             fair=Fair() if strategy.fair_after else None,
         )
+        self.carrier.choices = Choices(seed=f"{getattr(strategy, 'seed', 0)}/{n}")
+        self.carrier.choices.budget = settings.spurious
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
+        self.log = FindingLog(
+            on_new=_noticer(self.found_at, self.carrier), repairs=settings.repairs
+        )
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 
     def run(self) -> Outcome:
-        """The whole of it."""
+        """Set up, run to the end, and check.  Raises ScenarioError."""
         carrier = self.carrier
         k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
+        order = self.settings.wakeup_order or getattr(self.scenario, "wakeup_order", "")
+        if order != "c":
+            k.sleep.pick = carrier.pick
+        if self.settings.spurious:
+            k.sleep.early = carrier.ends_early
         carrier.on_block = k.probe.lock_block
         carrier.on_idle = self.suite.idle
         carrier.on_stuck = self._stuck
         carrier.on_rest = self.suite.at_rest
         body = None
+        watch = self.settings.watch
         try:
+            watch("set-up", carrier)
             body = self._made(k)
-            carrier.join()
+            watch("thread", carrier)
+            if body is not None:
+                carrier.join()
         finally:
             if not carrier.stopping:
                 carrier.unwind()
-        self._judge(body)
+            watch("check", carrier)
+        if carrier.pruned_at is None:
+            self._judge(body)
+        watch("")
         self.suite.finish()
-        outcome = Outcome(
-            carrier, self.log.findings, k, stuck=carrier.stuck, found_at=self.found_at
-        )
+        outcome = Outcome(carrier, self._counted(), k, stuck=carrier.stuck, found_at=self.found_at)
         if self.settings.digest:
             outcome.digest = self._digest(outcome)
-        if self.log:
+        if outcome.findings:
             outcome.runs = runs_of(carrier.log)
         outcome.benign = self.suite.accepted.counts()
         outcome.not_judged = self.suite.not_judged()
         return outcome
 
+    def _counted(self) -> list[Finding]:
+        """The findings; of an execution that was pruned those before."""
+        findings, pruned = self.log.findings, self.carrier.pruned_at
+        if pruned is None:
+            return findings
+        if self.carrier.stuck is not Ending.CUT:
+            self.carrier.stuck = Ending.PRUNED
+        return [f for f in findings if self.found_at[f.fingerprint] < pruned - 1]
+
     def _made(self, k: Kernel) -> Any:
-        """The scenario, set up.  Raises ScenarioError."""
+        """The scenario, set up; None if it assumes what is not so.  Raises ScenarioError."""
         try:
             return self.scenario(k, self.settings.repairs)
         except ConfigError:
             raise
-        except (Exception, SystemExit, Stopped) as why:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as why:
+            if self.carrier.pruned_at is not None:
+                return None
             raise self._mistake("set-up", why) from why
 
     def _mistake(self, what: str, why: BaseException) -> ScenarioError:
@@ -157,7 +200,7 @@ class Execution:
         own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
         told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
         if isinstance(why, Stopped):
-            told = "it waits for what nobody will do"
+            told = "it blocks, and no thread will ever wake it"
         if isinstance(why, Refused):
             told = first_line(why)
             if not own:
@@ -165,10 +208,10 @@ class Execution:
         frame, line = (own or frames)[-1]
         return f"{what}: {told} ({frame.f_code.co_filename}:{line})"
 
-    # -- judging
+    # -- checking
 
     def _judge(self, body: Any) -> None:
-        """Raises ScenarioError for a thread that did what scenarios may not."""
+        """Add failures of threads and of ``check``.  Raises ScenarioError for misuse of the API."""
         k, carrier = self.k, self.carrier
         for td, error in [*k.errors, *carrier.errors]:
             if isinstance(error, Refused):
@@ -182,24 +225,30 @@ class Execution:
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
             try:
-                failures = body.failures()  # says of what kind they are
+                failures = body.failures()  # sets failure_kind
                 for text in failures:
                     self._add(getattr(body, "failure_kind", "assertion"), text)
+            except KeyboardInterrupt:
+                raise
             except Refused as why:
                 raise self._mistake("check", why) from why
-            except (Exception, SystemExit) as why:
-                # It may be so in this interleaving only: a finding, as it is in a thread.
+            except BaseException as why:
+                if carrier.pruned_at is not None:
+                    return
+                # It may fail in this interleaving only, so it is a finding, as in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
     def _add(self, kind: str, text: str, *sites: Site) -> None:
-        """A finding.  Words that are no ``Failure`` are all that there is to know it by."""
+        """Add a finding.  A text that is no ``Failure`` is itself the identity, without numbers."""
         identity = text.identity if isinstance(text, Failure) else (nameless(text),)
         identity = (self.scenario.name, *identity)
         self.log.add(Finding(kind, str(text), sites=list(sites), identity=identity))
 
     def _stuck(self) -> None:
-        """Nobody can run, or nobody ends."""
+        """No thread can run, or the threads run without end."""
         carrier = self.carrier
+        if carrier.pruned_at is not None:
+            return
         self.suite.stalled()
         known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
         if known & set(self.log.kinds()):
@@ -208,26 +257,28 @@ class Execution:
         lines = who_waits(self.k)
         if starved := self._starved():
             kind, what = "starvation", starved
-        elif carrier.stuck == "livelock":
-            kind, what = "livelock", "threads run for ever under a fair scheduler"
+        elif carrier.stuck is Ending.LIVELOCK:
+            kind, what = "livelock", "threads run forever under a fair scheduler"
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
-            what = "every live thread awaits in a loop that nobody can end"
-        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
-            kind, what = "deadlock", "threads wait for locks that nobody will release"
+            what = "every live thread spins in a loop that no thread can end"
+        elif any(s.ready is not None and isinstance(s.op[2], Ordered) for s in live):
+            kind, what = "deadlock", "threads wait for locks that no thread will release"
         else:
-            kind, what = "stall", "threads sleep, and nobody is left who would wake them"
+            kind, what = "stall", "threads sleep, and no thread is left to wake them"
+        if carrier.stuck is Ending.LIVELOCK:
+            lines = [tireless(carrier), *lines]
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
-        # Where endless threads are when the run is given up is chance.
-        endless = carrier.stuck == "livelock"
+        # Where endless threads are when the execution is abandoned is arbitrary.
+        endless = carrier.stuck is Ending.LIVELOCK
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         identity = (self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, identity=identity))
 
     def _starved(self) -> str:
-        """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""
+        """A thread that never ran in an endless fair suffix while others took its lock; or ""."""
         carrier = self.carrier
-        if carrier.stuck != "livelock" or carrier.steps_before_fair is None:
+        if carrier.stuck is not Ending.LIVELOCK or carrier.steps_before_fair is None:
             return ""
         suffix = carrier.log[carrier.steps_before_fair :]
         ran = {tid for tid, *_ in suffix}
@@ -236,11 +287,11 @@ class Execution:
             if s.done or s.daemon or s.tid in ran or s.ready is None:
                 continue
             if any(obj is s.op[2] for obj in taken):
-                return f"{s.td.name} waits for {s.op[2]}, which others take for ever"
+                return f"{s.td.name} waits for {s.op[2]}, which other threads keep taking forever"
         return ""
 
     def _digest(self, outcome: Outcome) -> bytes:
-        """Over the event stream: every step in order, how it ended, what was found."""
+        """A hash over every step in order, how the execution ended, and what was found."""
         step = Namer().step
         hasher = blake2b(digest_size=16)
         hasher.update(b"".join(map(step, self.carrier.log)))
@@ -252,7 +303,7 @@ class Execution:
 def _noticer(found_at: dict[str, int], carrier: SerialCarrier) -> Callable[[Finding], None]:
     """Notes in *found_at* how far the execution had come at each finding.
 
-    No method of the execution: that would be a ring, and need the garbage collector.
+    Not a method of the execution: that would make a reference cycle.
     """
 
     def noticed(finding: Finding) -> None:
@@ -269,17 +320,39 @@ def execute(
     observers: Sequence[Probe] = (),
     carrier_class: type[SerialCarrier] = SerialCarrier,
 ) -> Outcome | None:
-    """Run the strategy's execution *n*; None when it has nothing left to try."""
+    """Run the strategy's execution *n*; None if it has nothing left to try."""
     scheduler = strategy.start(n)
     if scheduler is None:
         return None
-    outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
+    execution = Execution(scenario, strategy, scheduler, settings, observers, carrier_class, n)
+    outcome = execution.run()
     strategy.done(outcome.carrier)
+    outcome.stuck = outcome.carrier.stuck  # the strategy may know that it has run it before
     return outcome
 
 
+def tireless(carrier: SerialCarrier) -> str:
+    """For an execution that was too long: which thread kept running, and what to do about it."""
+    steps: Counter[str] = Counter()
+    waited = {at for at, op in enumerate(carrier.log) if op[1] in (AWAIT, RESUME)}
+    names = {s.tid: s.td.name for s in carrier.threads}
+    for at in range(len(carrier.log) - 1, -1, -1):
+        tid = carrier.log[at][0]
+        if at in waited:
+            names.pop(tid, None)
+        elif tid in names:
+            steps[names[tid]] += 1
+    if not steps:
+        return f"{plural(len(carrier.log), 'step')} without an end"
+    name, n = steps.most_common(1)[0]
+    return (
+        f"{name} took {plural(n, 'step')} without waiting: a loop that waits for other threads "
+        "must call relax(what it read); a loop that is just long needs a higher --steps"
+    )
+
+
 def first_line(why: BaseException) -> str:
-    """What an exception says, without what tools add below (values, addresses)."""
+    """The first line of an exception's text, without what tools add below (values, addresses)."""
     return str(why).partition("\n")[0]
 
 
@@ -289,22 +362,26 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
         spec_of(scenario),
         settings.granularity,
         settings.repairs,
+        memory=settings.memory,
+        spurious=settings.spurious,
+        wakeup_order=settings.wakeup_order,
+        choices=outcome.carrier.choices.kept(),
         runs=outcome.runs or runs_of(outcome.carrier.log),
     )
 
 
 _MANY = 4000
-"""Containers left, more or less, that are worth a collection."""
+"""Number of new containers that makes a collection worthwhile."""
 
 
 class Collector:
-    """Keeps the garbage collector out of executions, and lets it in between them."""
+    """Runs the garbage collector between executions instead of during them."""
 
     def __init__(self) -> None:
         self._times = 0
 
     def after(self) -> None:
-        """An execution is over, and nobody needs it any more."""
+        """An execution is over and no longer needed."""
         if gc.get_count()[0] > _MANY:
             self._times += 1
             gc.collect(2 if self._times % 256 == 0 else 1)
@@ -312,9 +389,9 @@ class Collector:
 
 @contextmanager
 def collected() -> Iterator[Collector]:
-    """Machines are cyclic garbage: collected soon, while they are in the cache.
+    """Machines are cyclic garbage: collect them soon, while they are in the CPU cache.
 
-    What was there before is frozen, so that a collection looks at little else.
+    Objects that existed before are frozen, so that a collection does not traverse them.
     """
     was = gc.isenabled()
     gc.freeze()

@@ -1,7 +1,7 @@
 """Shrinking: the fewest context switches that still show the finding, and the smallest scenario.
 
-Delta debugging (Zeller and Hildebrandt, 2002) over the switches of the execution; between them it
-runs without preemption.  At the end no single switch can go.
+Delta debugging (Zeller and Hildebrandt, 2002) over the switches of the execution, between which it
+runs without preemption, and over the choices that are not 0.  At the end none of them can go.
 """
 
 from __future__ import annotations
@@ -17,39 +17,42 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Guided, switches_of
 from smpvm.text import plural
 
-Item = tuple[tuple[int, int], int]
+Item = tuple[str, tuple[int, int], int]
+"""A switch (as ``Guided`` takes it) or a choice: which, its key, its value."""
+
+_SWITCH, _CHOICE = "switch", "choice"
 
 STEPS = 3_000_000
-"""What shrinking one finding may take, in steps of executions: half a minute of a toy's."""
+"""Budget for shrinking one finding, in execution steps: half a minute for a small scenario."""
 TRIES = 120
-"""Schedules in which a smaller scenario must show the finding."""
+"""Executions within which a smaller scenario must show the finding."""
 
 
 class Budget:
-    """What shrinking one finding may take: a number of steps, and as long as nobody says *stop*."""
+    """The budget for shrinking one finding: a number of steps, until *stop* returns true."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False, steps: int = STEPS) -> None:
         self._stop = stop
         self._left = steps
         self.ended = ""
-        """Why it was over before the search for less was; "" if it was not."""
+        """Why shrinking ended early; "" if it did not."""
 
     def over(self) -> bool:
-        """Is there nothing left?"""
+        """Is the budget used up?"""
         if not self.ended and self._stop():
             self.ended = "there was no time left"
         if not self.ended and self._left <= 0:
-            self.ended = "it would have taken too long"
+            self.ended = "it would take too long"
         return bool(self.ended)
 
     def spend(self, outcome: Outcome) -> None:
-        """One more execution."""
+        """Charge one execution."""
         self._left -= outcome.steps
 
 
 @dataclass
 class Shrunk:
-    """The result: an execution with the finding, and what it took."""
+    """The result: an execution with the finding, and what was needed."""
 
     outcome: Outcome
     finding: Finding
@@ -58,16 +61,16 @@ class Shrunk:
     after: int
     """Switches of this one."""
     preemptions: int
-    """Of these, those away from a thread that could have gone on."""
+    """The switches away from a thread that could have continued."""
     runs: int
     ended: str
-    """Why it may not be the least; "" if no single switch can go."""
+    """Why it may not be minimal; "" if no single switch can be removed."""
 
     def text(self) -> str:
-        """For the finding's evidence."""
-        short = f"; not to the end: {self.ended}" if self.ended else ""
+        """A line for the finding's evidence."""
+        short = f"; not minimal: {self.ended}" if self.ended else ""
         return (
-            f"schedule shrunk from {self.before} switches to {self.after}, of them "
+            f"schedule shrunk from {self.before} switches to {self.after}, including "
             f"{plural(self.preemptions, 'preemption')} ({plural(self.runs, 'execution')}{short})"
         )
 
@@ -87,17 +90,19 @@ class Shrinker:
         self._preemptions = 0
 
     def shrink(self, outcome: Outcome) -> Shrunk | None:
-        """The scenario's sizes, then the switches; None if not even all its switches show it
-        again."""
+        """Shrink the sizes, then the switches; None if the unshrunk schedule does not reproduce the
+        finding."""
         outcome = self._smaller(outcome)
-        items: list[Item] = list(switches_of(outcome.carrier.log).items())
-        before = len(items) - 1
+        switches = switches_of(outcome.carrier.log)
+        items = [(_SWITCH, key, to) for key, to in switches.items()]
+        items += [(_CHOICE, key, v) for key, v in outcome.carrier.choices.kept().items()]
+        before = len(switches) - 1
         if not self._shows(items):
             return None
         self._minimise(items)
         assert self._best is not None
         best = self._best
-        # What the execution does without being told counts too.
+        # Switches that are not in the list count too.
         finding = best.find(self.mark)
         assert finding is not None
         after = len(switches_of(best.carrier.log)) - 1
@@ -105,7 +110,7 @@ class Shrinker:
         return Shrunk(best, finding, before, after, self._preemptions, self.runs, ended)
 
     def _smaller(self, outcome: Outcome) -> Outcome:
-        """Take the smallest sizes of the scenario in which a short search still finds it."""
+        """Choose the smallest sizes of the scenario with which a short search still finds it."""
         original = self.scenario
         spec = spec_of(original)
         sizes: dict[str, int] = {}
@@ -126,7 +131,8 @@ class Shrinker:
             if self.budget.over():
                 return None
             outcome = execute(scenario, strategy, self.settings, n)
-            assert outcome is not None
+            if outcome is None:
+                return None  # every class was run
             self.budget.spend(outcome)
             if outcome.find(self.mark) is not None:
                 return outcome
@@ -136,7 +142,10 @@ class Shrinker:
         if self._best is not None and self.budget.over():
             return False
         self.runs += 1
-        guided = Guided(dict(items))
+        guided = Guided(
+            {key: to for what, key, to in items if what is _SWITCH},
+            {key: value for what, key, value in items if what is _CHOICE},
+        )
         outcome = execute(self.scenario, guided, self.settings)
         assert outcome is not None
         self.budget.spend(outcome)
@@ -146,7 +155,7 @@ class Shrinker:
         return True
 
     def _minimise(self, items: list[Item]) -> None:
-        """Take out switches, many at a time and then one by one, until none can go."""
+        """Remove switches, many at a time and then one by one, until none can be removed."""
         size = max(len(items) // 2, 1)
         while items and not self.budget.ended:
             start, removed = 0, False

@@ -1,144 +1,217 @@
-"""Who can run, and which writes make others able to: the part of a serial carrier behind choices.
+"""Which threads can run, and which writes make others runnable: part of the serial carrier.
 
-A thread that spins, or whose acquire is not possible, is taken off the list of the runnable until
-something that it has looked at is written.
+A thread that spins, or whose acquire is not possible, is removed from the runnable list until
+something that it has read is written.  Only a step on its lock can make a possible acquire
+impossible.  Threads whose acquires have the same ``ready`` share one *gate*, which is evaluated
+once for all of them, and only after steps that it depends on: there may be a hundred threads.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+from typing import Final
 
-from smpvm.host.carrier import HOLDING, WRITE
-from smpvm.host.serialthread import CLOCK, Op, SerialThread
+from smpvm.host.carrier import HOLDING, READ, WRITE, Compound
+from smpvm.host.serialthread import AWAIT, Op, SerialThread
+from smpvm.host.trail import Trail, same_field
+
+_TOKENS: Final = 0
+"""Stands for all tokens: no object has this ``id``."""
+_ACCESSES: Final = frozenset((READ, WRITE))
+"""Kinds of steps that change no lock."""
+_tid = attrgetter("tid")
 
 
-class Watched:
-    """The log of what has been done, the runnable threads, and those that watch for writes."""
+class _Gate:
+    """Threads whose next step is an acquire with the same ``ready``; open if it may be true."""
 
-    def __init__(self, access_points: bool) -> None:
-        self.access_points = access_points
-        self.inert = True
-        """True while the boot thread runs alone (set-up, audit): points do nothing."""
-        self.log: list[Op] = []
-        self.touches: list[tuple[int, Any]] = []
-        """(log position, object) of each write that was told by ``touched``; plain writes that are
-        steps of their own are in the log, and not here."""
-        self.awaiting: list[SerialThread] = []
-        """Threads whose spin, or whose acquire, waits for a write."""
-        self.on_block: Callable[[Any, Any, str, int], None] | None = None
-        """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
-        self._runnable: list[SerialThread] = []
-        self._gated = 0
-        self._slow = 0
-        """Not 0: who can run must be asked of each acquire (``_gated`` and ``_told``, summed)."""
+    __slots__ = ("keys", "lock", "open", "ready", "threads")
+
+    def __init__(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
+        self.ready = ready
+        self.threads: list[SerialThread] = []
+        self.open = True
+        self.lock = thread.op[2]
+        """Kept alive as long as its ``id`` is a key."""
+        # An acquire that must also regain tokens depends on all of them.
+        holding = thread.op[3] == HOLDING
+        self.keys = (id(self.lock), _TOKENS) if holding else (id(self.lock),)
+
+
+class Runnable:
+    """The threads that can run, in tid order, and those that wait for writes."""
+
+    def __init__(self, trail: Trail) -> None:
+        self.threads: list[SerialThread] = []
+        self.watching: dict[int, list[SerialThread]] = {}
+        """``id`` of an object → the threads that spin until it is written.  Their ``watched``
+        keeps the object alive."""
+        self.slow = 0
+        """Not 0: gates must be evaluated, or on_block reported, before the next choice."""
+        self.tells = False
+        """Does a thread get control once to report that its acquire must wait?"""
+        self._trail = trail
+        self._gates: dict[Callable[[], bool], _Gate] = {}
+        self._by_key: dict[int, list[_Gate]] = {}
+        self._fresh: dict[_Gate, None] = {}
+        """Gates to be evaluated whatever the steps were."""
+        self._asked = 0
+        """The log position up to which the steps have been processed."""
+        self._touched = 0
         self._told: list[SerialThread] = []
 
-    def _enable(self, thread: SerialThread) -> None:
+    def enable(self, thread: SerialThread) -> None:
+        """*thread* can run."""
         thread.runnable = True
-        insort(self._runnable, thread)
+        insort(self.threads, thread, key=_tid)
 
-    def _disable(self, thread: SerialThread) -> None:
+    def disable(self, thread: SerialThread) -> None:
+        """*thread* cannot run."""
         thread.runnable = False
-        self._runnable.remove(thread)
+        self.threads.remove(thread)
 
-    def _bar(self, thread: SerialThread) -> None:
-        """The pending acquire is not possible: not runnable until its lock has been written.
+    # -- gates
 
-        Where that is so for the first time the thread gets control to say it (``on_block``), on
-        its own stack; that is no step.
+    def gate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
+        """A runnable thread has reached an acquire that may have to wait."""
+        if not self.slow:
+            self._from_here()
+        gate = self._gates.get(ready)
+        if gate is None:
+            gate = self._gates[ready] = _Gate(thread, ready)
+            for key in gate.keys:
+                self._by_key.setdefault(key, []).append(gate)
+        gate.threads.append(thread)
+        self._fresh[gate] = None
+        self.slow += 1
+
+    def ungate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
+        """Its acquire takes place."""
+        gate = self._gates[ready]
+        gate.threads.remove(thread)
+        self.slow -= 1
+        if not gate.threads:
+            del self._gates[ready]
+            self._fresh.pop(gate, None)
+            for key in gate.keys:
+                self._by_key[key].remove(gate)
+                if not self._by_key[key]:
+                    del self._by_key[key]
+
+    def ask(self) -> None:
+        """Close the gates whose acquires have become impossible since the last call."""
+        asked = self._fresh
+        self._fresh = {}
+        for key in self._changed():
+            asked.update(dict.fromkeys(self._by_key.get(key, ())))
+        self._from_here()
+        told = len(self._told)
+        for gate in asked:
+            if (gate.open or any(s.runnable for s in gate.threads)) and not gate.ready():
+                self._shut(gate)
+        self._told[told:] = sorted(self._told[told:], key=_tid)
+
+    def _from_here(self) -> None:
+        """The steps so far need not be processed for open gates."""
+        self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
+
+    def ask_all(self) -> None:
+        """State has changed without steps: evaluate all gates."""
+        self._fresh.update(dict.fromkeys(self._gates.values()))
+
+    def _changed(self) -> Iterator[int]:
+        """The keys of all objects changed since the last call."""
+        log, touches = self._trail.log, self._trail.touches
+        for at in range(self._asked, len(log)):
+            _, kind, obj, _ = log[at]
+            if kind in _ACCESSES:
+                continue
+            if kind == AWAIT:
+                yield from (id(one) for one, _ in obj)
+            elif type(obj) is Compound:
+                yield from (id(one) for one, _ in obj.parts)
+            else:
+                yield from _keys(obj)
+        for at in range(self._touched, len(touches)):
+            yield from _keys(touches[at][1])
+
+    def _shut(self, gate: _Gate) -> None:
+        """The acquires at *gate* are not possible: not runnable until their lock is written.
+
+        The first time, the thread runs briefly to report ``on_block`` on its own stack; this is not
+        logged as a step.
         """
-        self._disable(thread)
-        self._gated -= 1
-        self._slow -= 1
-        thread.watched = ((thread.op[2], ""),)
-        self.awaiting.append(thread)
-        if not thread.blocked and self.on_block is not None:
-            thread.blocked = thread.tell = True
-            self._told.append(thread)
-            self._slow += 1
+        gate.open = False
+        for thread in gate.threads:
+            if thread.runnable:
+                thread.runnable = False
+                self.slow -= 1
+                if not thread.blocked and self.tells:
+                    thread.blocked = thread.tell = True
+                    self._told.append(thread)
+                    self.slow += 1
+        self.threads[:] = [s for s in self.threads if s.runnable]
 
-    def _looks(
-        self, me: SerialThread, watched: tuple[object, ...]
-    ) -> tuple[tuple[tuple[Any, str], ...], dict[tuple[Any, str], int]]:
-        """Which fields of *watched* the thread has read since its last relax, and where first."""
-        since: dict[tuple[Any, str], int] = {}
-        log, tid = self.log, me.tid
-        whole = not self.access_points
-        for at in range(len(log) - 1, max(me.looked, len(log) - 4000) - 1, -1):
-            op = log[at]
-            if op[0] == tid and any(op[2] is obj for obj in watched):
-                since[(op[2], "" if whole else op[3])] = at
-        for obj in watched:
-            if not any(seen is obj for seen, _ in since):
-                since[(obj, "")] = me.looked
-        return tuple(since), since
+    def _open(self, gate: _Gate) -> None:
+        """Their lock has been written: runnable, unless ``ready`` is false at the next choice."""
+        gate.open = True
+        self._fresh[gate] = None
+        if not self.slow:
+            self._from_here()
+        for thread in gate.threads:
+            if not thread.runnable:
+                thread.runnable = True
+                self.slow += 1
+                self.threads.append(thread)
+        self.threads.sort(key=_tid)
 
-    def _touched_since(self, me: SerialThread, since: dict[tuple[Any, str], int]) -> int:
-        """The first step of another thread that wrote what *me* had looked at; -1 if none."""
-        oldest = max(min(since.values()), 0)
-        writes = [(at, self.log[at][2]) for at in range(oldest, len(self.log)) if self._plain(at)]
-        for at, obj in reversed(self.touches):
-            if at < oldest:
-                break
-            writes.append((at, obj))
-        found = [
-            at
-            for at, obj in writes
-            for (seen, field), look in since.items()
-            if seen is obj and at >= look and _same_field(self.log[at], obj, field)
-            if self.log[at][0] != me.tid
-        ]
-        return min(found, default=CLOCK)
+    def to_tell(self) -> SerialThread | None:
+        """The next thread that must report that its acquire waits."""
+        if not self._told:
+            return None
+        self.slow -= 1
+        return self._told.pop(0)
 
-    def _plain(self, at: int) -> bool:
-        return self.log[at][1] == WRITE
+    # -- writes
 
-    def touched_at(self, at: int) -> list[Any]:
-        """What the step at log position *at*, one of the last, has written (``touched``)."""
-        found = []
-        for position, obj in reversed(self.touches):
-            if position < at:
-                break
-            if position == at:
-                found.append(obj)
-        return found
+    def watch(self, thread: SerialThread) -> None:
+        """*thread* cannot run until something in its ``watched`` is written."""
+        for key in {id(obj) for obj, _ in thread.watched}:
+            self.watching.setdefault(key, []).append(thread)
 
-    def touched(self, obj: object) -> None:
-        """The running step writes *obj*: threads that await it can run again."""
-        if self.inert:
+    def wake(self, at: int, obj: object) -> None:
+        """The step at log position *at* has written *obj*."""
+        if self._by_key:
+            for key in _keys(obj):
+                for gate in self._by_key.get(key, ()):
+                    if not gate.open:
+                        self._open(gate)
+        if id(obj) not in self.watching:
             return
-        at = len(self.log) - 1
-        self.touches.append((at, obj))
-        if self.awaiting:
-            self._wake(at, obj)
+        op = self._trail.log[at] if at >= 0 else None
+        for thread in tuple(self.watching.get(id(obj), ())):
+            if _looks_at(thread, op, obj):
+                self._unwatch(thread)
+                thread.cause = at
+                self.enable(thread)
 
-    def wrote(self, obj: object) -> None:
-        """The running step is a plain write of *obj*, logged as such."""
-        if not self.inert:
-            self._wake(len(self.log) - 1, obj)
-
-    def _wake(self, at: int, obj: object) -> None:
-        op = self.log[at] if at >= 0 else None
-        for thread in list(self.awaiting):
-            if thread.ready is None:
-                if any(o is obj and _same_field(op, obj, f) for o, f in thread.watched):
-                    self.awaiting.remove(thread)
-                    thread.cause = at
-                    self._enable(thread)
-            elif thread.op[2] is obj or (thread.op[3] == HOLDING and is_token(obj)):
-                self.awaiting.remove(thread)
-                self._gated += 1
-                self._slow += 1
-                self._enable(thread)
+    def _unwatch(self, thread: SerialThread) -> None:
+        for key in {id(obj) for obj, _ in thread.watched}:
+            self.watching[key].remove(thread)
+            if not self.watching[key]:
+                del self.watching[key]
 
 
 def is_token(obj: object) -> bool:
-    """A thread that blocks gives up its tokens without announcing each."""
+    """Is it a token?  A blocking thread releases its tokens without announcing each."""
     return getattr(obj, "kind", "") == "token"
 
 
-def _same_field(op: Op | None, obj: object, field: str) -> bool:
-    """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
-    return not field or op is None or op[2] is not obj or not op[3] or op[3] == field
+def _keys(obj: object) -> Iterable[int]:
+    return (id(obj), _TOKENS) if is_token(obj) else (id(obj),)
+
+
+def _looks_at(thread: SerialThread, op: Op | None, obj: object) -> bool:
+    return any(o is obj and same_field(op, obj, f) for o, f in thread.watched)

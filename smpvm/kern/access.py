@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from smpvm.host.carrier import READ, WRITE
 from smpvm.kern.cname import SKIP
-from smpvm.kern.shared import Hook
+from smpvm.kern.shared import Hook, peek, poke
 
 FRAMES: Final = SKIP
 
@@ -20,8 +20,11 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
     if not carrier.access_points:
         return _no_points(carrier, seen)
     read, write = (None, None) if seen is None else (seen.read, seen.write)
+    if getattr(carrier, "drain", None) is not None:
+        carrier.memory(peek, poke)
+        return Hook(carrier.buffered_load(read), carrier.buffered_store(write), carrier.own)
     points = carrier.access_points_of
-    return Hook(points(READ, read), points(WRITE, write))
+    return Hook(points(READ, read, peek), points(WRITE, write, peek))
 
 
 def _no_points(carrier: Any, seen: Hook | None) -> Hook:
@@ -36,6 +39,7 @@ def _no_points(carrier: Any, seen: Hook | None) -> Hook:
         if not carrier.inert:
             if seen is not None:
                 seen.write(obj, field, new)
-            touched(obj)
+            if peek(obj, field) != new:
+                touched(obj)
 
     return Hook(read, write)

@@ -10,6 +10,7 @@ no operation needs two.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC
@@ -74,7 +75,8 @@ class Atomics:
     def fence(self) -> None:
         """cpu_mfence: every access before it comes before every access after it.
 
-        Memory is sequentially consistent here, so there is nothing to do, and no schedule point.
+        Where memory is sequentially consistent there is nothing to do, and no schedule point; with
+        store buffers it waits until the thread's own is empty.
         """
 
 
@@ -89,7 +91,8 @@ class ProbedAtomics(Atomics):
 
     def _learn(self, cls: type, field: str) -> tuple[Any, Any]:
         """The getter and setter of the field that bypass the hook, as ``peek`` and ``poke`` do."""
-        slot: Any = getattr(getattr(cls, "__bare__", cls), field, None)
+        freed = getattr(cls, "__freed__", None)  # memory given back: its observer is told
+        slot: Any = getattr(freed or getattr(cls, "__bare__", cls), field, None)
         if hasattr(slot, "__set__"):
             pair = (slot.__get__, slot.__set__)
         else:
@@ -97,11 +100,17 @@ class ProbedAtomics(Atomics):
         self._access[cls, field] = pair
         return pair
 
+    @c("cpu_mfence", "cpufunc.h:174-178")
+    def fence(self) -> None:
+        if (drain := self._k.drain) is not None:
+            drain()
+
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k
-        if (p := k.point) is not None:
-            p(ATOMIC, obj, field)
         pair = self._access.get((type(obj), field)) or self._learn(type(obj), field)
+        if (p := k.point) is not None:
+            k.carrier.updates(partial(pair[0], obj), op)
+            p(ATOMIC, obj, field)
         f = k.probe.atomic
         with self._lock:
             old = pair[0](obj)
@@ -112,8 +121,8 @@ class ProbedAtomics(Atomics):
                 f(self._current(), obj, field, old, old if new is None else new)
             if new is not None:
                 pair[1](obj, new)
-        if p is not None and new is not None:
-            k.carrier.touched(obj)
+        if p is not None:
+            k.carrier.updated(obj, old, op)
         return old
 
     @c("atomic_set_int", "atomic.h:128")

@@ -79,6 +79,8 @@ class Kernel:
         """curthread: the thread that the calling host thread carries."""
         self.probe = Probes(observers)
         self.point = carrier.point if carrier.serial else None
+        self.drain: Callable[[], None] | None = getattr(carrier, "drain", None)
+        """Waits until the thread's stores are in memory; None where memory has no store buffers."""
         self._hook = self._access_hook()
         self._guard = threading.Lock()  # protects _ids, _retired and the lists below
         self._ids: dict[str, Iterator[int]] = {}
@@ -303,7 +305,7 @@ class Kernel:
         if self._hook is None:
             return cls(*args, **kwargs)
         bare: type = cls
-        real: Any = instrumented(bare)
+        real: Any = instrumented(bare, self.drain is not None)
         obj = real.__new__(real)
         obj._hook = SILENT
         obj._seen = {}  # used by the race checker, by field

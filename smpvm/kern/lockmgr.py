@@ -6,6 +6,7 @@ One word holds the state and is changed by compare-and-set, as in the C; waiters
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.kern.cname import c, holds, own
@@ -34,7 +35,7 @@ from smpvm.kern.lockreq import (
     Request,
     keeps_out,
     mode_of,
-    point_kind,
+    step,
 )
 from smpvm.kern.order import Ordered
 from smpvm.kern.probe import TIMED, TRY, WAIT
@@ -135,7 +136,7 @@ class Lock(Ordered):
     def _turn(self, r: Request) -> int | None:
         """One iteration of the C's retry loop: an error number, 0 if done, None to retry."""
         if (p := self.k.point) is not None:
-            p(point_kind(r), self)
+            step(p, self, r)
         match r.type:
             case 0x1:
                 return self._shared(r)
@@ -185,7 +186,8 @@ class Lock(Ordered):
                 f(r.td, self, mode_of(r.type), timo)
         flags = PINTERLOCKED | (PCATCH if r.ext & LK_PCATCH else 0)
         wants = r.type
-        error = k.sleep.tsleep(self, flags, self.wmesg, timo, lambda: self._grantable(wants, r.td))
+        cond = partial(self._grantable, wants, r.td)
+        error = k.sleep.tsleep(self, flags, self.wmesg, timo, cond, step=False)
         return error or (ENOLCK if r.ext & LK_SLEEPFAIL else 0)
 
     @c("lockmgr", "kern_lock.c:160-172,247-259", part=True)
@@ -219,7 +221,7 @@ class Lock(Ordered):
         if r.ext & LK_NOWAIT:
             return EBUSY
         # Interlock first, then set the request bit: once it is set a release calls wakeup().
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if not self._cas(count, count | LKC_SHREQ):
             return None
         return self._block(r) or None
@@ -235,7 +237,7 @@ class Lock(Ordered):
             return self._recurse(r, count)
         if r.ext & LK_NOWAIT:
             return EBUSY
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if not self._cas(count, count | LKC_EXREQ):
             return None
         return self._block(r) or None
@@ -250,7 +252,7 @@ class Lock(Ordered):
         if not self._cas_holder(count, count & ~(LKC_EXCL | LKC_SHREQ), None):
             return None
         if count & LKC_SHREQ:
-            self.k.sleep.wakeup(self)
+            self.k.sleep.wakeup(self, step=False)
         return 0
 
     @c("lockmgr", "kern_lock.c:342-464", part=True, blocks=True)
@@ -274,7 +276,7 @@ class Lock(Ordered):
             k.misuse("wrong-release", f"{r.td} upgrades {self} without holding it")
         if r.ext & LK_NOWAIT:
             return self._give_up(r)
-        k.sleep.tsleep_interlock(self)
+        k.sleep.tsleep_interlock(self, step=False)
         mine = LKC_EXREQ if count & LKC_UPREQ else LKC_UPREQ
         last = count & (LKC_UPREQ | LKC_MASK) == LKC_UPREQ | 1
         if last:  # the earlier upgrade request gets the lock
@@ -287,7 +289,7 @@ class Lock(Ordered):
         self._forget(r.td)
         self._want(r.td, LK_EXCLUSIVE)
         if last:
-            k.sleep.wakeup(self)
+            self.k.sleep.wakeup(self, step=False)
         if error := self._block(r):
             return error
         r.type = LK_EXCLUSIVE if count & LKC_UPREQ else LK_WAITUPGRADE
@@ -309,7 +311,7 @@ class Lock(Ordered):
         if count & LKC_UPGRANT:
             self.k.kassert(count & LKC_EXCL, "lockmgr-upgrant")
             return 0 if self._cas_holder(count, count & ~LKC_UPGRANT, r.td) else None
-        self.k.sleep.tsleep_interlock(self)
+        self.k.sleep.tsleep_interlock(self, step=False)
         if self._cas(count, count) and (error := self._block(r)):
             self._undo_upreq(r)
             return error
@@ -336,7 +338,7 @@ class Lock(Ordered):
                 new &= ~LKC_SHREQ
             if self._cas(count, new):
                 if count & LKC_EXCL or (not count & LKC_EXREQ and count & LKC_SHREQ):
-                    k.sleep.wakeup(self)
+                    self.k.sleep.wakeup(self, step=False)
                 return
 
     @c("lockmgr", "kern_lock.c:515-626", part=True)
@@ -366,7 +368,7 @@ class Lock(Ordered):
                 wake = False
         self._forget(td)
         if wake:
-            k.sleep.wakeup(self)
+            self.k.sleep.wakeup(self, step=False)
         return 0
 
     def _told(self, r: Request, mode: str) -> None:
@@ -404,6 +406,16 @@ class Lock(Ordered):
             f(td, self, mode)
 
     # -- questions
+
+    @own
+    def not_exclusive(self) -> bool:
+        """Would an exclusive request get it, or block shared ones until it does?"""
+        return not self.count & LKC_EXCL
+
+    @own
+    def shareable(self) -> bool:
+        """Would a shared request get it?"""
+        return not self.count & KEEPS_OUT
 
     def _grantable(self, kind: int, td: Thread) -> bool:
         """Does the condition hold that a sleeper waits for?"""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, RELEASE, TRY
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, HOLDING, RELEASE, TRY
 from smpvm.kern.cname import c
 from smpvm.kern.thread import TDF_DEADLKTREAT
 
 if TYPE_CHECKING:
+    from smpvm.kern.lockmgr import Lock
     from smpvm.kern.thread import Thread
 
 # Requests (sys/lock.h).
@@ -77,3 +79,34 @@ def point_kind(r: Request) -> str:
     if r.ext & LK_NOWAIT:
         return TRY
     return ACQUIRE_SHARED if r.type == LK_SHARED else ACQUIRE
+
+
+def step(point: Callable[..., None], lock: Lock, r: Request) -> None:
+    """Serial: one iteration is one step, with the sleep or the wakeups that it comes to.
+
+    A request that may just wait, for as long as it takes and with no token to release, is the
+    acquire of a mutex: its step comes when nothing blocks it.  Others find that they have to
+    sleep, which is a step; so is an exclusive request behind shared holders, because it keeps new
+    ones out.
+    """
+    td, kind = r.td, point_kind(r)
+    ready = _gate(lock, r) if kind in (ACQUIRE, ACQUIRE_SHARED) else None
+    if ready is None:
+        point(kind, lock, HOLDING if td.toks and kind not in (TRY, RELEASE) else "")
+        return
+    if not ready():
+        td.contended[lock.cls] += 1
+    td.waiting = lock
+    point(kind, lock, ready=ready)
+    td.waiting = None
+
+
+def _gate(lock: Lock, r: Request) -> Callable[[], bool] | None:
+    """When the request can be granted; None for one that does more than wait."""
+    if r.td.toks or lock.holder is r.td or r.ext & (LK_PCATCH | LK_SLEEPFAIL) or r.timo:
+        return None
+    if r.type == LK_EXCLUSIVE:
+        return lock.not_exclusive
+    if r.type == LK_SHARED:
+        return lock.not_exclusive if keeps_out(r.td) == LKC_EXCL else lock.shareable
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smpvm.host.carrier import HOLDING, YIELD
@@ -17,8 +16,7 @@ class Sched:
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
-        # Free-running carriers have time slices; on a serial carrier every yield is a decision.
-        self._resched_wanted: Callable[[], bool] | None = getattr(k.carrier, "slice_over", None)
+        self._resched_wanted = k.carrier.slice_over
 
     def __str__(self) -> str:
         return "sched"
@@ -35,7 +33,7 @@ class Sched:
         td = k.curthread()
         if td.spins:
             k.misuse("sleep-with-spinlock", f"{td} yields with {td.spins[-1]} held")
-        if self._resched_wanted is not None and not self._resched_wanted():
+        if not self._resched_wanted():
             return
         if (p := k.point) is not None:
             p(YIELD, self, HOLDING if td.toks else "")

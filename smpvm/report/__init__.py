@@ -1,1 +1,1 @@
-"""Findings and runs as people read them."""
+"""Findings and runs as text and pictures."""

@@ -1,4 +1,4 @@
-"""``smpvm show``: findings as people read them."""
+"""``smpvm show``: findings as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def findings_of(path: Path) -> list[Finding]:
     if not os.path.isdir(path):
         return [load(path)]
     if not (path / "findings").is_dir():
-        raise FindingError(f"{path}: not a run directory: it has no findings/")
+        raise FindingError(f"{path}: not a run directory: there is no findings/ in it")
     return load_all(path)
 
 

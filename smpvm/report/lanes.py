@@ -1,4 +1,4 @@
-"""An interleaving as people read it: one column for each thread, one row for each step."""
+"""An interleaving as text: one column for each thread, one row for each step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from smpvm.host.carrier import ATOMIC, READ, WAKEUP, WRITE
 from smpvm.host.serialthread import CLOCK, TIMER, Op
+from smpvm.host.tso import owner_tid
 from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
 from smpvm.kern.thread import End
 
 
 class Recorder(Probe):
-    """An observer that keeps, for each step, what it did: field changes and names."""
+    """An observer that records what each step did: the fields, their values, the names."""
 
     def __init__(self) -> None:
         self.k: Any = None
@@ -46,23 +47,23 @@ class Recorder(Probe):
             self._note(f"atomic {self._name(obj)}.{field}: {change}")
 
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
-        """Said with the step before."""
+        """Recorded with the step before: waiting is not a step."""
         if not self.k.carrier.inert:
             self._note(f"({td.name} waits for {self._name(lock)})")
 
     def lock_failed(self, td: Any, lock: Any, mode: str, error: int) -> None:
-        """A try that did not get it."""
+        """A try that failed."""
         if not self.k.carrier.inert:
-            self._note(f"does not get {self._name(lock)}")
+            self._note(f"fails to get {self._name(lock)}")
 
     def wakeup(self, td: Any, ident: Any, sleepers: Sequence[Any]) -> None:
-        """Whom it woke."""
+        """Which threads it woke."""
         if not self.k.carrier.inert:
             names = ", ".join(t.name for t in sleepers) or "nobody"
             self._note(f"wakeup {self._name(ident)}: {names}")
 
     def panic(self, td: Any, code: str, message: str) -> None:
-        """The end."""
+        """The panic's code and message."""
         self._note(f"PANIC {code} {message}")
 
     def _name(self, obj: Any) -> str:
@@ -82,16 +83,27 @@ def step_line(op: Op, notes: Sequence[str]) -> str:
         case "start":
             text = "starts"
         case "await":
-            text = "sees a change, and looks again"
+            text = "sees a change; checks again"
         case "resume":
             text = "wakes up"
         case "timer":
-            text = "time moves on"
+            text = "the clock advances"
+        case "store":
+            return "stores " + "; ".join(notes)
+        case "fence":
+            text = "its stores are in memory"
+        case "write":  # without notes: no thread's own step
+            text = f"{obj}.{field} reaches memory"
         case _ if isinstance(obj, End):
             text = f"joins {obj.td}"
         case _:
             text = f"{kind} {obj}" + (f" ({field})" if field else "")
     return "; ".join([text, *notes])
+
+
+def _column(tid: int) -> tuple[int, bool]:
+    """A store buffer is beside its thread."""
+    return (tid, False) if tid >= 0 else (owner_tid(tid), True)
 
 
 def lanes(
@@ -103,8 +115,8 @@ def lanes(
     width: int = 100,
     only: Sequence[int] | None = None,
 ) -> list[str]:
-    """The rows; *reasons* says why the thread changes before a step; *only*: not all steps."""
-    tids = sorted({op[0] for op in log if op[0] != CLOCK})
+    """The rows.  *reasons*: step → why the thread changed before it; *only*: show these steps."""
+    tids = sorted({op[0] for op in log if op[0] != CLOCK}, key=_column)
     column = max((width - 7) // max(len(tids), 1) - 3, 24)
     out = ["step   " + " | ".join(names.get(t, str(t))[:column].ljust(column) for t in tids)]
     out.append("-" * len(out[0]))
@@ -113,7 +125,7 @@ def lanes(
         if at > before + 1:
             left_out = at - before - 1
             out.append(f"       ... {left_out} step{'s' if left_out > 1 else ''}")
-        # Of the switches among steps that are left out, the last one tells why it goes on here.
+        # Of several switches among the steps left out, the last explains why this thread runs.
         why = [reasons[i] for i in range(before + 1, at + 1) if i in reasons]
         if why and (before < 0 or at == before + 1 or log[at][0] != log[before][0]):
             out.append(f"       -- {why[-1]} --")
@@ -133,10 +145,11 @@ def lanes(
 def excerpt(
     log: Sequence[Op], rows: dict[int, list[str]], about: Sequence[str], end: int, most: int
 ) -> list[int]:
-    """Of the steps up to *end*, those that explain a finding *about* these objects.
+    """Of the steps up to *end*, at most *most* that explain a finding *about* these objects.
 
-    The last ones that name one of them, with the step before each, and the very last of all; of
-    reads only the last two of each thread.  Where every thread has come to is always shown.
+    These are the last steps that name one of the objects, each with the step before it (of reads,
+    only the last two of each thread), and the last steps of all.  The last step of every thread is
+    always included.
     """
     names = [re.compile(rf"(?<!\w){re.escape(name)}(?!\w)") for name in about if name]
     chosen = set(range(max(end - most // 2, 0), end + 1))

@@ -1,8 +1,9 @@
-"""What a person sees while a machine runs: a progress line and the table, one row a second."""
+"""The display of a running machine: a progress bar, and the vmstat table, one row a second."""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from smpvm.report.vmstat import GROUPS, LEGEND, header, row, values
+from smpvm.report.vmstat import LEGEND, header, row, table, values
 from smpvm.workload.sample import Sample
 
 ROWS = 18
@@ -20,7 +22,7 @@ HEADING_EVERY = 20
 
 
 class Watch:
-    """Base: takes samples; shows nothing."""
+    """Takes samples and shows nothing; the base of the others."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,10 +30,10 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, why: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Nothing to put back."""
+        """Nothing to undo."""
 
     def sample(self, now: Sample, total: float) -> None:
-        """One row; the run lasts *total* host seconds."""
+        """Show one sample; the run lasts *total* host seconds."""
 
     def note(self, text: str) -> None:
         """A line between the rows."""
@@ -78,7 +80,7 @@ class RichWatch(Watch):
     ) -> None:
         self._live.__exit__(kind, why, tb)
         if self._rows:
-            self._console.print(self._table())
+            self._console.print(self._table(), highlight=False)
 
     def sample(self, now: Sample, total: float) -> None:
         self._rows = [*self._rows[1 - ROWS :], values(self._last, now, self._cpus)]
@@ -95,21 +97,16 @@ class RichWatch(Watch):
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, caption=LEGEND, caption_justify="left")
-        for group, columns in GROUPS:
-            for i, column in enumerate(columns):
-                table.add_column(f"{group if i == 0 else ''}\n{column}", justify="right")
-        for numbers in self._rows:
-            table.add_row(*(str(n) for n in numbers))
-        return table
+    def _table(self) -> Text:
+        lines = table(self._rows, self._console.width)
+        return Text("\n".join([*lines, "", *textwrap.wrap(LEGEND, self._console.width)]))
 
 
 def watch(title: str, *, quiet: bool = False) -> Watch:
-    """The right one for standard output."""
+    """The display that suits standard output: none, plain lines, or a table in place."""
     if quiet:
         return Watch()
     console = Console()
     if console.is_terminal:
         return RichWatch(console, title)
-    return PlainWatch(lambda text: print(text, flush=True))
+    return PlainWatch(print)

@@ -1,4 +1,4 @@
-"""The lock-order graph as people look at it: against the documented order, as DOT, as SVG."""
+"""The lock-order graph, compared with the documented order: as text, as DOT, as SVG."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def compare(edges: Iterable[tuple[str, str]]) -> Comparison:
-    """Sort the observed edges by what the source says of them."""
+    """Sort the observed edges by what the source says about them."""
     seen = set(edges)
     known = {(e.first, e.then): e for e in DOCUMENTED}
     banned = {(r.first, r.then): r for r in FORBIDDEN if r.first}
@@ -50,12 +50,14 @@ def lock_report(log: LockLog, *, stacks: bool = False) -> str:
     out = _order_lines(log, stacks)
     out += ["", *contention_lines(log)]
     times = _time_lines("held for", log.hold) + _time_lines("waited for", log.wait)
-    out += ["", *times] if times else ["", "hold and wait times: in logs of events only (--log)"]
+    out += (
+        ["", *times] if times else ["", "hold and wait times: only in logs of `smpvm stress --log`"]
+    )
     tail = f"{log.events} events"
     if log.dropped:
         tail += f", {log.dropped} dropped"
     if not log.ended:
-        tail += "; the run was killed: the log has no end"
+        tail += "; the log has no end: the run was killed"
     return "\n".join(map(printable, [*out, "", tail]))
 
 

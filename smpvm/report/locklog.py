@@ -46,15 +46,15 @@ class Times:
 
 @dataclass
 class LockLog:
-    """What a log says."""
+    """The contents of a log."""
 
     edges: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     events: int = 0
     dropped: int = 0
     ended: bool = False
-    """Has it its last line?  A killed run's log has not."""
+    """It has its last line; the log of a killed run does not."""
     torn: bool = False
-    """Its last line is cut off, as a killed run leaves it."""
+    """Its last line is incomplete: the run was killed."""
     acquired: Counter[str] = field(default_factory=Counter)
     contended: Counter[str] = field(default_factory=Counter)
     hold: dict[str, Times] = field(default_factory=lambda: defaultdict(Times))

@@ -1,11 +1,15 @@
-"""The text at the end of a run."""
+"""The summary at the end of a run, as text."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, hidden_lines
+
+WIDE: Final = 100
+"""Characters of a line that goes to a file or a pipe."""
 
 COUNTERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("faults", ("v_vm_faults",)),
@@ -42,28 +46,25 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     return out
 
 
-def counter_lines(counters: Mapping[str, int], extra: Mapping[str, int]) -> list[str]:
-    """What happened, in two columns of names and numbers."""
-    items = [(label, total(counters, names)) for label, names in COUNTERS]
-    items += list(extra.items())
+def counter_lines(
+    counters: Mapping[str, int], extra: Mapping[str, int], room: int = WIDE
+) -> list[str]:
+    """The event counters: names and numbers, two of each in a line if *room* allows."""
+    items = [(label, f"{total(counters, names):,}") for label, names in COUNTERS]
+    items += [(label, f"{number:,}") for label, number in extra.items()]
     half = (len(items) + 1) // 2
-    rows = []
-    for i in range(half):
-        left = items[i]
-        right = items[i + half] if i + half < len(items) else None
-        rows.append(
-            (
-                left[0],
-                f"{left[1]:,}",
-                "   " + (right[0] if right else "").ljust(24),
-                f"{right[1]:,}" if right else "",
-            )
-        )
-    return columns(rows)
+    right = [*items[half:], ("", "")][:half]
+    wide = max(len(label) for label, _ in right)
+    rows = [
+        (*left, "   " + label.ljust(wide), number)
+        for left, (label, number) in zip(items[:half], right, strict=True)
+    ]
+    two = columns(rows)
+    return two if max(map(len, two)) <= room else columns(items)
 
 
 def lock_lines(locks: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Acquires and contention by lock class, most used first."""
+    """Acquisitions and contention by lock class, most acquired first."""
     rows = [("lock class", "acquired", "contended", "%")]
     for cls, (acquired, contended) in sorted(locks.items(), key=lambda kv: (-kv[1][0], kv[0])):
         share = 100 * contended / acquired if acquired else 0.0
@@ -72,12 +73,12 @@ def lock_lines(locks: Mapping[str, tuple[int, int]]) -> list[str]:
 
 
 def queue_lines(queues: Mapping[str, int]) -> list[str]:
-    """Queue lengths, in one line."""
-    return ["  " + "  ".join(f"{name} {n:,}" for name, n in queues.items())]
+    """Queue lengths."""
+    return columns([(name, f"{n:,}") for name, n in queues.items()])
 
 
 def coverage_lines(rows: Sequence[tuple[str, str, int]], *, branches: bool = True) -> list[str]:
-    """The seed's functions (and branches): name, where in the C, how often."""
+    """The C functions and branches: name, lines in the source, how often they ran."""
     out = [("C function", "lines", "times")]
     for name, where, times in rows:
         if ":" in name:
@@ -89,20 +90,26 @@ def coverage_lines(rows: Sequence[tuple[str, str, int]], *, branches: bool = Tru
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
-    """Every finding, whole."""
+    """Every finding in full."""
     out: list[str] = []
     for finding in findings:
         out += ["", *finding.lines()]
     return out
 
 
-def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
-    """The whole summary of a ``workload.stress.StressResult``."""
-    out = [
+def run_lines(result: Any, *, coverage: bool = True, room: int = WIDE) -> list[str]:
+    """The whole summary of a ``workload.stress.StressResult``, for a line of *room* characters.
+
+    Findings and the report on a stall are not broken: their lines are copied and searched for.
+    """
+    title = (
         f"{result.profile}: {result.pages:,} pages, {result.swap_pages:,} swap pages, "
         f"{result.ncpus} CPUs, {result.processes:,} processes, {result.seconds:.1f} s"
-        + (", interrupted" if result.interrupted else ""),
-        *counter_lines(result.counters, result.extra),
+        + (", interrupted" if result.interrupted else "")
+    )
+    out = [
+        *textwrap.wrap(title, room, subsequent_indent="  "),
+        *counter_lines(result.counters, result.extra, room),
         "locks",
         *lock_lines(result.locks),
         "pages at the end",
@@ -111,13 +118,17 @@ def run_lines(result: Any, *, coverage: bool = True) -> list[str]:
     if coverage:
         out += ["coverage of vm_pageout.c", *coverage_lines(result.coverage)]
     if result.stall:
-        out += ["no progress: who waits for what", *(f"  {line}" for line in result.stall)]
+        out += [
+            "no progress; each thread and what it waits for:",
+            *(f"  {line}" for line in result.stall),
+        ]
     if result.findings:
         out += finding_lines(result.findings)
         out.append("")
     out += result.accepted
+    out += hidden_lines(result.hidden)
     if result.repairs:
-        out.append(f"repairs: {', '.join(result.repairs)}")
+        out += textwrap.wrap(f"repairs: {', '.join(result.repairs)}", room, subsequent_indent="  ")
     out += [result.contents_line, result.audit_line]
     out.append(f"findings: {len(result.findings)}" if result.findings else "findings: none")
     return out

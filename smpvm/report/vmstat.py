@@ -1,6 +1,8 @@
-"""The live table, in the shape and with the column names of vmstat(8)."""
+"""The live table, in the layout and with the column names of vmstat(8)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from smpvm.workload.sample import Sample
 
@@ -33,23 +35,66 @@ RATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def width(column: str) -> int:
-    """Characters of a column, without the space before it."""
-    return WIDTHS.get(column, 3)
+COLUMNS = tuple((group, column) for group, columns in GROUPS for column in columns)
+DROPPED_FIRST = (
+    ("cpu", "us"),
+    ("cpu", "sy"),
+    ("cpu", "id"),
+    ("faults", "sy"),
+    ("faults", "in"),
+    ("procs", "w"),
+    ("faults", "cs"),
+    ("page", "re"),
+    ("disks", "da0"),
+    ("disks", "sw0"),
+    ("procs", "b"),
+    ("procs", "r"),
+    ("memory", "avm"),
+    ("page", "fr"),
+    ("page", "pi"),
+    ("page", "po"),
+)
+"""The columns that a narrow terminal does without, the least important first."""
 
 
-def header() -> tuple[str, str]:
-    """The two heading lines."""
+def widths(rows: Sequence[Sequence[int]] = ()) -> list[int]:
+    """Characters of each column: no number of *rows* is wider, and no heading."""
+    out = [max(WIDTHS.get(column, 3), len(column)) for _, column in COLUMNS]
+    return [max([w, *(len(str(row[i])) for row in rows)]) for i, w in enumerate(out)]
+
+
+def fitting(room: int | None, wide: Sequence[int]) -> list[int]:
+    """The columns (positions in COLUMNS) that fit into *room* characters; None: all of them."""
+    kept = list(range(len(COLUMNS)))
+    for column in DROPPED_FIRST:
+        if room is None or sum(wide[i] + 1 for i in kept) - 1 <= room:
+            break
+        kept.remove(COLUMNS.index(column))
+    return kept
+
+
+def header(kept: Sequence[int] | None = None, wide: Sequence[int] | None = None) -> tuple[str, str]:
+    """The two heading lines of the columns *kept* (default: all)."""
+    kept = range(len(COLUMNS)) if kept is None else kept
+    wide = widths() if wide is None else wide
     above, below = [], []
-    for group, columns in GROUPS:
-        cells = " ".join(f"{c:>{width(c)}}" for c in columns)
-        above.append(f"{group:<{len(cells)}}")
-        below.append(cells)
+    for group, _ in GROUPS:
+        cells = " ".join(f"{COLUMNS[i][1]:>{wide[i]}}" for i in kept if COLUMNS[i][0] == group)
+        if cells:
+            above.append(f"{group[: len(cells)]:<{len(cells)}}")
+            below.append(cells)
     return " ".join(above).rstrip(), " ".join(below)
 
 
+def table(rows: Sequence[Sequence[int]], room: int) -> list[str]:
+    """Headings and rows, in at most *room* characters unless even the least columns need more."""
+    wide = widths(rows)
+    kept = fitting(room, wide)
+    return [*header(kept, wide), *(row(numbers, kept, wide) for numbers in rows)]
+
+
 def values(before: Sample, now: Sample, host_cpus: int = 1) -> list[int]:
-    """One row's numbers, in the order of the columns: rates between two samples, and states."""
+    """One row, in column order: current states, and rates between two samples."""
     span = max(now.seconds - before.seconds, 1e-6)
 
     def rate(column: str) -> int:
@@ -66,7 +111,10 @@ def values(before: Sample, now: Sample, host_cpus: int = 1) -> list[int]:
     return [*row, round(user), round(system), max(0, round(100 - user - system))]
 
 
-def row(numbers: list[int]) -> str:
-    """One line under the heading."""
-    columns = [c for _, group in GROUPS for c in group]
-    return " ".join(f"{n:>{width(c)}}" for c, n in zip(columns, numbers, strict=True))
+def row(
+    numbers: Sequence[int], kept: Sequence[int] | None = None, wide: Sequence[int] | None = None
+) -> str:
+    """One line under the heading; a number is never cut."""
+    kept = range(len(COLUMNS)) if kept is None else kept
+    wide = widths() if wide is None else wide
+    return " ".join(f"{numbers[i]:>{wide[i]}}" for i in kept)

@@ -77,6 +77,7 @@ class ClusterFile(ClusterPageout):
 
     name = "cluster-file"
     title = "clusters of file pages by page-out and msync against stores"
+    repairs = ("launder-recheck",)
 
     def make(self) -> None:
         """A file."""

@@ -37,6 +37,7 @@ class TruncatePageout(VmScenario):
 
     name = "truncate-pageout"
     title = "truncation against page-out and msync"
+    repairs = ("launder-recheck",)
     scans = 2
     sizes = fixed(scans=1)
 
@@ -84,7 +85,7 @@ class InvalidatePageout(TruncatePageout):
 
     name = "invalidate-pageout"
     title = "msync(MS_INVALIDATE) against page-out and stores"
-    repairs = ("launder-held",)
+    repairs = ("launder-held", "launder-recheck")
 
     def user(self) -> None:
         """Store twice."""
@@ -107,7 +108,7 @@ class ReclaimPageout(TruncatePageout):
 
     name = "reclaim-pageout"
     title = "reclaim of a mapped vnode against page-out and faults"
-    repairs = ("launder-held",)
+    repairs = ("launder-held", "launder-recheck")
 
     def user(self) -> None:
         """Store, for as long as that can be done."""

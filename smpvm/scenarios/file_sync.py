@@ -100,6 +100,7 @@ class FsyncPageout(FsyncStore):
 
     name = "fsync-pageout"
     title = "fsync against stores and page-out of two file pages"
+    repairs = ("launder-recheck",)
     pages_of_file = 2
     stores = 1
 

@@ -72,3 +72,5 @@ class Vm:
         for name, cls in subsystems.items():
             made: Any = cls(self)
             setattr(self, name, made)
+        for observer in kernel.probe.observers:
+            observer.attach_vm(self)

@@ -1,4 +1,4 @@
-"""A stress run: build a machine, let a profile's processes loose on it, stop it, and judge."""
+"""A stress run: build a machine, run a profile's processes on it, stop it, check the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import smpvm
 from smpvm.check.audit import audit
 from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
-from smpvm.check.finding import Finding, FindingLog, write_atomic
+from smpvm.check.finding import Finding, FindingLog, new_first, write_atomic
 from smpvm.check.lockevents import LOG_NAME, LockTrace
 from smpvm.check.suite import DEFAULT, CheckSuite
 from smpvm.config import Config, ConfigError
@@ -29,6 +29,7 @@ from smpvm.machine import Machine
 from smpvm.repairs.base import Repair
 from smpvm.state import StateError
 from smpvm.state.snapshot import Snapshot, write
+from smpvm.unwritten import Unwritten
 from smpvm.vm.pageout.coverage import report as coverage_report
 from smpvm.workload.profiles import Profile, Task
 from smpvm.workload.resume import ResumedPageout, freeze_and_take, resume, start
@@ -51,29 +52,31 @@ class StressPlan:
     """Replayed instead of the profile's own."""
     repairs: Sequence[Repair] = ()
     changes: Sequence[type] = ()
-    """More changes for the VM, inside of the repairs (tests that break something)."""
+    """Further changes for the VM; repairs override them (for tests that break something)."""
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
     benign: bool = True
-    """Are races and waits that the source declares as meant only counted, and no findings?"""
+    """Are races and waits that the source declares as intended only counted, not reported?"""
+    known: bool = True
+    """Are findings that show known defects reported?"""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
     log_file: Path | None = None
     """Gets every lock event."""
     start: Snapshot | None = None
-    """The memory to begin with (its configuration is the plan's)."""
+    """The memory to start from; its configuration must be the plan's."""
     snapshot: Path | None = None
-    """Gets the machine's memory as it was when the time was up."""
+    """Gets the machine's memory as it was when time ran out."""
     command: str = ""
-    """The command line that shows a finding again."""
+    """The command line of this run, for findings."""
     stall_after: float = 10.0
     patience: float = 120.0
 
 
 @dataclass
 class StressResult:
-    """What came of it; all plain data."""
+    """The result of a run; plain data only."""
 
     profile: str
     seed: int
@@ -94,13 +97,17 @@ class StressResult:
     audit_line: str = ""
     stall: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    """Defects of smpvm itself."""
+    """Exceptions of smpvm itself, not of the modelled kernel."""
     repairs: list[str] = field(default_factory=list)
     snapshot: str = ""
+    unwritten: list[str] = field(default_factory=list)
+    """Files of the run directory, and logs, that are missing or not whole: one line for each."""
     checkers: dict[str, Any] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
-    """What the source declares as meant, and how often it was seen."""
+    """What the source declares as intended, and how often it occurred."""
     findings: list[Finding] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Repairs of known defects that were seen and are not reported → how often."""
 
     def to_json(self) -> dict[str, Any]:
         """A document with its format and version."""
@@ -130,12 +137,12 @@ def tasks_of(plan: StressPlan) -> list[Task]:
 
 
 def check_plan(plan: StressPlan) -> None:
-    """Raises ConfigError for a mix that the machine cannot hold."""
+    """Raises ConfigError if the processes would wire more memory than the machine can spare."""
     pages = plan.config.pages
     wired = sum(task.args["share"] * pages for task in tasks_of(plan) if task.kind == "locker")
     if wired > pages * 0.3:
         raise ConfigError(
-            f"the processes would wire {wired:.0f} pages of {pages}; allowed are three in ten"
+            f"the processes would wire {wired:.0f} of {pages} pages; at most 30 per cent may be"
         )
 
 
@@ -145,7 +152,7 @@ def run(
     interrupt: StopRequest | None = None,
     on_finding: Callable[[Finding], None] | None = None,
 ) -> StressResult:
-    """Run *plan* to its end.  *interrupt* ends it early, in order."""
+    """Run *plan*; *interrupt* ends it early, with the same checks.  Raises ConfigError."""
     check_plan(plan)
     with quick_switches():
         return _run(plan, on_sample, interrupt or StopRequest(), on_finding)
@@ -153,7 +160,7 @@ def run(
 
 @contextmanager
 def quick_switches() -> Iterator[None]:
-    """Under the GIL, hand it on ten times as often: kernel threads wait for each other a lot."""
+    """Switch threads ten times as often under the GIL: kernel threads often wait for each other."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(before / 10)
     try:
@@ -168,10 +175,17 @@ def _run(
     interrupt: StopRequest,
     on_finding: Callable[[Finding], None] | None,
 ) -> StressResult:
-    findings = FindingLog(plan.run_dir, command=plan.command, on_new=on_finding)
+    unwritten = Unwritten()
+    findings = FindingLog(
+        plan.run_dir,
+        command=plan.command,
+        on_new=on_finding,
+        unwritten=unwritten,
+        repairs=[r.name for r in plan.repairs],
+    )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
-    suite = CheckSuite(plan.checks, findings, traces=_traces(plan), benign=plan.benign)
+    suite = CheckSuite(plan.checks, findings, traces=_traces(plan, unwritten), benign=plan.benign)
     observers = [*suite.observers, *plan.observers, *([history] if history else [])]
     changes = [*(r.change for r in plan.repairs), *plan.changes]
     if plan.start is not None:
@@ -184,15 +198,17 @@ def _run(
         on_stall=suite.stalled,
     )
     if plan.run_dir is not None:
-        _write_run(plan, plan.run_dir)
+        with unwritten.writing(plan.run_dir / "run.json"):
+            _write_run(plan, plan.run_dir)
     runner = Runner(machine, contents, tasks_of(plan))
     restored = [] if plan.start is None else resume(machine, plan.start)
-    machine.boot()
-    start(machine, restored)
-    runner.start()
-    interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt)
-    said = _snapshot(plan, machine)
-    machine.stop(patience=plan.patience, at_rest=suite.at_rest)
+    with machine.halted_on_error():
+        machine.boot()
+        start(machine, restored)
+        runner.start()
+        interrupted = _let_run(machine, runner, plan.seconds, on_sample, interrupt)
+        said = _snapshot(plan, machine)
+        machine.stop(patience=plan.patience, at_rest=suite.at_rest)
     if not machine.failed:
         runner.check_files()
     suite.finish()
@@ -201,20 +217,25 @@ def _run(
     result.accepted = suite.accepted.lines()
     result.snapshot = said
     if plan.run_dir is not None:
-        write_atomic(plan.run_dir / "result.json", json.dumps(result.to_json(), indent=1) + "\n")
+        document = json.dumps(result.to_json(), indent=1) + "\n"
+        with unwritten.writing(plan.run_dir / "result.json"):
+            write_atomic(plan.run_dir / "result.json", document)
+    result.unwritten = unwritten.lines()
     return result
 
 
 def _snapshot(plan: StressPlan, machine: Machine) -> str:
-    """Write the snapshot that was asked for; returns what to say about it."""
+    """Write the snapshot if one was asked for; returns a line about it, or ""."""
     if plan.snapshot is None:
         return ""
     if machine.failed:
-        return "snapshot: not taken, the machine has come to a bad end"
+        return "snapshot: not taken, because the machine failed"
     try:
         size = write(plan.snapshot, freeze_and_take(machine))
     except StateError as why:
         return f"snapshot: not taken: {why}"
+    except OSError as why:
+        return f"snapshot: not written: {why.strerror or why}"
     return f"snapshot: {plan.snapshot}, {size:,} bytes"
 
 
@@ -263,7 +284,7 @@ def _judge(
             )
         )
     if machine.failed:
-        said = "audit: not done, the machine did not come to rest"
+        said = "audit: not done, because the machine did not come to rest"
     else:
         broken = audit(machine.vm)
         for finding in broken:
@@ -293,18 +314,22 @@ def _judge(
         stall=machine.stall,
         errors=[f"{td}: {type(why).__name__}: {why}" for td, why in k.errors],
         repairs=[r.name for r in plan.repairs],
-        findings=findings.findings,
+        findings=[f for f in new_first(findings.findings) if plan.known or not f.known],
     )
+    for finding in findings.findings if not plan.known else ():
+        if finding.known:
+            names = ", ".join(finding.known)
+            result.hidden[names] = result.hidden.get(names, 0) + finding.count
     return result
 
 
-def _traces(plan: StressPlan) -> list[LockTrace]:
-    """The log of all lock events, and the run directory's log of the order alone."""
+def _traces(plan: StressPlan, unwritten: Unwritten) -> list[LockTrace]:
+    """The log of all lock events, and the run directory's log of the lock order only."""
     traces = []
     if plan.log_file is not None:
-        traces.append(LockTrace(plan.log_file))
+        traces.append(LockTrace(plan.log_file, unwritten=unwritten))
     if plan.run_dir is not None:
-        traces.append(LockTrace(plan.run_dir / LOG_NAME, events=False))
+        traces.append(LockTrace(plan.run_dir / LOG_NAME, events=False, unwritten=unwritten))
     return traces
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from smpvm.check.finding import load
 from smpvm.cli import main
+from smpvm.commands import explore as explore_module
 from smpvm.explore.engine import Settings
 from smpvm.explore.search import Search, SearchPlan, SearchReport
 from smpvm.explore.workers import merge, run_jobs
@@ -68,7 +69,7 @@ def test_a_merged_report_tells_of_every_worker():
     whole = merge([first, second])
     assert (whole.executions, whole.limited, whole.notes) == (3, 3, ["a", "b", "c"])
     assert whole.to_json()["given_up"] == 3
-    assert "  given up as too long: 3 executions" in whole.lines()
+    assert "  abandoned at the step limit: 3 executions" in whole.lines()
 
 
 def test_pieces_of_a_campaign_are_the_whole(toys):
@@ -94,7 +95,17 @@ def children(pid):
 
 def interrupted(tmp_path, jobs, begun, how=signal.SIGINT):
     """Interrupt a run once ``begun(pid)``; its exit code and report."""
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", jobs, "--json"]
+    argv = [
+        "explore",
+        f"{TOYS}:Counter",
+        "--strategy",
+        "random",
+        "--seconds",
+        "60",
+        "--jobs",
+        jobs,
+        "--json",
+    ]
     run = subprocess.Popen(
         [sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -129,7 +140,7 @@ def test_interrupted_workers_hand_over_what_they_have(tmp_path, how):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are looked up in /proc")
 def test_workers_do_not_outlive_who_gave_them_work(tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--seconds", "60", "--jobs", "2"]
+    argv = ["explore", f"{TOYS}:Counter", "--strategy", "random", "--seconds", "60", "--jobs", "2"]
     run = subprocess.Popen([sys.executable, "-m", "smpvm", *argv, "--run-dir", str(tmp_path)])
     while not list(tmp_path.glob("findings/*.json")):
         time.sleep(0.05)
@@ -158,7 +169,7 @@ def test_workers_tell_how_far_they_are():
 
 
 def test_any_executor_will_do():
-    plan = SearchPlan(schedules=40, settings=Settings(digest=False))
+    plan = SearchPlan("random", schedules=40, settings=Settings(digest=False))
     with ThreadPoolExecutor(2) as executor:
         whole = run_jobs(f"{TOYS}:Counter", "", plan, 2, executor)
     assert whole.executions == 40
@@ -228,7 +239,7 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys, argv):
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--strategy", "dpor", "--bound", "1"], "bound=1: not for strategy 'dpor'"),
+        (["--strategy", "pos", "--bound", "1"], "bound=1: not for strategy 'pos'"),
         (["--strategy", "random", "--depth", "2"], "depth=2: not for strategy 'random'"),
         (["--strategy", "pct", "--depth", "11"], "depth=11: from 1 to 10"),
         (["--strategy", "bounded", "--bound", "-1"], "bound=-1: from 0 to 100"),
@@ -241,7 +252,7 @@ def test_options_that_would_do_nothing(capsys, argv, why):
 
 
 def test_depth_is_for_the_portfolio_too(capsys):
-    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "8", "--depth", "4")[1]
+    out = run(capsys, "explore", f"{TOYS}:Locked", "--schedules", "20", "--depth", "4")[1]
     assert out.count("d = 4") == 2
     assert "d = 2" not in out
 
@@ -255,12 +266,19 @@ def test_the_first_finding_ends_all(capsys):
     assert not any(each["findings"] for each in scenarios[:-1])
 
 
-def test_a_run_directory_is_for_one_run_s_findings(capsys, tmp_path):
-    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(tmp_path)]
+def test_a_second_run_in_a_directory_is_kept_beside_it(capsys, tmp_path):
+    first = tmp_path / "run"
+    argv = ["explore", f"{TOYS}:Counter", "--schedules", "9", "--run-dir", str(first)]
     assert run(capsys, *argv)[0] == 1
-    code, out, err = run(capsys, *argv)
-    assert (code, out) == (2, "")
-    assert "has findings of an earlier run" in err
+    before = {path: path.read_bytes() for path in first.rglob("*.json")}
+    code, _, err = run(capsys, *argv)
+    assert code == 1
+    assert "this one is kept in" in err
+    second = tmp_path / "run-2"
+    assert {p.relative_to(second) for p in second.rglob("*.json")} == {
+        p.relative_to(first) for p in before
+    }
+    assert {path: path.read_bytes() for path in first.rglob("*.json")} == before
 
 
 def test_a_scenario_may_import_its_neighbour(capsys, tmp_path, monkeypatch):
@@ -289,7 +307,7 @@ def test_the_command_of_a_finding_is_for_a_shell(capsys, tmp_path):
 def test_a_proof_says_which_checks(capsys):
     argv = ["explore", f"{TOYS}:Locked", "--strategy", "dpor"]
     assert "no finding; every" in run(capsys, *argv)[1]
-    assert "no finding of the checks none; every" in run(capsys, *argv, "--check", "none")[1]
+    assert "no finding by the checks none; every" in run(capsys, *argv, "--check", "none")[1]
 
 
 def test_sizes(capsys):
@@ -366,9 +384,9 @@ def bad(tmp_path):
     [
         ("SetUp", "set-up: RuntimeError: no good ({}:7)"),
         ("SetUpExits", "set-up: SystemExit: 7 ({}:"),
-        ("SetUpSleeps", "set-up: it waits for what nobody will do ({}:"),
-        ("NoSize", "sizes: n=None: a number, 1 or more, is wanted"),
-        ("SmallSize", "sizes: n=1: a number, 2 or more, is wanted"),
+        ("SetUpSleeps", "set-up: it blocks, and no thread will ever wake it ({}:"),
+        ("NoSize", "sizes: n=None: a number, 1 or more, is expected"),
+        ("SmallSize", "sizes: n=1: a number, 2 or more, is expected"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, says, jobs):
@@ -488,4 +506,16 @@ def test_a_break_where_time_moves_on_says_so(capsys, tmp_path):
         run(capsys, "replay", "--schedule", schedule, "--break", str(step))[1]
         for step in range(1, 4)
     ]
-    assert any("time moves on" in text and "(Pdb)" not in text for text in steps)
+    assert any("the clock advances" in text and "(Pdb)" not in text for text in steps)
+
+
+def test_seconds_are_for_all_scenarios_together(capsys, monkeypatch):
+    from smpvm.commands.explore import Budget
+
+    now = [100.0]
+    monkeypatch.setattr(explore_module.time, "monotonic", lambda: now[0])
+    budget = Budget(10.0)
+    assert budget.share(2) == 5.0
+    now[0] += 1.0  # the first took less than its share
+    assert budget.share(1) == 9.0
+    assert Budget(None).share(3) is None

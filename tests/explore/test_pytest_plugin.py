@@ -100,19 +100,19 @@ def test_failures_are_kept_by_scenario(project):
         ("strategy='nonsense'", "strategy 'nonsense': unknown"),
         ("bogus=1", "unknown option 'bogus'"),
         ("schedule='garbage'", "schedule: not of version"),
-        ("'pos', 5", "options have names"),
-        ("schedules=0", "schedules=0: more than 0 is wanted"),
+        ("'pos', 5", "options must be given by name"),
+        ("schedules=0", "schedules=0: must be more than 0"),
         ("checks='all,none'", "check"),
         ("granularity='fine'", "granularity 'fine'"),
-        ("schedules='many'", "schedules='many': int"),
-        ("seconds='x'", "seconds='x': float"),
-        ("seconds=0", "seconds=0: more than 0"),
+        ("schedules='many'", "schedules='many': must be int"),
+        ("seconds='x'", "seconds='x': must be float"),
+        ("seconds=0", "seconds=0: must be more than 0"),
         ("strategy='pct', depth=0", "depth=0: from 1 to 10"),
-        ("strategy='dpor', bound=1", "bound=1: not for strategy 'dpor'"),
+        ("strategy='pos', bound=1", "bound=1: not for strategy 'pos'"),
         ("repairs='nonsense'", "repair nonsense: unknown"),
         (
             "schedule='s1/access/0.1.0/-/1x1~00/Tow'",
-            "the schedule is of Tow, and the test explores",
+            "the schedule is of Tow, but the test explores",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_scenario_that_shrinks_in_size(project):
 @pytest.mark.parametrize(
     ("failure", "why"),
     [
-        ("len(RUNS) == 5", "run again, its schedule shows nothing"),
+        ("len(RUNS) == 5", "not reproduced by its own schedule"),
         ("random.random() < 0.1", "an unlucky one"),
     ],
 )
@@ -195,7 +195,7 @@ def test_what_does_not_repeat_is_a_failure_too(project, failure, why):
 
         def test_it(smpvm):
             random.seed(1)
-            smpvm.explore(Moody)
+            smpvm.explore(Moody, strategy="random")
         """
     )
     result = run(project, "test_moody.py")
@@ -271,7 +271,7 @@ def test_a_built_in_scenario_by_name_and_its_repairs(project):
     ("what", "why"),
     [
         ("'no-such'", "scenario 'no-such': unknown"),
-        ("None", "None is no scenario"),
+        ("None", "None is not a scenario"),
         ("Broken", "scenario 'Broken': set-up: ZeroDivisionError"),
     ],
 )
@@ -335,8 +335,8 @@ def test_what_explores_nothing_does_not_pass(project):
     result = run(project, "test_nothing.py")
     result.assert_outcomes(passed=1, failed=2, errors=1)
     text = result.stdout.str()
-    assert "the marker says how the fixture smpvm explores, and the test does not take it" in text
-    assert "the test takes the fixture smpvm and explores nothing" in text
+    assert "the test has the marker smpvm, but does not use the fixture smpvm" in text
+    assert "the test uses the fixture smpvm but explores nothing" in text
     assert "its own reason" in text
 
 
@@ -357,4 +357,4 @@ def test_exhaustive_strategies_go_on_to_the_end_or_warn(project):
     )
     result = run(project, "-W", "default", "test_end.py")
     result.assert_outcomes(passed=2, warnings=1)
-    assert "inconclusive: the space was not exhausted" in result.stdout.str()
+    assert "inconclusive: not every interleaving was tried" in result.stdout.str()

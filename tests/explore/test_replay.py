@@ -1,4 +1,4 @@
-"""A schedule is a text that runs again anywhere, and says where it stops fitting."""
+"""A schedule is a text that can be replayed anywhere; a replay reports where it diverges."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import smpvm
 from smpvm import Scenario
-from smpvm.commands.explore import run_schedule
+from smpvm.commands.replay import run_schedule
 from smpvm.explore.search import Search, SearchPlan
 from smpvm.explore.trace.schedule import Schedule, ScheduleError
 
@@ -124,7 +124,7 @@ class LongAfter(Scenario):
 
 
 def test_a_finding_is_shown_with_the_steps_that_it_is_about():
-    report = Search(LongAfter, SearchPlan(schedules=5, shrink=False)).run()
+    report = Search(LongAfter, SearchPlan("random", schedules=5, shrink=False)).run()
     (race,) = report.findings
     assert race.kind == "race"
     lines = run_schedule(Schedule.parse(race.schedule), scenario=LongAfter).lanes(about=race)

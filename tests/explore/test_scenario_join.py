@@ -1,4 +1,4 @@
-"""Spawn and join: one class where nothing races, and what joins find."""
+"""Spawn and join: one class if nothing races, and what the checkers find."""
 
 import pytest
 from proving import kinds, proof, proven, titles
@@ -131,7 +131,7 @@ def test_wrong_joins():
     assert "end of kid" in titles(JoinedWithLock)
     assert kinds(JoinedWithLock) == {"deadlock"}
     assert kinds(JoinedForEver) == {"stall"}
-    assert "sleep-with-spinlock" in titles(JoinedUnderSpinlock)
+    assert "sleep-with-spinlock" in kinds(JoinedUnderSpinlock)
 
 
 class JoinOrLook(Parent):

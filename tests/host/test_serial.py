@@ -1,4 +1,4 @@
-"""The serial carrier: turns, waits, time, the end, on both kinds of host context."""
+"""The serial carrier: switches, waits, time, the end, with both switchers."""
 
 import pytest
 
@@ -259,3 +259,30 @@ def test_too_long_under_an_unfair_scheduler_is_no_verdict(boot):
     k.spawn("a", body)
     carrier.join()
     assert carrier.stuck == "limit"
+
+
+def test_threads_that_wait_for_one_lock_are_not_asked_at_every_step(boot):
+    asked = 0
+
+    class Counted(Spinlock):
+        __slots__ = ()
+
+        def _not_exclusive(self):
+            nonlocal asked
+            asked += 1
+            return super()._not_exclusive()
+
+    carrier, k = boot()
+    lock, box = Counted(k, "l"), k.new(Box)
+
+    def body():
+        lock.lock()
+        for _ in range(10):
+            box.n = 1
+        lock.unlock()
+
+    for i in range(30):
+        k.spawn(f"t{i}", body)
+    assert carrier.join() == []
+    # 30 threads, 3 questions each (it comes, somebody takes the lock, gives it back), not 30 * 300.
+    assert asked <= 5 * 30

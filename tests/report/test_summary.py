@@ -1,4 +1,4 @@
-"""The summary says what happened, and ends with the lines that matter."""
+"""The summary tells what happened, and ends with the important lines."""
 
 from smpvm.check.finding import Finding
 from smpvm.report.live import PlainWatch, RichWatch
@@ -45,7 +45,7 @@ def test_lock_classes_come_with_contention() -> None:
 def test_findings_and_a_stall_are_told_whole() -> None:
     finding = Finding("audit", "page 3: no page is lost", evidence=["evidence here"])
     text = "\n".join(run_lines(result(findings=[finding], stall=["cpu0: sleeps on page 3"])))
-    assert "no progress: who waits for what\n  cpu0: sleeps on page 3" in text
+    assert "no progress; each thread and what it waits for:\n  cpu0: sleeps on page 3" in text
     assert "audit: page 3: no page is lost" in text
     assert "evidence here" in text
     assert text.endswith("findings: 1")
@@ -81,3 +81,24 @@ def test_a_table_on_a_terminal() -> None:
     assert "finding: x" in text
     assert "123" in text
     assert "flt" in text
+
+
+def test_a_table_on_a_narrow_terminal_has_no_ellipses() -> None:
+    import io
+
+    from rich.console import Console
+
+    out = io.StringIO()
+    with RichWatch(Console(file=out, force_terminal=True, width=80), "smpvm stress") as watch:
+        watch.sample(Sample(seconds=1.0, free=1234567, counters={"v_vm_faults": 7654321}), 10.0)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out.getvalue()
+    assert "1234567" in out.getvalue()
+    assert "7654321" in out.getvalue()
+
+
+def test_the_summary_fits_a_narrow_terminal() -> None:
+    many = {"page-ins and page-outs": 10**9}
+    given = result(seconds=123.4, processes=12345, repairs=["fault-once", "free-wait"] * 5)
+    given.extra = many
+    assert max(map(len, run_lines(given, room=60))) <= 60
+    assert len(run_lines(given)) < len(run_lines(given, room=60))  # two columns of counters

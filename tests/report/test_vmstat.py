@@ -1,6 +1,6 @@
 """The live table has vmstat's columns, and its numbers are rates between two samples."""
 
-from smpvm.report.vmstat import GROUPS, header, row, values
+from smpvm.report.vmstat import COLUMNS, GROUPS, header, row, table, values
 from smpvm.workload.sample import Sample
 
 
@@ -29,3 +29,16 @@ def test_rows_stand_under_their_headings() -> None:
     line = row(values(Sample(), Sample(seconds=1.0, free=77, counters={"v_vm_faults": 9})))
     assert len(line) == len(below)
     assert line[: below.index("fre") + 3].endswith("77")
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_every_number_whole() -> None:
+    rows = [[i * 10**k for i in range(len(COLUMNS))] for k in range(6)]
+    for room in (200, 100, 80, 60, 40):
+        lines = table(rows, room)
+        assert max(map(len, lines)) <= room
+        assert len({len(line) for line in lines[1:]}) == 1
+        shown = lines[1].split()
+        assert [len(line.split()) for line in lines[2:]] == [len(shown)] * len(rows)
+        assert {"fre", "flt", "sr"} <= set(shown)
+        assert set(" ".join(lines[2:]).split()) <= {str(n) for row in rows for n in row}
+    assert len(table(rows, 200)[1].split()) == len(COLUMNS)

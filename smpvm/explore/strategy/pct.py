@@ -1,8 +1,8 @@
 """PCT, probabilistic concurrency testing (Burckhardt, Kothari, Musuvathi and Nagarakatte, 2010).
 
-Threads have random priorities; the highest one that can run does.  At d - 1 random steps the
-running thread drops below all others.  A bug of depth d among n threads and k steps is hit with a
-probability of at least 1 / (n * k^(d-1)) in each execution.
+Threads have random priorities; the runnable thread with the highest one runs.  At d - 1 random
+steps the running thread drops below all others.  In each execution a bug of depth d among n threads
+and k steps is hit with a probability of at least 1 / (n * k^(d-1)).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class _Priorities:
         self.every = True
         self._random = rnd.random
         self._prio: dict[int, float] = {}
-        self._step = 0
+        self.steps = 0
+        """Steps of non-daemon threads; those of daemons and disks are not counted."""
         self._floor = 0.0
         self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
 
@@ -31,10 +32,11 @@ class _Priorities:
         if current is not None and current.op[1] == YIELD:
             self._lower(current)
             best = self._highest(runnable)
-        if self._step in self._drops:
+        if not best.daemon and self.steps in self._drops:
+            self._drops.discard(self.steps)
             self._lower(best)
             best = self._highest(runnable)
-        self._step += 1
+        self.steps += not best.daemon
         return best
 
     def _highest(self, runnable: Sequence[SerialThread]) -> SerialThread:
@@ -54,10 +56,10 @@ class _Priorities:
 
 
 class Pct(Plain):
-    """*depth* is d; k is the longest execution so far (the first one measures it).
+    """*depth* is d; k is the length of the longest execution so far (the first one measures it).
 
-    Those that end in the fair suffix do not count where others end by themselves: the drops would
-    all come long after them.
+    Executions that reach the fair suffix do not count if others end by themselves: the priority
+    drops would come long after the end of those.
     """
 
     name = "pct"
@@ -68,23 +70,25 @@ class Pct(Plain):
         self.length = length
         self.threads = 1
         self._endless = 0
+        self._now: _Priorities
 
     def start(self, n: int) -> Scheduler:
         rnd = random.Random(f"{self.seed}/{n}")
-        return _Priorities(rnd, self.depth, self._k())
+        self._now = _Priorities(rnd, self.depth, self._k())
+        return self._now
 
     def done(self, carrier: SerialCarrier) -> None:
         if carrier.steps_before_fair is None:
-            self.length = max(self.length, len(carrier.log))
+            self.length = max(self.length, self._now.steps)
         else:
-            self._endless = max(self._endless, carrier.steps_before_fair)
+            self._endless = max(self._endless, self._now.steps)
         self.threads = max(self.threads, len(carrier.threads))
 
     def _k(self) -> int:
         return max(self.length or self._endless, 1)
 
     def bound(self) -> float:
-        """The probability of one execution to hit a bug of this depth, at least."""
+        """A lower bound of the probability that one execution hits a bug of this depth."""
         return float(1 / (self.threads * self._k() ** (self.depth - 1)))
 
     def notes(self) -> list[str]:

@@ -1,10 +1,10 @@
 """Happens-before over one execution's log: vector clocks, races, and the class of the trace.
 
-Two executions are of one class when they have the same steps of each thread and order all pairs of
-dependent steps alike (Mazurkiewicz traces).  A step depends on an earlier one of its own thread,
-on what conflicts with it, and on the step that made it possible (``causes``: the spawn of its
-thread, the wakeup that ended its sleep, the write that ended its await).  Time moves only when
-nobody can run, so a timer step comes after everything before it, and before everything after it.
+Two executions are in the same class if they have the same steps of each thread and order all pairs
+of dependent steps alike (Mazurkiewicz traces).  A step depends on earlier steps of its own thread,
+on conflicting steps, and on the step that enabled it (``causes``: the spawn of its thread, the
+wakeup that ended its sleep, the write that ended its await).  Time advances only when no thread can
+run, so a timer step is ordered after all steps before it and before all steps after it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from operator import itemgetter
 from typing import Any
 
 from smpvm.explore.trace.dependence import (
-    IDENTITY,
     apart,
     conflict,
+    covers,
     is_acquire,
     named,
     parts,
     same,
-    shares,
 )
 from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
+    ATOMIC,
+    COUNTED,
     HOLDING,
     READ,
     RELEASE,
@@ -38,7 +39,8 @@ from smpvm.host.carrier import (
     Compound,
 )
 from smpvm.host.serial import SerialCarrier
-from smpvm.host.serialthread import AWAIT, TIMER, Op
+from smpvm.host.serialthread import AWAIT, TIMER, Op, unchanged
+from smpvm.host.trail import Trail
 
 Clock = list[int]
 
@@ -48,10 +50,10 @@ _MANY = frozenset((AWAIT, YIELD))
 
 @dataclass
 class Race:
-    """Two dependent steps that could come the other way round: *first*, then *second*.
+    """Two dependent steps that could occur in the opposite order: *first*, then *second*.
 
-    *second* is a position in the log, or past its end: pending operations of threads that were
-    still there when the execution ended come after the log, in ``Order.ops``.
+    *second* is a position in the log or past its end: in ``Order.ops`` the log is followed by the
+    pending operations of threads that were alive when the execution ended.
     """
 
     first: int
@@ -60,7 +62,7 @@ class Race:
 
 @dataclass
 class Prefix:
-    """What is known of the first *n* steps of an execution: all that begin with them share it."""
+    """The analysis of the first *n* steps, shared by all executions that begin with them."""
 
     n: int = 0
     slot: dict[int, int] = field(default_factory=dict)
@@ -79,10 +81,11 @@ class Order:
         pending: Sequence[Op] = (),
         gated: frozenset[int] = frozenset(),
         prefix: Prefix | None = None,
+        trail: Trail | None = None,
     ) -> None:
-        """*pending* are operations that were never executed; *gated* the log positions (and
-        positions past the log, for pending ones) of acquires that waited until they could be.
-        The log begins with *prefix*."""
+        """*pending* are operations that were not executed; *gated* are the positions (past the log
+        for pending ones) of acquires that take place only when possible.
+        The log begins with *prefix*.  *trail* knows what values the atomics found."""
         self.n = len(log)
         self.ops: list[Op] = [*log, *pending]
         self.causes = causes
@@ -91,6 +94,9 @@ class Order:
         self.slot = {tid: i for i, tid in enumerate(tids)}
         self.extras: dict[int, list[Any]] = {}
         self._touches = touches
+        self._updates = {} if trail is None else trail.updates_at
+        self._idle = set() if trail is None else trail.idle
+        self._vain = set() if trail is None else trail.vain
         for at, obj in touches:
             if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
@@ -138,11 +144,11 @@ class Order:
         clock = clock.copy()
         clock[self.slot[tid]] = at
         self.clocks.append(clock)
-        if at < self.n:  # of what was never executed nothing comes after
+        if at < self.n:  # no step comes after one that was not executed
             self._done(at, alone)
 
     def _done(self, at: int, alone: bool) -> None:
-        """Step *at* is there for later ones to meet; *alone*: it concerns one object."""
+        """Record step *at* for later steps; *alone*: it concerns only one object."""
         op = self.ops[at]
         self._last[op[0]] = at
         if op[1] == TIMER:
@@ -162,7 +168,7 @@ class Order:
         return clock
 
     def _alone(self, at: int) -> bool:
-        """Does the step concern one object only, as most do?"""
+        """Does the step concern only one object, as most do?"""
         _, kind, obj, _ = self.ops[at]
         return not (kind in _MANY or type(obj) is Compound or at in self.extras)
 
@@ -180,21 +186,21 @@ class Order:
         for prev in reversed(self._history.get(target, ())):
             before = ops[prev]
             if reads and before == op:
-                break  # what it conflicts with, that read has met already
+                break  # that read is already ordered after all conflicting steps
             if before[0] != tid and clock[slot[before[0]]] < prev:
                 if not self._depends_on(prev, at, target):
                     continue
                 self.races.append(Race(prev, at))
                 clock = _join(clock, self.clocks[prev])
-            if before[1] != READ and _hides(before, op):
+            if before[1] != READ and prev not in self._vain and _hides(before, op):
                 break
         return clock
 
     def _meet_gate(self, at: int, target: Any, clock: Clock, program: Clock) -> Clock:
-        """The same for an acquire that waited until it could be had.
+        """The same for an acquire that takes place only when possible.
 
-        It cannot come before the release that let it in, but before the acquire that kept it out:
-        so that is its race, unless other means order the two.
+        It cannot come before the release that admitted it, but before the acquire that excluded it:
+        so it races with that one, unless they are ordered by other steps.
         """
         tid = self.ops[at][0]
         history = self._history.get(target, ())
@@ -206,7 +212,7 @@ class Order:
                 continue
             if not self._depends_on(prev, at, target):
                 continue
-            if not self._gave_back(prev, target) or self._was_shared(history, i):
+            if not self._gave_back(prev, target) or self._spare(history, i, target):
                 self.races.append(Race(prev, at))
             clock = _join(clock, self.clocks[prev])
             if before[1] == ACQUIRE and prev in self.gated and self._held(history, i):
@@ -214,7 +220,7 @@ class Order:
         return clock
 
     def _held(self, history: Sequence[int], i: int) -> bool:
-        """Did that acquire get the lock exclusively: is the next step on it its release?"""
+        """Was that lock held exclusively: is the next step on it the release by the same thread?"""
         if i + 1 == len(history):
             return True
         nxt = history[i + 1]
@@ -222,16 +228,25 @@ class Order:
         return self.ops[nxt][0] == self.ops[history[i]][0] and self._gave_back(nxt, target)
 
     def _gave_back(self, at: int, target: Any) -> bool:
-        """Did step *at* release *target*: a release, tokens given up by a thread that blocks, or
-        the end of a thread that is joined?"""
+        """Did step *at* release *target*: a release, tokens released by a thread that blocks, or
+        the end of a joined thread?"""
         _, kind, obj, field = self.ops[at]
         if kind == RELEASE:
             return True
         other = at not in self.gated and not same(obj, target)
         return other and (field == HOLDING or kind == WAKEUP)
 
+    def _spare(self, history: Sequence[int], i: int, target: Any) -> bool:
+        """Could an acquire of *target* have come before that release as well?"""
+        if getattr(target, "kind", "") != COUNTED:
+            return self._was_shared(history, i)
+        kinds = [op[1] for op in self.ops[history[i] : self.n] if op[2] is target]
+        if any(kind not in (ACQUIRE, RELEASE) for kind in kinds):
+            return True  # a try may have taken it, or not
+        return bool(target.count - kinds.count(RELEASE) + kinds.count(ACQUIRE) > 0)
+
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
-        """Does that release give back a shared hold (which need not keep an acquire out)?"""
+        """Does that release end a shared hold (which need not exclude an acquire)?"""
         tid = self.ops[history[i]][0]
         for j in range(i - 1, -1, -1):
             op = self.ops[history[j]]
@@ -240,7 +255,7 @@ class Order:
         return False
 
     def _depends_on(self, prev: int, at: int, target: Any) -> bool:
-        if conflict(self.ops[prev], self.ops[at]):
+        if self._conflict(prev, at):
             return True
         for one, other in ((prev, at), (at, prev)):
             if any(same(obj, target) for obj in self.extras.get(one, ())):
@@ -251,17 +266,23 @@ class Order:
                     return True
         return False
 
-    # -- asking
+    def _conflict(self, a: int, b: int) -> bool:
+        """Do the operations of two steps conflict?  Wakeups that wake nobody commute."""
+        if a in self._vain and b in self._vain:
+            return False
+        return conflict(self.ops[a], self.ops[b])
+
+    # -- queries
 
     def before(self, a: int, b: int) -> bool:
-        """Does step *a* happen before step *b* (or is it *b*)?"""
+        """Does step *a* happen before step *b* (or is it *b* itself)?"""
         return self.clocks[b][self.slot[self.ops[a][0]]] >= a
 
     def direct(self, a: int, b: int) -> bool:
-        """Does *b* depend on *a*, an earlier step, by itself?"""
+        """Does *b* depend directly on *a*, an earlier step?"""
         if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
             return True
-        if conflict(self.ops[a], self.ops[b]):
+        if self._conflict(a, b):
             return True
         for obj in self.extras.get(a, ()):
             if any(same(obj, t) for t in self._targets(b, self.ops[b])):
@@ -273,31 +294,56 @@ class Order:
 
     def clash(self, a: int, op: Op) -> bool:
         """Does the pending operation *op* of another thread depend on step *a*?"""
-        return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
+        vain = a in self._vain and op[1] == WAKEUP  # it would wake nobody either
+        meets = not vain and conflict(self.ops[a], op)
+        return meets or touches(op, self.extras.get(a, ()))
+
+    def turned(self, race: Race) -> Op:
+        """The second step of *race* if it came first: an atomic would find another value."""
+        op, first = self.ops[race.second], self.ops[race.first]
+        update = self._updates.get(race.second)
+        if update is None or first[1] == READ:
+            return op  # no atomic, or it finds the same value
+        tid, _, obj, field = op
+        found = self._updates.get(race.first)
+        if found is not None and same(first[2], obj) and first[3] == field:
+            return (tid, READ if unchanged(found[0], update[1]) else ATOMIC, obj, field)
+        return (tid, ATOMIC, obj, field)
+
+    def asked(self, at: int, reads: bool) -> Op:
+        """Step *at* in another state; if it is an atomic, *reads* says whether it only reads."""
+        tid, kind, obj, field = self.ops[at]
+        if kind != ATOMIC and at not in self._updates:
+            return self.ops[at]
+        return (tid, READ if reads else ATOMIC, obj, field)
 
     def not_after(self, a: int) -> list[int]:
-        """The steps behind *a* in the log that do not happen after it."""
+        """The steps after *a* in the log that do not happen after it."""
         slot = self.slot[self.ops[a][0]]
         clocks = self.clocks
         return [b for b in range(a + 1, self.n) if clocks[b][slot] < a]
 
     def other_causes(self) -> list[Race]:
-        """Awaits that another step than the one that ended them could have ended.
+        """Awaits that could have been ended by another step than the one that did.
 
-        No reversal, but tried like one: *second* is the await, without its cause before it.
+        Not races, but handled like them: *second* is the await, without its cause before it.
         """
         awaits = [at for at in self.causes if self.ops[at][1] == AWAIT]
         if not awaits:
             return []
         written = [(at, obj) for at, obj in self._touches if at >= 0]
-        written += [(at, op[2]) for at, op in enumerate(self.ops[: self.n]) if op[1] == WRITE]
+        written += [
+            (at, op[2])
+            for at, op in enumerate(self.ops[: self.n])
+            if op[1] == WRITE and at not in self._idle
+        ]
         by_thread: dict[int, list[tuple[int, Any]]] = {}
         for at, obj in sorted(written, key=itemgetter(0)):
             by_thread.setdefault(self.ops[at][0], []).append((at, obj))
         return [Race(self.causes[at], at) for at in awaits if self._another(at, by_thread)]
 
     def _another(self, at: int, by_thread: dict[int, list[tuple[int, Any]]]) -> bool:
-        """Could another write than its cause have ended the await *at*?"""
+        """Could a write other than its cause have ended the await *at*?"""
         op, cause = self.ops[at], self.causes[at]
         for tid, written in by_thread.items():
             if tid == op[0]:
@@ -305,13 +351,13 @@ class Order:
             for i in range(bisect_right(written, cause, key=itemgetter(0)), len(written)):
                 w, obj = written[i]
                 if self.before(cause, w) or self.before(at, w):
-                    break  # and so is all that the thread does later
+                    break  # the same holds for all later steps of the thread
                 if _wakes(self.ops[w], obj, op):
                     return True
         return False
 
     def signature(self) -> tuple[Any, ...]:
-        """What all executions of one class have in common, and no other class has."""
+        """A value that is equal exactly for executions of the same class."""
         number: dict[int, tuple[int, int]] = {}
         counts: dict[int, int] = {}
         rows = []
@@ -330,100 +376,22 @@ def touches(op: Op, objs: Sequence[Any]) -> bool:
 
 
 def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:
-    """The order of the execution that *carrier* has just run, pending operations left out."""
-    return Order(carrier.log, carrier.causes, carrier.touches, (), gated or carrier_gates(carrier))
+    """The order of the execution that *carrier* has just run, without pending operations."""
+    gated = gated or carrier_gates(carrier)
+    return Order(carrier.log, carrier.causes, carrier.touches, (), gated, trail=carrier)
 
 
 def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
-    """The log positions of acquires that waited until they could be had."""
+    """The log positions of acquires that take place only when possible."""
     return frozenset(carrier.gates)
-
-
-class _Place:
-    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
-    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
-
-    __slots__ = ("fields", "last", "since")
-
-    def __init__(self) -> None:
-        self.last = self.since = 0
-        self.fields: dict[str, list[int]] = {}
-
-    def whole(self, step: tuple[int, int]) -> int:
-        """A step on all of the object; returns its hash."""
-        one = hash((step, self.last, self.since))
-        self.last, self.since = one, 0
-        self.fields.clear()
-        return one
-
-    def part(self, step: tuple[int, int], field: str, read: bool) -> int:
-        """A step on one field; returns its hash."""
-        have = self.fields.get(field)
-        if have is None:
-            have = self.fields[field] = [self.last, 0]
-        if read:
-            one = hash((step, have[0]))
-            have[1] += one
-        else:
-            one = hash((step, have[0], have[1]))
-            have[0], have[1] = one, 0
-        self.since += one
-        return one
-
-
-def trace_hash(carrier: SerialCarrier) -> int:
-    """A number for the class of the trace: cheap, for counting how many were seen.
-
-    Each step is hashed with the latest steps that it depends on; the sum does not depend on the
-    order of the others.
-    """
-    places: dict[Any, _Place] = {}
-    counts: dict[int, int] = {}
-    extra: dict[int, list[Any]] = {}
-    log = carrier.log
-    for at, obj in carrier.touches:
-        if not covers(log[at], obj):
-            extra.setdefault(at, []).append(obj)
-    total = 0
-    for at, (tid, kind, obj, _) in enumerate(log):
-        counts[tid] = n = counts.get(tid, 0) + 1
-        if kind in (AWAIT, YIELD):
-            continue
-        for _, _, one, name in parts(log[at]) if type(obj) is Compound else (log[at],):
-            place = places.get(one)
-            if place is None:
-                place = places[one] = _Place()
-            if kind in IDENTITY:
-                name = "as identity"
-            elif name == HOLDING:
-                name = ""
-            reads = kind == READ or shares(kind, one)
-            if name or reads:
-                total += place.part((tid, n), name, reads)
-            else:
-                total += place.whole((tid, n))
-        if at in extra:
-            for other in extra[at]:
-                total += places.setdefault(other, _Place()).whole((tid, n))
-    return total & 0xFFFFFFFFFFFFFFFF
 
 
 def _join(a: Clock, b: Clock) -> Clock:
     return [x if x > y else y for x, y in zip(a, b, strict=True)]
 
 
-def covers(op: Op, obj: Any) -> bool:
-    """Is the write of *obj* in the step of *op* what *op* says already?"""
-    _, kind, one, _ = op
-    if kind in (AWAIT, READ):
-        return False
-    if type(one) is Compound:
-        return any(same(part[2], obj) for part in parts(op))
-    return same(one, obj)
-
-
 def _hides(before: Op, op: Op) -> bool:
-    """Is everything on the object that *op* conflicts with ordered before *before* already?"""
+    """Is every earlier step on the object that conflicts with *op* ordered before *before*?"""
     if is_acquire(before) or apart(before[1], op[1]):
         return False
     if type(before[2]) is Compound or type(op[2]) is Compound:

@@ -1,4 +1,4 @@
-"""stress/undeclared.py: nothing is shared that explorers cannot see, and it would be noticed."""
+"""stress/undeclared.py: the model has no undeclared shared fields, and one would be found."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "stress" / "undeclared.py"
 RUN = (
-    "import runpy, sys; sys.argv = ['undeclared', '--executions', '3', {names}];"
+    "import runpy, sys; sys.argv = ['undeclared', '--executions', '8', {names}];"
     "script = runpy.run_path({path!r}); {before}; sys.exit(script['main']())"
 )
 

@@ -1,4 +1,4 @@
-"""A snapshot holds all of a machine's memory, and another machine goes on from it."""
+"""A snapshot contains all of a machine's memory, and another machine resumes from it."""
 
 import gzip
 import json
@@ -135,4 +135,4 @@ def test_the_machine_must_fit(taken):
 
 def test_sizes_belong_to_the_snapshot(taken, capsys):
     assert main(["stress", "--from", str(taken), "--pages", "300"]) == 2
-    assert "--pages is the snapshot's with --from" in capsys.readouterr().err
+    assert "--pages cannot be combined with --from" in capsys.readouterr().err

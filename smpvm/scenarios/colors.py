@@ -1,13 +1,13 @@
-"""Two and four page colours: pages are taken from another colour's queue, scans go over all queues.
+"""Two and four page colors: pages are taken from another color's queue, scans go over all queues.
 
-Situation: each colour has free, cache, inactive and active queues of its own.  Of the colours that
+Situation: each color has free, cache, inactive and active queues of its own.  Of the colors that
 two processes fault for, not all have a free page; the page-out daemon, which is short, scans queue
 by queue, beginning each round at another one, and the statistics scan goes over the active ones.
 
 Threads: ``user 1`` and ``user 2`` store to two new pages each and read them back; ``pagedaemon``
-runs its rounds; the swap disk completes writes.  With four colours, there is one page of each kind.
+runs its rounds; the swap disk completes writes.  With four colors, there is one page of each kind.
 
-What must hold: a page stays on a queue of its own colour; counts are true; everybody gets a page,
+What must hold: a page stays on a queue of its own color; counts are true; everybody gets a page,
 and no store is lost.
 
 True defects of the seed: the waits of low-memory.
@@ -24,17 +24,17 @@ from smpvm.scenarios.base import VA, VmScenario
 from smpvm.scenarios.severe_memory import WAITS
 
 
-class ColoursTwo(VmScenario):
+class ColorsTwo(VmScenario):
     """See the module."""
 
-    name = "colours-two"
-    title = "two page colours: faults and page-out over several queues"
+    name = "colors-two"
+    title = "two page colors: faults and page-out over several queues"
     repairs = WAITS
     pages = 8
-    colours = 2
+    colors = 2
 
     def setup(self) -> None:
-        """Pages of every kind, in both colours; few free."""
+        """Pages of every kind, in both colors; few free."""
         self.obj = self.object(swap=True)
         self.page(self.obj, 0, words={0: 1}, dirty=True)
         self.page(self.obj, 1, words={0: 2})
@@ -66,9 +66,9 @@ class ColoursTwo(VmScenario):
         assert got == [1, 2, 3, 4], f"the pages hold {got}"
 
 
-class ColoursFour(ColoursTwo):
+class ColorsFour(ColorsTwo):
     """Four."""
 
-    name = "colours-four"
-    title = "four page colours: faults and page-out over several queues"
-    colours = 4
+    name = "colors-four"
+    title = "four page colors: faults and page-out over several queues"
+    colors = 4
