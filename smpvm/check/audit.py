@@ -186,7 +186,9 @@ def _page_state(vm: Vm, m: Page, base: int, flags: int, obj: Any) -> Iterator[Br
     pq = vm.pq
     if base in (pq.FREE, pq.HOLD) and obj is not None:
         yield Breach("free-page-owned", str(m), str(obj))
-    if base in (pq.INACTIVE, pq.ACTIVE, pq.CACHE) and obj is None:
+    # vm_page_select_free leaves a free page that is busy to the inactive scan (vm_page.c:1563).
+    set_aside = base == pq.INACTIVE and not peek(m, "valid")
+    if base in (pq.INACTIVE, pq.ACTIVE, pq.CACHE) and obj is None and not set_aside:
         yield Breach("page-unowned", str(m), pq.name(peek(m, "queue")))
     if base == pq.CACHE:
         if peek(m, "dirty"):

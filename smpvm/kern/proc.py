@@ -52,9 +52,11 @@ _KNOWN = (
     Site("p_stat", "start_forked_proc", "kern_fork.c:834", "readers pass SIDL over", "write"),
     Site("p_flags", "swappable", "vm_glue.c:456", "a guess; the state is judged with p_token"),
     Site("p_flags", "vm_pageout_scan_callback", "vm_pageout.c:1555", "P_SYSTEM never changes"),
+    Site("p_flags", "scheduler_callback", "vm_glue.c:402", "asked again in the next turn"),
     Site("p_flags", "vm_wait_pfault", "vm_page.c:2040", "its own process, asked again each turn"),
     Site("p_flags", "vm_wait", "vm_page.c:2040", "the same, asked before the sleep by a repair"),
     Site("p_flags", "userret", "trap.c:297", "its own process, asked again at the next trap"),
+    Site("p_nice", "vm_pageout_scan_cache", "vm_pageout.c:1533", "a child may get either", "write"),
     Site("killed", "userret", "signal2.h:45", "lwp_sigpend needs no lock: races end in an AST"),
 )
 

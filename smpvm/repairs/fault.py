@@ -46,10 +46,12 @@ class MoveRecheck(Fault):
     """Recheck the timestamp once the map is locked again, before a page is moved.
 
     In the C it is compared before the lock is taken and not after, so a mapping that another thread
-    changed in between is entered as it was.
-
-    By reading: no schedule was found that shows it.
+    changed in between is entered as it was.  Here it is compared with the map locked, only.
     """
+
+    def kept_before_lock(self, fs: FaultState) -> bool:
+        """An unlocked map's timestamp says nothing."""
+        return not fs.lookup_still_valid or super().kept_before_lock(fs)
 
     def _may_move(self, fs: FaultState) -> bool:
         unlocked = not fs.lookup_still_valid

@@ -328,3 +328,25 @@ class KillFlag(Pageout):
         p.p_token.get()
         super().mark_killed(p)
         p.p_token.release()
+
+
+@repair(
+    "launder-held",
+    "hold a page's object while its vnode is looked up and waited for",
+    "vm_pageout_scan_inactive (vm_pageout.c:981-1100)",
+)
+class LaunderHeld(Pageout):
+    """The object's token is held from the first look at its type to the write.
+
+    In the C a reclaim may clear the object's handle between the look at its type and that at its
+    handle; and a page may leave the object after the checks behind vget, before it is busied.
+    """
+
+    def inactive_launder(self, s: InactiveScan, m: Page) -> None:
+        """vm_pageout.c:970-1146 with the object held: waiting releases its token, not the hold."""
+        obj: VmObject | None = m.object
+        if obj is not None:
+            self.vm.object.hold(obj)
+        super().inactive_launder(s, m)
+        if obj is not None:
+            self.vm.object.drop(obj)

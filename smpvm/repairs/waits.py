@@ -87,3 +87,19 @@ class DaemonWait(Pageout):
         if self.pages_are_needed():
             return 0
         return k.sleep.tsleep(ident, PINTERLOCKED, "psleep", timo, cond=self.pages_are_needed)
+
+
+@repair(
+    "cache-dirty",
+    "let vm_page_cache find a page dirty that was clean when its caller looked",
+    "vm_page_cache (vm_page.c:2534-2537)",
+)
+class CacheDirty(Pages):
+    """No panic: the check behind vm_page_protect deactivates such a page.
+
+    In the C another CPU's fork, mprotect or munmap transfers the modified bit of a mapping to the
+    page, busy or not, between the caller's test and this one.
+    """
+
+    def cache_check(self, m: Page) -> None:
+        """vm_page.c:2534-2537 left out."""

@@ -25,8 +25,8 @@ state.  Fifteen lines are enough::
 What must hold after every scenario is checked automatically: a clean audit at rest, no marker
 left, no panic, and nothing left over when everything that the set-up made has been released.
 
-The machine has a handful of pages, one page color, few spinlocks, and no daemons unless the
-scenario starts them.  Of its limits only the target for free pages is set, so that the page-out
+The machine has a handful of pages, one page color (or ``colors``), few spinlocks, and no daemons
+unless the scenario starts them.  Of its limits only the target for free pages is set, so that the page-out
 daemon frees what it has cached, while memory is not short for other threads.
 """
 
@@ -69,6 +69,8 @@ class VmScenario(VmHelpers, Scenario):
     """Changes of the VM's subsystems (``smpvm.Change``): a scenario about a changed kernel."""
     pages: int = 6
     """Pages of the machine; the page-out daemon's target of free pages is 8 times as many."""
+    colors: int = 1
+    """Page colors: each has a queue of every kind (a power of 2)."""
     spin_pool: ClassVar[int] = 4
     wakeup_order: ClassVar[str] = "c"
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
@@ -77,12 +79,13 @@ class VmScenario(VmHelpers, Scenario):
     def prepare(self, repairs: Iterable[str]) -> None:
         """Build the machine.  Raises Refused; ConfigError for unknown sysctls and repairs."""
         number("pages", self.pages, 1)
+        number("colors", self.colors, 1)
         if not isinstance(self.sysctls, Mapping):
             raise Refused(f"sysctls: {self.sysctls!r}: a mapping is expected")
         config = SmallConfig(
             pages=self.pages,
             swap_pages=32,
-            pq_l2_size=1,
+            pq_l2_size=self.colors,
             swap_disk=DiskConfig(latency=0),
             file_disk=DiskConfig(latency=0),
         )

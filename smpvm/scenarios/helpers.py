@@ -205,6 +205,15 @@ class VmHelpers:
         vm.pmap.clear_reference(m)
         vm.page.wakeup(m)
 
+    def throw_out(self, m: Page) -> None:
+        """Page out an anonymous page, as if it had been written to swap and freed long ago."""
+        vm, words = self.vm, dict(self.vm.pmap.read_contents(m) or {})
+        self.to_inactive(m, unmap=True)
+        self.swapped(m.object, m.pindex, words)
+        assert not vm.page.busy_try(m, True)
+        vm.page.undirty(m)
+        vm.page.free(m)
+
     # -- scans of the page-out daemon
 
     def scan(self, *, pass_: int = 0, want: int = 8) -> int:

@@ -97,6 +97,7 @@ KNOWN = (
     Site("vm_pages_waiting", "vm_wait", "vm_page.c:1997", _WAITING, "both"),
     Site("vm_pages_waiting", "vm_wait_pfault", "vm_page.c:2032", _WAITING, "both"),
     Site("vm_pages_waiting", "vm_page_free_wakeup", "vm_page.c:2118", _SERVED, "both"),
+    Site("vm_pageout_pages_needed", "vm_page_free_wakeup", "vm_page.c:2098", _SERVED, "both"),
     Site("vm_swapcache_inactive_heuristic", "bump_heuristic", "vm_page.c:2379", _HEURISTIC, "both"),
     Site("swap_pager_full", "vm_pageout_scan_cache", "vm_pageout.c:1520", _FULL),
     Site("swap_pager_full", "vm_pageout_thread", "vm_pageout.c:2025", _FULL),

@@ -54,6 +54,20 @@ def test_a_sound_machine_is_clean(vm: Vm) -> None:
     assert audit(vm, processes=True) == []
 
 
+def test_a_busy_page_on_the_free_queue_is_set_aside_for_the_daemon(vm: Vm) -> None:
+    """vm_page_select_free moves it to the inactive queue: without an object, but not lost."""
+    m = next(m for m in vm.page_array if m.queue == vm.pq.FREE + m.pc)
+    assert not vm.page.busy_try(m, True)
+    vm.page.spin_lock(m)
+    vm.page.deactivate_locked(m)
+    vm.page.spin_unlock(m)
+    vm.page.wakeup(m)
+    assert (m.object, m.valid, vm.pq.base(m.queue)) == (None, 0, vm.pq.INACTIVE)
+    assert found(vm) == []
+    m.valid = 0xFF
+    assert [breach.rule for breach in found(vm)] == ["page-unowned"]
+
+
 def flag(bit: int) -> Callable[[Vm], None]:
     def set_(vm: Vm) -> None:
         page(vm, 0).flags |= bit

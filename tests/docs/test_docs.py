@@ -168,4 +168,4 @@ def test_every_defect_can_be_seen():
         path, _, test = see.strip("`").partition("::")
         if path.startswith("tests/"):
             assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), name
-    assert [name for name, _, see in DEFECTS if see == "not shown"] == ["move-recheck"]
+    assert not [name for name, _, see in DEFECTS if see == "not shown"]

@@ -3,6 +3,7 @@
 from smpvm.config import PAGE_SIZE, DiskConfig
 from smpvm.repairs.msync import MsyncRange
 from smpvm.repairs.swap import BufferWakeup, SwapErrorHold
+from smpvm.repairs.waits import CacheDirty
 from smpvm.vm.param import OBJ_MIGHTBEDIRTY, OBJPC_SYNC, OBJT_DEFAULT
 
 
@@ -55,3 +56,17 @@ def test_a_part_of_a_file_is_written(paging):
     p.run(lambda: p.vm.object.page_clean(obj, 0, 0, OBJPC_SYNC))
     assert sorted(vp.data.blocks) == list(range(6))
     assert not obj.flags & OBJ_MIGHTBEDIRTY
+
+
+def test_a_page_that_became_dirty_is_deactivated_instead_of_cached(paging):
+    p = paging(classes={"page": CacheDirty})
+
+    def body():
+        m = p.page(p.vm.object.allocate(OBJT_DEFAULT, 1), 0, {0: 1})
+        assert not p.vm.page.busy_try(m, True)
+        m.dirty = 0xFF
+        p.vm.page.cache(m)
+        assert m.queue == p.vm.pq.INACTIVE + m.pc
+        assert m.dirty == 0xFF
+
+    p.run(body)

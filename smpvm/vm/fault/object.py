@@ -417,7 +417,7 @@ class FaultObject(FaultBase):
         return (
             not fs.first_shared
             and not fs.shared
-            and self.generation_unchanged(fs)
+            and self.kept_before_lock(fs)
             and obj.shadow_count == 1
             and obj.ref_count == 1
             and obj.handle is None
@@ -429,6 +429,12 @@ class FaultObject(FaultBase):
                 or fs.map.lock.lockmgr(LK_EXCLUSIVE | LK_NOWAIT) == 0
             )
         )
+
+    @c("vm_fault_object", "vm_fault.c:1827-1828", part=True)
+    @holds("fs.m busied; the map perhaps not locked")
+    def kept_before_lock(self, fs: FaultState) -> bool:
+        """Has the map not changed?  In the C that is asked before it is locked, and not after."""
+        return self.generation_unchanged(fs)
 
     @c("vm_set_nosync", "vm_fault.c:2472-2481")
     @holds("m busied")

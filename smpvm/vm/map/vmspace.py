@@ -43,7 +43,15 @@ VMSPACE_EXIT1 = 0x0001
 VMSPACE_EXIT2 = 0x0002
 
 
-@shared("vm_refcnt", "vm_holdcnt", "vm_flags")
+_COUNTED = "refcount_acquire and refcount_release are atomic; assertions and getrefs only look"
+
+
+@shared(
+    "vm_refcnt",
+    "vm_holdcnt",
+    "vm_flags",
+    atomic={"vm_refcnt": _COUNTED, "vm_holdcnt": _COUNTED},
+)
 class VmSpace:
     """struct vmspace (vm_map.h): a map, its pmap, and the sizes of the process.
 

@@ -114,8 +114,7 @@ class PageReclaim(PageWait):
                 k.panic("cache-mapped", str(m))
             self.wakeup(m)
             return
-        if m.dirty:
-            k.panic("cache-dirty", f"{m}, index {m.pindex}")
+        self.cache_check(m)
         self.protect(m, VM_PROT_NONE)
         # vm_page_protect may have blocked, and has transferred the modified bits: check everything
         # again.
@@ -131,6 +130,15 @@ class PageReclaim(PageWait):
             self.queue_spin_unlock(m)
             self.wakeup_unlock(m)
             self.free_wakeup()
+
+    @c("vm_page_cache", "vm_page.c:2534-2537", part=True)
+    @holds("m busied")
+    def cache_check(self, m: Page) -> None:
+        """The caller has found *m* clean; but a mapping that goes, or is made read-only, makes it
+        dirty all the same, although it is busy (pmap.c:2637, 3994).
+        """
+        if m.dirty:
+            self.k.panic("cache-dirty", f"{m}, index {m.pindex}")
 
     @c("vm_page_cache", "vm_page.c:2514-2515,2547-2548", part=True)
     @holds("m busied")

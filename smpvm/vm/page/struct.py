@@ -76,7 +76,17 @@ _KNOWN = (
             ("pmap_object_init_pt_callback", "pmap.c:4454"),
         )
     ),
+    *(
+        Site("dirty", function, at, "a store that is not in this write waits for the page", "both")
+        for function, at in (
+            ("vnode_pager_putpages", "vnode_pager.c:777"),
+            ("vfs_clean_one_page", "vfs_bio.c:4415"),
+        )
+    ),
     Site("queue", "vm_pageout_scan_inactive", "vm_pageout.c:1075", "the page is busied again"),
+    Site(
+        "dirty", "vm_page_test_dirty", "vm_page.c:3076", "a mapping that goes does it too", "both"
+    ),
     *(
         Site("dirty", function, at, "vm_page_cache takes care of it (vm_pageout.c:917)", "write")
         for function, at in (
