@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC, READ
 from smpvm.kern.cname import c, holds, own
-from smpvm.kern.shared import Site, shared
+from smpvm.kern.shared import Site, peek, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
 from smpvm.kern.tsleep import PINTERLOCKED, Addr
@@ -407,4 +407,4 @@ class Procs:
         """p_usched->resetpriority: tell the scheduler that p_nice has changed."""
         k = self.k
         if (f := k.probe.call) is not None:
-            f(k.curthread(), "resetpriority", pid=p.p_pid, nice=p.p_nice)
+            f(k.curthread(), "resetpriority", pid=p.p_pid, nice=peek(p, "p_nice"))
