@@ -11,6 +11,9 @@ from smpvm.text import plural
 ATOMIC_READ: Final = "atomic-read"
 """Kind of declaration: of a field that changes atomically and is read without order."""
 
+UNGUARDED: Final = "unguarded-access"
+"""Kind of finding: a field used without its lock."""
+
 
 class Declared(NamedTuple):
     """One declaration, as verdicts tell of it."""
@@ -67,11 +70,15 @@ class Accepted:
 
 
 def accepted_lines(counts: Mapping[Declared, int]) -> list[str]:
-    """What was accepted, one line for each declaration; of atomic fields only how many reads."""
-    rows = [(d, n) for d, n in counts.items() if d.kind != ATOMIC_READ]
+    """What was accepted, one line for each declaration; of what is usual only how many."""
+    rows = [(d, n) for d, n in counts.items() if d.kind not in (ATOMIC_READ, UNGUARDED)]
     out = [f"accepted {plural(n, 'time')}: {declared}" for declared, n in sorted(rows)]
     atomic = [n for d, n in counts.items() if d.kind == ATOMIC_READ]
     if atomic:
         reads, fields = plural(sum(atomic), "read"), plural(len(atomic), "atomic field")
         out.append(f"accepted: {reads} of {fields} without order")
+    bare = [n for d, n in counts.items() if d.kind == UNGUARDED]
+    if bare:
+        uses, places = plural(sum(bare), "use"), plural(len(bare), "declared place")
+        out.append(f"accepted: {uses} of fields without their locks at {places}")
     return out

@@ -52,6 +52,7 @@ KINDS: Final = (
     "spurious-wakeup",
     "race",
     "marker",
+    "unguarded-access",
     "assertion",
     "audit",
     "stale-data",

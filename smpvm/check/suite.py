@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
+from smpvm.check.discipline import Discipline
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
 from smpvm.check.lockevents import LockTrace
@@ -38,6 +39,7 @@ CHECKERS: Final = (
     Row("wakeup", LostWakeups),
     Row("race", Races, default=False),
     Row("marker", Markers),
+    Row("discipline", Discipline),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)

@@ -85,8 +85,23 @@ def shared(
     return declare
 
 
-def _property(name: str, slot: Any) -> property:
-    get0, set0 = slot.__get__, slot.__set__
+def _slot(cls: type, name: str) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]]:
+    """How to get and set a field past everybody: a slot, or an entry of the object's dict."""
+    slot: Any = getattr(cls, name, None)
+    if slot is not None and hasattr(slot, "__set__"):
+        return slot.__get__, slot.__set__
+
+    def get(obj: Any) -> Any:
+        try:
+            return vars(obj)[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    return get, lambda obj, value: vars(obj).__setitem__(name, value)
+
+
+def _property(name: str, cls: type) -> property:
+    get0, set0 = _slot(cls, name)
 
     def get(self: Any) -> Any:
         self._hook.read(self, name)
@@ -99,13 +114,38 @@ def _property(name: str, slot: Any) -> property:
     return property(get, set_)
 
 
+def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> property:
+    """A field that looks for its locks, after the hook that it may have as well."""
+    get0, set0 = _slot(cls, name)
+    told = inner is not None
+
+    def get(self: Any) -> Any:
+        if told:
+            self._hook.read(self, name)
+        self._look(self, guards, False)
+        return get0(self)
+
+    def set_(self: Any, value: Any) -> None:
+        if told:
+            self._hook.write(self, name, value)
+        self._look(self, guards, True, value)
+        set0(self, value)
+
+    return property(get, set_)
+
+
 @cache
-def instrumented(cls: type) -> type:
-    """The subclass of *cls* whose shared fields call ``self._hook`` before each access."""
-    body: dict[str, Any] = {
-        name: _property(name, getattr(cls, name)) for name in getattr(cls, "__shared__", ())
-    }
-    body["__slots__"] = ("_hook", "_seen")
+def instrumented(cls: type, told: bool = True, looks: bool = False) -> type:
+    """The subclass of *cls* whose shared fields call ``self._hook`` before each access (*told*),
+    and whose guarded ones call ``self._look`` (*looks*).
+    """
+    shared_fields = getattr(cls, "__shared__", ()) if told else ()
+    body: dict[str, Any] = {name: _property(name, cls) for name in shared_fields}
+    if looks:
+        for name, guards in getattr(cls, "__guards__", {}).items():
+            if not guards[0].container:
+                body[name] = _guarded(name, cls, body.get(name), guards)
+    body["__slots__"] = ("_hook", "_look", "_seen")
     body["__bare__"] = cls
     body["__doc__"] = cls.__doc__
     body["__module__"] = cls.__module__
@@ -115,13 +155,17 @@ def instrumented(cls: type) -> type:
 def peek(obj: Any, field: str) -> Any:
     """The value of a shared field, read without calling the hook (checkers, audits, atomics)."""
     bare = getattr(type(obj), "__bare__", None)
-    return getattr(obj, field) if bare is None else getattr(bare, field).__get__(obj)
+    if bare is None:
+        return getattr(obj, field)
+    slot = getattr(bare, field, None)
+    return vars(obj)[field] if slot is None else slot.__get__(obj)
 
 
 def poke(obj: Any, field: str, value: Any) -> None:
     """Set a shared field without calling the hook: for loaders and for kern/atomic only."""
     bare = getattr(type(obj), "__bare__", None)
-    if bare is None:
+    slot = None if bare is None else getattr(bare, field, None)
+    if slot is None:
         setattr(obj, field, value)
     else:
-        getattr(bare, field).__set__(obj, value)
+        slot.__set__(obj, value)
