@@ -53,6 +53,7 @@ KINDS: Final = (
     "race",
     "marker",
     "unguarded-access",
+    "undocumented-order",
     "assertion",
     "audit",
     "stale-data",
@@ -259,7 +260,8 @@ class FindingLog:
     """The findings of one run, shared by all its checkers.
 
     *run* is the run directory (None: keep them in memory only), *command* the command line that
-    shows them again, *on_new* is told of each new finding (from the thread that found it).
+    shows them again, *on_new* is told of each new finding (from the thread that found it).  Those
+    whose fingerprints are *known* (a baseline's) are dropped.
     """
 
     def __init__(
@@ -269,7 +271,9 @@ class FindingLog:
         command: str = "",
         on_new: Callable[[Finding], None] | None = None,
         unwritten: Unwritten | None = None,
+        known: frozenset[str] = frozenset(),
     ) -> None:
+        self._known = known
         self._mutex = threading.Lock()
         self._found: dict[str, Finding] = {}
         self._written: dict[str, int] = {}
@@ -283,6 +287,8 @@ class FindingLog:
 
     def add(self, finding: Finding) -> Finding:
         """Take a finding; returns the one that is kept: the first with its fingerprint."""
+        if finding.fingerprint in self._known:
+            return finding
         with self._mutex:
             known = self._found.get(finding.fingerprint)
             if known is not None:

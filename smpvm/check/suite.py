@@ -15,6 +15,7 @@ from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
 from smpvm.check.panics import Panics
 from smpvm.check.race import Races
+from smpvm.check.undocumented import Undocumented
 from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
 from smpvm.kern.probe import Probe
@@ -35,6 +36,7 @@ class Row(NamedTuple):
 
 CHECKERS: Final = (
     Row("order", LockOrder, tracks=True),
+    Row("documented", Undocumented, tracks=True),
     Row("waitfor", WaitFor, tracks=True),
     Row("wakeup", LostWakeups),
     Row("race", Races, default=False),
@@ -96,10 +98,14 @@ class CheckSuite:
         self.tracker = tracker = HeldTracker()
         self.accepted = Accepted(heeded=benign)
         context = Context(tracker, self.log, self.accepted)
-        rows = [row for row in CHECKERS if row.name in self.which]
+        wanted = self.which | ({"order"} if "documented" in self.which else set())
+        rows = [row for row in CHECKERS if row.name in wanted]
         self.checkers = (Panics(context), *(row.cls(context) for row in rows))
+        order, judge = self.find(LockOrder), self.find(Undocumented)
+        if order is not None and judge is not None:
+            order.on_edge.append(judge.edge)
         for trace in self.traces:
-            trace.follow(tracker, self.find(LockOrder))
+            trace.follow(tracker, order)
         tracks = bool(self.traces) or any(row.tracks for row in rows)
         # Without it the others still ask the tracker for the kernel and for thread states.
         first: Probe = tracker if tracks else _Attach(tracker)

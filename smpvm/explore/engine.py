@@ -46,6 +46,8 @@ class Settings:
     repairs: tuple[str, ...] = ()
     benign: bool = True
     """Are races and waits that the source declares as meant only counted, and no findings?"""
+    known: frozenset[str] = frozenset()
+    """Fingerprints of findings that a baseline has: not told."""
     digest: bool = True
     watch: Watch = unwatched
     """Told which part of an execution runs the scenario's code; decides nothing."""
@@ -110,7 +112,7 @@ class Execution:
         )
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier))
+        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier), known=settings.known)
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 

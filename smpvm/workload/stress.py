@@ -57,6 +57,8 @@ class StressPlan:
     checks: frozenset[str] = DEFAULT
     benign: bool = True
     """Are races and waits that the source declares as meant only counted, and no findings?"""
+    known: frozenset[str] = frozenset()
+    """Fingerprints of findings that a baseline has: not told."""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
@@ -173,7 +175,11 @@ def _run(
 ) -> StressResult:
     unwritten = Unwritten()
     findings = FindingLog(
-        plan.run_dir, command=plan.command, on_new=on_finding, unwritten=unwritten
+        plan.run_dir,
+        command=plan.command,
+        on_new=on_finding,
+        unwritten=unwritten,
+        known=plan.known,
     )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
