@@ -14,7 +14,10 @@ from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
 from smpvm.check.panics import Panics
+from smpvm.check.policy import Policy
+from smpvm.check.progress import Progress
 from smpvm.check.race import Races
+from smpvm.check.requests import Requests
 from smpvm.check.undocumented import Undocumented
 from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
@@ -42,6 +45,9 @@ CHECKERS: Final = (
     Row("race", Races, default=False),
     Row("marker", Markers),
     Row("discipline", Discipline),
+    Row("policy", Policy),
+    Row("request", Requests),
+    Row("progress", Progress),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)

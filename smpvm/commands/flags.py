@@ -116,7 +116,7 @@ def check_option(default: str) -> Decorator:
         show_default=True,
         metavar="all|none|default|NAME,...",
         help="Which checkers watch: order, documented, waitfor, wakeup, race, marker, "
-        "discipline.  default: all but race.",
+        "discipline, policy, request, progress.  default: all but race.",
     )
     return lambda command: check(benign(command))
 

@@ -29,10 +29,9 @@ class FreeWait(Pages):
             k.sleep.wakeup(idents.vm_pages_needed)
         k.sleep.tsleep_interlock(idents.v_free_count)
         k.atomic.add_int(glob, "vm_pages_waiting", 1)
-        if not self._waiters_served():
-            k.sleep.tsleep(
-                idents.v_free_count, PINTERLOCKED, wmesg, timo, cond=self._waiters_served
-            )
+        over = self._wait_over(wmesg)
+        if not over():
+            k.sleep.tsleep(idents.v_free_count, PINTERLOCKED, wmesg, timo, cond=over)
 
     def _wait_as_daemon(self, timo: int) -> None:
         """The sleep of the page-out daemon in vm_wait with the interlock."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from smpvm.kern.cname import c, holds
+from collections.abc import Callable
+
+from smpvm.kern.cname import c, holds, own
 from smpvm.kern.proc import P_LOWMEMKILL
 from smpvm.kern.token import Token
 from smpvm.vm.page.lookup import PageObjects
@@ -89,7 +91,17 @@ class PageWait(PageObjects):
         # Freeing threads do not take vm_token: memory freed between the caller's check and this
         # tsleep wakes nobody, and the timeout recovers (as in the C).
         glob.vm_pages_waiting = i32(glob.vm_pages_waiting + 1)
-        k.sleep.tsleep(idents.v_free_count, 0, wmesg, timo, cond=self._waiters_served)
+        k.sleep.tsleep(idents.v_free_count, 0, wmesg, timo, cond=self._wait_over(wmesg))
+
+    @own
+    def _wait_over(self, wmesg: str) -> Callable[[], bool]:
+        """What should end the caller's wait early: memory, and in a fault that its process is to
+        be killed for lack of it (vm_page.c:2039; the kill wakes it, vm_pageout.c:1540).
+        """
+        proc = self.k.curthread().proc if wmesg == "pfault" else None
+        if proc is None:
+            return self._waiters_served
+        return lambda: self._waiters_served() or bool(proc.p_flags & P_LOWMEMKILL)
 
     @c("vm_page_free_wakeup", "vm_page.c:2116-2117", part=True)
     def _waiters_served(self) -> bool:
