@@ -1,10 +1,10 @@
-"""How fast the explorer is, as ratios to a bare greenlet loop measured in the same run.
+"""The speed of the explorer, relative to a bare greenlet loop measured in the same run.
 
     python stress/bench_explore.py [--frontrun]
 
-Prints points/s on a toy bare and with every checker, executions/s of the programs with known
-classes, and of a small VM scenario with the share of machine construction.  With --frontrun the
-same programs under frontrun's DPOR, if it is installed.
+Prints points/s of a small program, bare and with all checkers, executions/s of the programs with
+known classes, and of a small VM scenario with the share of machine construction.  With --frontrun
+also the same programs under frontrun's DPOR, if it is installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from smpvm.kern.spinlock import Spinlock
 
 POINTS = 300_000
 ROUNDS = 7
-"""The ratio is the median of the rounds."""
+"""Rounds of measurements; the ratio is their median."""
 
 
 @shared("n")
@@ -46,7 +46,7 @@ class Cell:
 
 
 def bare() -> float:
-    """Switches a second of three greenlets that choose each other at random."""
+    """Switches/s of three greenlets that switch to each other at random."""
     greenlet = importlib.import_module("greenlet").greenlet
     rnd, left = random.Random(1).random, POINTS
     threads: list[Any] = []
@@ -66,7 +66,7 @@ def bare() -> float:
 def points(
     checks: frozenset[str], switcher: str = "greenlet", n: int = POINTS, locked: bool = False
 ) -> float:
-    """Points a second of three threads that read and write one shared field at random; *locked*:
+    """Points/s of three threads that read and write one shared field at random; *locked*:
     eight times for each time that they take a spinlock, so that nothing
     races."""
     carrier = SerialCarrier(RandomWalk(1).start(0), switcher=switcher, limit=10**9)
@@ -94,7 +94,7 @@ def points(
 
 
 def once(of: Any, *args: Any) -> float:
-    """One measurement, garbage collector off as in campaigns."""
+    """One measurement, with the garbage collector off as in searches."""
     gc.collect()
     gc.disable()
     rate = float(of(*args))
@@ -103,7 +103,7 @@ def once(of: Any, *args: Any) -> float:
 
 
 def rates() -> dict[str, list[float]]:
-    """What each measurement gave, ROUNDS of all of them in turn: the host's speed changes."""
+    """The results of ROUNDS of all measurements in turn, because the host's speed changes."""
     none: frozenset[str] = frozenset()
     every = frozenset(CHECKS)
     measurements: dict[str, tuple[Any, ...]] = {
@@ -133,7 +133,7 @@ def toys() -> Any:
 
 
 def campaign(scenario: Any, strategy: str, schedules: int | None, checks: str = "") -> Any:
-    """One campaign; its report."""
+    """The report of one search."""
     settings = Settings(checks=frozenset(CHECKS if checks else ()))
     plan = SearchPlan(strategy=strategy, schedules=schedules, settings=settings, shrink=False)
     return Search(scenario, plan).run()

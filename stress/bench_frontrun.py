@@ -1,13 +1,13 @@
-"""The same programs in smpvm's DPOR and in frontrun's (PyPI, extra ``bench``).
+"""The same programs under smpvm's DPOR and frontrun's (PyPI, extra ``bench``).
 
     python stress/bench_frontrun.py
 
-Each runs as its authors would have it: frontrun under its own command and in a process of its own,
-for what it puts into a process concerns all that runs there.  Each search is made again from the
-start for ENOUGH seconds, by both, so that what is done once does not matter.  For each: executions
-to find the bug, executions to exhaust, seconds by the clock and of the process's CPU (to which a
-busy host matters less), and how many distinct outcomes (lock orders, or values) were seen.
-Exhaustive means all of them: 90 for the second program, whichever thread comes first in the list.
+Each tool runs as its authors intend: frontrun under its own command and in a process of its own,
+because its instrumentation affects the whole process.  Both repeat each search from the start for
+ENOUGH seconds, so that one-time costs do not matter.  Printed for each: executions to find the bug,
+executions to exhaust, wall-clock and CPU seconds (less affected by a busy host), and how many
+distinct outcomes (lock orders, or values) were seen.  Exhaustive means all of them: 90 for the
+second program, whichever thread comes first in the list.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from smpvm.explore.engine import Settings, collected, execute
 from smpvm.explore.strategy.dpor import Dpor
 
 ENOUGH = 0.6
-"""Seconds of CPU for which a search is repeated."""
+"""CPU seconds for which a search is repeated."""
 BARE = Settings(checks=frozenset(), digest=False)
 
 
@@ -47,12 +47,12 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Executions a second of CPU."""
+        """Executions per CPU second."""
         return self.executions * self.repeats / self.seconds if self.seconds else 0.0
 
     @property
     def wall_rate(self) -> float:
-        """Executions a second by the clock on the wall."""
+        """Executions per wall-clock second."""
         return self.executions * self.repeats / self.wall if self.wall else 0.0
 
     def row(self) -> str:
@@ -84,7 +84,7 @@ class LostUpdate(Scenario):
 
 
 class TwiceLocked(Scenario):
-    """Three threads, each twice inside one lock."""
+    """Three threads, each of which takes one lock twice."""
 
     names = "abc"
 
@@ -125,7 +125,7 @@ class Philosophers(Scenario):
 
 
 class Scan(Scenario):
-    """A queue scan that remembers the next page over the unlock, against a thread that moves it."""
+    """A queue scan that keeps the next page across the unlock, against a thread that moves it."""
 
     marker = False
 
@@ -185,7 +185,7 @@ def scan(
 
 
 def ours(scenario: Any) -> Result:
-    """smpvm's DPOR to the end."""
+    """smpvm's DPOR until it is exhausted."""
     result, strategy = Result(), Dpor()
     bodies: list[Any] = []
     outcomes = set()
@@ -214,7 +214,7 @@ def ours(scenario: Any) -> Result:
 
 
 class State:
-    """What frontrun's threads share."""
+    """The shared state of frontrun's threads."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -231,7 +231,7 @@ def f_count(s: State) -> None:
 
 
 def f_twice(name: str) -> Callable[[State], None]:
-    """Twice inside one lock."""
+    """Take one lock twice."""
 
     def body(s: State) -> None:
         for _ in range(2):
@@ -269,7 +269,7 @@ def f_move(s: State) -> None:
 def theirs(
     workers: list[Callable[[State], None]], outcome: Callable[[State], Any], ok: Any
 ) -> Result:
-    """frontrun's DPOR without a preemption bound, 30 seconds at most."""
+    """frontrun's DPOR without a preemption bound, for at most 30 seconds."""
     frontrun = importlib.import_module("frontrun")
     result = Result()
     outcomes = set()
@@ -299,7 +299,7 @@ def theirs(
 
 
 def repeated(search: Callable[..., Result], *args: Any) -> Result:
-    """One result with the seconds of all repeats."""
+    """One result, with the seconds of all repetitions."""
     result = search(*args)
     began, cpu = time.perf_counter(), time.process_time()
     result.repeats = 0
@@ -313,7 +313,7 @@ def repeated(search: Callable[..., Result], *args: Any) -> Result:
 
 @dataclass(frozen=True)
 class Program:
-    """One program as both are given it."""
+    """One program in the form for each tool."""
 
     title: str
     scenario: type[Scenario]

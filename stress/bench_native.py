@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What the model costs on real threads, as ratios to a plain Python loop in the same run.
+"""The cost of the model on real threads, relative to a plain Python loop in the same run.
 
     python stress/bench_native.py [--quick] [--plot FILE.png] [--json]
 
-1. faults and lock operations a second, bare, with the default checkers, and with all of them;
+1. faults and lock operations per second, bare, with the default checkers, and with all of them;
 2. the cost of a fault as memory grows from 1,000 to 256,000 pages (it should be flat);
 3. the cost of a fault as CPUs grow from 1 to 32;
-4. bytes of host memory for each page.
+4. bytes of host memory per page.
 
-"x loop" is the time of one operation over the time of one turn of a plain Python loop (a method
-call that looks a number up in a dict and adds to an attribute) of the same length.
+"x loop" is the time of one operation divided by that of one iteration of a plain Python loop (a
+method call that looks a number up in a dict and adds to an attribute) of the same length.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Plain:
         self.sum = 0
 
     def turn(self, i: int) -> None:
-        """One turn."""
+        """One iteration."""
         self.sum += self.table[i & 1023]
 
 
 def reference(turns: int) -> float:
-    """Seconds for one turn of the plain loop, the best of three."""
+    """Seconds per iteration of the plain loop, the best of three."""
     best = float("inf")
     for _ in range(3):
         turn = Plain().turn
@@ -58,7 +58,7 @@ def reference(turns: int) -> float:
 
 
 def faults(pages: int, ncpus: int, count: int, checks: str = "none") -> float:
-    """Host seconds for one zero-fill fault, with *count* of them shared by one process a CPU."""
+    """Host seconds per zero-fill fault; *count* faults are shared by one process per CPU."""
     suite = CheckSuite(parse_checks(checks))
     machine = Machine(
         Config(pages=pages, swap_pages=0, ncpus=ncpus),
@@ -100,7 +100,7 @@ def lock_pairs(count: int, checks: str = "none") -> float:
 
 
 def bytes_per_page(pages: int) -> float:
-    """Host memory of a machine of *pages* over one of few, for each page."""
+    """Additional host memory per page of a machine of *pages*, compared with a small one."""
 
     def size(n: int) -> int:
         gc.collect()
@@ -116,12 +116,12 @@ def bytes_per_page(pages: int) -> float:
 
 
 def best(measure: Callable[[], float], times: int = 2) -> float:
-    """The lowest of some measurements: the one least disturbed."""
+    """The lowest of several measurements, which is the least disturbed one."""
     return min(measure() for _ in range(times))
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """Every figure."""
+    """All figures."""
     count = 400 if quick else 2_000
     out: dict[str, Any] = {"loop_s": reference(200_000)}
     out["what"] = {}
@@ -167,7 +167,7 @@ def table(got: dict[str, Any]) -> list[str]:
 
 
 def plot(got: dict[str, Any], path: str) -> None:
-    """Both growths as a picture."""
+    """Plot both growth curves."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -179,7 +179,7 @@ def plot(got: dict[str, Any], path: str) -> None:
         axis.plot(list(rows), [s * 1e6 for s in rows.values()], marker="o")
         axis.set_xscale("log", base=2)
         axis.set_xlabel(what)
-    # Shared by both: only now are all the points known.
+    # Set the shared scale now, when all points are known.
     axes[0].set_ylim(0, 1.1e6 * max(s for what in ("pages", "cpus") for s in got[what].values()))
     axes[0].set_ylabel("microseconds for each fault")
     figure.tight_layout()

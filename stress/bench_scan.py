@@ -1,9 +1,9 @@
-"""Pages a second that the model's queue scans handle, next to the kernel's C.
+"""Pages per second that the model's queue scans handle, compared with the kernel's C.
 
-One queue of many pages, bare (no observer, free-running carrier, one thread): ``clean`` pages go
-straight to where they should, ``mixed`` ones are also referenced, dirty or held.  The reference of
-the same run is a plain Python loop that calls one method for each page and changes one attribute.
-Times are of the CPU, so that a busy machine does not count.
+One queue of many pages, bare (no observer, free-running carrier, one thread): ``clean`` pages all
+take the short path, ``mixed`` ones may also be referenced, dirty or held.  The reference, measured
+in the same run, is a plain Python loop that calls one method per page and changes one attribute.
+Times are CPU times, so that other load does not count.
 
     python stress/bench_scan.py [--pages N] [--rounds N] [--profile]
 """
@@ -37,14 +37,14 @@ C_MILLIONS = {
     ("scan_active", "clean", "sequential"): 28.0,
     ("scan_active", "mixed", "sequential"): 20.0,
 }
-"""Million pages a second of the compiled original on one core, FORMAT.md section 11."""
+"""Million pages per second of the compiled C on one core, FORMAT.md section 11."""
 
 COLOUR = 3
 SEED = 20161206
 
 
 def machine(pages: int) -> Vm:
-    """A bare machine: nothing runs in it but the thread that scans."""
+    """A bare machine in which only the scanning thread runs."""
     carrier = NativeCarrier()
     k = Kernel(carrier)
     return build_vm(k, Config(pages=pages))
@@ -83,7 +83,7 @@ def fill(vm: Vm, scan: str, mix: str, order: str) -> None:
 
 
 def _mix(m: Page, chance: float) -> None:
-    """Half stay clean; the others are referenced, dirty or held."""
+    """Leave half of the pages clean; make the others referenced, dirty or held."""
     if chance < 0.2:
         m.flags = PG_REFERENCED
     elif chance < 0.4:
@@ -128,7 +128,7 @@ class _Plain:
 
 
 def reference(pages: int, rounds: int) -> float:
-    """Seconds of the plain loop over as many objects."""
+    """Seconds of the plain loop over the same number of objects."""
     found = float("inf")
     objects = [_Plain() for _ in range(pages)]
     for _ in range(rounds):
@@ -156,7 +156,7 @@ def rows(pages: int, rounds: int, report: Callable[[str], None] = print) -> None
 
 
 def profile(pages: int) -> None:
-    """Where the time of each scan goes."""
+    """Profile each scan."""
     for scan in ("scan_inactive", "scan_active"):
         vm = machine(pages)
         fill(vm, scan, "mixed", "shuffled")

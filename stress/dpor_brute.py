@@ -1,10 +1,10 @@
-"""DPOR against brute force: every class of executions is visited, and how often.
+"""DPOR against brute force: is every class of executions visited, and how often?
 
     python stress/dpor_brute.py [--random N] [--threads T] [--ops M] [--limit EXECUTIONS]
 
-For the small programs of tests/explore, and for N random programs over each group of primitives:
-all interleavings are run and classed by happens-before (as far as LIMIT goes), then DPOR is run.
-Prints classes, executions of both, and exits with 1 if DPOR missed a class.
+For the small programs of tests/explore, and for N random programs for each group of primitives:
+runs all interleavings (up to LIMIT), classifies them by happens-before, then runs DPOR.  Prints
+classes and executions of both; exit code 1 if DPOR missed a class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load(name: str) -> Any:
 def classes(
     scenario: Any, strategy: Any, limit: int | None = None, settings: Settings = BARE
 ) -> tuple[int, set[Any], bool]:
-    """(executions that ended by themselves, classes seen, whether the strategy ended)."""
+    """(executions not abandoned, classes seen, whether the strategy was exhausted)."""
     seen: set[Any] = set()
     ended = n = 0
     with collected() as collector:
@@ -47,7 +47,7 @@ def classes(
             if outcome is None:
                 return ended, seen, True
             n += 1
-            # A failed assertion stops the others wherever they are: that makes no class.
+            # A failed assertion stops the other threads anywhere, so the trace is no full class.
             if outcome.stuck != "cut" and not outcome.carrier.failed:
                 ended += 1
                 seen.add(hash(order_of(outcome.carrier).signature()))
@@ -57,7 +57,7 @@ def classes(
 
 
 def compare(title: str, scenario: Any, limit: int) -> tuple[int, int, int] | None:
-    """One program: (classes missed, redundant executions, cut ones); None if too big for both."""
+    """One program: (classes missed, redundant executions, cut ones); None if it is too big."""
     runs, brute, whole = classes(scenario, Bounded(None), limit)
     strategy = Dpor()
     executions, dpor, ended = classes(scenario, strategy, limit)

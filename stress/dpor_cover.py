@@ -1,10 +1,10 @@
-"""Does the portfolio see a class of executions that DPOR, which claims all of them, does not?
+"""Does the portfolio see a class of executions that DPOR, which claims to visit all, missed?
 
     python stress/dpor_cover.py [--schedules N] [SCENARIO ...]
 
-Built-in scenarios are too big for brute force.  So those that DPOR exhausts are run under N
-schedules of the portfolio as well, and each trace must be of a class that DPOR has visited.
-Prints both counts; exit code 1 if a class was missed.
+Built-in scenarios are too big for brute force, so those that DPOR exhausts are also run under N
+schedules of the portfolio; each trace must be in a class that DPOR has visited.  Prints both
+counts; exit code 1 if a class was missed.
 """
 
 from __future__ import annotations

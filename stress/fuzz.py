@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Gives every reader and every command damaged files and odd options: nothing may break it.
+"""Runs every reader and every command with damaged files and odd options: none may break.
 
     python stress/fuzz.py --cases 100000 --jobs 2 --keep runs/fuzz
     python stress/fuzz.py --only snapshot,conform --seed 7
 
 A case is one command, run in this process.  It fails if it ends with an internal error or a
-traceback, does not end in time, takes too much memory, or refuses its input in other than one short
-line.  Failing inputs are kept in --keep; tests/data/corpus has those that were mended.
+traceback, does not end in time, uses too much memory, or rejects its input with more than one short
+line.  Failing inputs are kept in --keep; tests/data/corpus has those that have been fixed.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ from smpvm.workload.trace import FETCH, READ, WRITE, Trace, dump, read
 
 DATA: Final = Path(__file__).parents[1] / "tests" / "data"
 TIMEOUT: Final = 20.0
-"""Host seconds for one case."""
+"""Time limit of one case, in host seconds."""
 MEMORY: Final = 3 << 30
-"""Bytes of address space, for all of a worker."""
+"""Limit of a worker's address space, in bytes."""
 LONGEST: Final = 600
-"""Characters of an error line, without the name of the file."""
+"""The longest error line, in characters without the file name."""
 
 Input = tuple[list[str], bytes]
-"""A command, with @ for the file, and what is in the file."""
+"""A command, with @ for the file, and the content of the file."""
 
 
 class Hang(BaseException):
-    """A case took too long.  Not an Exception: nothing may catch it and go on."""
+    """A case took too long.  Not an Exception, so that no handler catches it."""
 
 
 @dataclass
 class Tally:
-    """What became of the cases."""
+    """The results of the cases."""
 
     cases: int = 0
     codes: Counter[int] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     peak: int = 0
-    """MiB that a worker has had at once."""
+    """Peak memory of a worker, in MiB."""
 
     def add(self, other: Tally) -> None:
-        """Another worker's."""
+        """Add the results of another worker."""
         self.cases += other.cases
         self.codes += other.codes
         self.failures += other.failures
@@ -120,7 +120,7 @@ def snapshots(rng: random.Random) -> Input:
 
 
 def resumed(rng: random.Random) -> Input:
-    """A snapshot that a machine goes on from, if it is accepted."""
+    """A snapshot that a machine resumes from, if it is accepted."""
     return ["resume", "@"], snapshots(rng)[1]
 
 
@@ -179,7 +179,7 @@ BOUNDS: Final = {
     "explore": ["--schedules", "2", "--seconds", "1"],
     "record": ["--", "no-such-program"],
 }
-"""What is put at the end of a command so that it does not take long."""
+"""Options appended to a command so that it does not take long."""
 
 
 def options(rng: random.Random) -> Input:
@@ -213,16 +213,16 @@ TARGETS: Final[dict[str, tuple[Callable[[random.Random], Input], int]]] = {
     "locks": (lock_logs, 15),
     "options": (options, 15),
 }
-"""Target → its inputs, and how many of all cases it gets."""
+"""Target → its inputs, and its share of all cases."""
 
 
 # -- running one
 
 
 def perform(argv: list[str], path: Path) -> int:
-    """Do what *argv* says, with *path* for @; the exit code."""
+    """Run *argv*, with *path* for @; returns the exit code."""
     argv = [str(path) if word == "@" else word for word in argv]
-    if argv[0] == "trace":  # what `stress --trace` reads, without the run
+    if argv[0] == "trace":  # only reads the trace, as `stress --trace` does
         return _refusing(lambda: read(path))
     if argv[0] == "resume":
         return _refusing(lambda: _resume(path))
@@ -241,7 +241,7 @@ def _refusing(body: Callable[[], object]) -> int:
 
 
 def _resume(path: Path) -> None:
-    """Go on from a snapshot for a moment.  The machine may have defects, smpvm may not."""
+    """Resume from a snapshot briefly.  The machine may have defects, smpvm must not."""
     snapshot = read_snapshot(path)
     snapshot.config.tick_scale = 0.01
     empty = find("thrash")
@@ -258,7 +258,7 @@ def _ring(number: int, frame: object) -> None:
 
 
 def judge(argv: list[str], path: Path) -> tuple[int, str]:
-    """Run one case; its exit code, and what is wrong with it ("" for nothing)."""
+    """Run one case; returns its exit code, and what is wrong ("" for nothing)."""
     out, err = io.StringIO(), io.StringIO()
     signal.signal(signal.SIGALRM, _ring)
     signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
@@ -278,7 +278,7 @@ def judge(argv: list[str], path: Path) -> tuple[int, str]:
         return code, f"{type(why).__name__}: {str(why)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    said = out.getvalue() if argv[0] != "snapshot" else ""  # it may have said what others hold
+    said = out.getvalue() if argv[0] != "snapshot" else ""  # its output may contain any text
     return code, _fault(code, said, err.getvalue().replace(str(path), "@"))
 
 
@@ -311,7 +311,7 @@ def _fault(code: int, out: str, err: str) -> str:
 
 
 def case(seed: int, n: int, names: list[str]) -> tuple[str, Input]:
-    """The *n*-th case of a seed: target and input; the same for the same names."""
+    """The *n*-th case of a seed: target and input; deterministic for the same targets."""
     rng = random.Random(f"{seed}/{n}")
     target = rng.choices(names, [TARGETS[name][1] for name in names])[0]
     argv, data = TARGETS[target][0](rng)
@@ -321,11 +321,11 @@ def case(seed: int, n: int, names: list[str]) -> tuple[str, Input]:
 def fuzz(
     seed: int, numbers: range, names: list[str], keep: Path | None, now: Path | None = None
 ) -> Tally:
-    """Run these cases.  *now* is a file that always says which one is running."""
+    """Run these cases.  The file *now* always names the running one."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="smpvm-fuzz-") as place:
         here = os.getcwd()
-        os.chdir(place)  # some commands write beside
+        os.chdir(place)  # some commands write to the current directory
         try:
             for n in numbers:
                 if now is not None:
@@ -347,7 +347,7 @@ def fuzz(
 
 
 def save(folder: Path, argv: list[str], data: bytes, fault: str = "") -> None:
-    """Keep a case so that ``load`` finds it."""
+    """Save a case for ``load``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "input").write_bytes(data)
     (folder / "argv.json").write_text(json.dumps(argv) + "\n")
@@ -356,7 +356,7 @@ def save(folder: Path, argv: list[str], data: bytes, fault: str = "") -> None:
 
 
 def load(folder: Path) -> Input:
-    """A case that was kept; the larger ones of the corpus are packed."""
+    """Load a saved case; larger ones in the corpus are compressed."""
     argv = json.loads((folder / "argv.json").read_text())
     packed, plain = folder / "input.gz", folder / "input"
     if packed.exists():
@@ -368,13 +368,13 @@ def load(folder: Path) -> Input:
 
 
 def work(seed: int, numbers: range, args: argparse.Namespace, now: Path, results: Any) -> None:
-    """A worker: its cases, within its memory."""
+    """A worker: runs its cases with limited memory."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     results.put(fuzz(seed, numbers, args.names, args.keep, now))
 
 
 def supervise(args: argparse.Namespace) -> Tally:
-    """Workers that are started again behind a case that they did not come back from."""
+    """Run workers; one that does not return from a case is restarted after that case."""
     total = Tally()
     results: Any = multiprocessing.Queue()
     with tempfile.TemporaryDirectory(prefix="smpvm-fuzz-") as place:
@@ -417,7 +417,7 @@ def _start(args: argparse.Namespace, numbers: range, now: Path, results: Any) ->
 
 
 def main() -> int:
-    """Fuzz; 1 if anything failed."""
+    """Fuzz; returns 1 if anything failed."""
     args = arguments()
     begun = time.monotonic()
     total = supervise(args)

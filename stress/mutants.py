@@ -1,13 +1,13 @@
-"""How many plausible mistakes in the kernel code are noticed?  One mistake at a time.
+"""How many plausible mistakes in the kernel code are detected?  Tries one mistake at a time.
 
     python stress/mutants.py FILE [--ids 7.6,7.9] [--seconds N] [--jobs N] [--fuzz] [--json]
 
 FILE is a JSON list of mutants: ``id``, ``class``, ``file``, ``old`` and ``new`` (lists of text
-pairs), ``equivalent`` (judged harmless: it must not be noticed).  Where ``file`` has moved, the one
-file that has every old text is taken.  Each mutant is applied to a scratch copy of smpvm/.  Then
-the built-in suite explores it with all repairs for N seconds, all scenarios briefly first, then in
-turn for longer; with --fuzz generated programs get as long; what is still unnoticed goes through
-the profiles of stress.  The first finding ends the mutant.
+pairs), ``equivalent`` (considered harmless: it must not be detected).  If ``file`` has moved, the
+only file that contains every old text is used.  Each mutant is applied to a scratch copy of
+smpvm/.  Then the built-in suite explores it with all repairs for N seconds, first all scenarios
+briefly, then each in turn for longer; with --fuzz generated programs run for the same time; a
+mutant that is still undetected is run with the stress profiles.  The first finding ends the mutant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 4
-"""Schedules of each scenario in the first round; each later round has four times as many."""
+"""Schedules per scenario in the first round; each later round has four times as many."""
 PROFILES = ("thrash", "fork-storm", "rss-limit", "file-heavy", "oom", "default")
 PROFILE_SECONDS = 4.0
 
@@ -40,7 +40,7 @@ class MutantError(Exception):
 
 @dataclass
 class Row:
-    """What came of one mutant."""
+    """The result of one mutant."""
 
     id: str
     noticed_by: str = ""
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Harmful and noticed, or harmless and not."""
+        """Is it harmful and detected, or harmless and not detected?"""
         return bool(self.noticed_by) != self.equivalent and self.noticed_by != "stale"
 
 
@@ -69,19 +69,19 @@ RENAMED = (
     ("self.vmspace_", "self."),
     ("self.walk(space", "self.vm.map.walk(space"),
 )
-"""Texts of a3ac495 → today's: tried where a mutant does not fit as it is."""
+"""Texts of a3ac495 → current texts: tried if a mutant does not fit unchanged."""
 COMMENTS = r"\n(?:[ \t]*(?:#[^\n]*|@\w+(?:\((?:[^()]|\([^()]*\))*\))?)\n)*"
-"""The end of a line, and whole lines of comment or marks behind it: they may have come since."""
+"""The end of a line, and following lines of comments or marks, which may be new."""
 
 
 def pattern(old: str) -> re.Pattern[str]:
-    """Finds *old* where comments may have been added or taken away, and marks added."""
+    """A pattern for *old* that allows changed comments and added marks."""
     lines = [line for line in old.split("\n") if not line.lstrip().startswith("#")]
     return re.compile(COMMENTS.join(map(re.escape, lines)))
 
 
 def today(mutant: dict[str, Any]) -> dict[str, Any]:
-    """The mutant with what was renamed since it was written."""
+    """The mutant with current names."""
 
     def carried(text: str) -> str:
         for before, after in RENAMED:
@@ -92,7 +92,7 @@ def today(mutant: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_of(mutant: dict[str, Any], root: Path) -> Path:
-    """The file under *root* that has every old text once.  Raises MutantError."""
+    """The file under *root* that contains every old text once.  Raises MutantError."""
     olds = [pattern(old) for old in texts(mutant["old"])]
 
     def fits(path: Path) -> bool:
@@ -124,7 +124,7 @@ def apply(mutant: dict[str, Any], root: Path) -> None:
 
 
 def span(old: re.Pattern[str], text: str) -> tuple[int, int]:
-    """Where *old* stands."""
+    """The position of *old*."""
     match = old.search(text)
     assert match is not None
     return match.span()
@@ -171,7 +171,7 @@ def explore(seconds: float) -> tuple[str, str]:
 
 
 def look(seconds: float, fuzz: bool) -> tuple[str, str]:
-    """(noticed by, kind) for the tree that this process imports."""
+    """(detected by, kind) for the tree that this process imports."""
     name, kind = explore(seconds)
     if name:
         return f"explore {name}", kind
@@ -184,7 +184,7 @@ def look(seconds: float, fuzz: bool) -> tuple[str, str]:
 
 
 def command(*args: str, timeout: float) -> dict[str, Any]:
-    """The document that a smpvm command prints; findings of kind ``error`` where it fails."""
+    """The JSON document printed by a smpvm command; findings of kind ``error`` if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "smpvm", *args, "--json"],
         capture_output=True,
@@ -225,7 +225,7 @@ def stressed(profile: str) -> str:
 
 
 def notice(mutant: dict[str, Any], seconds: float, fuzz: bool) -> Row:
-    """Apply one mutant to a scratch copy, and see whether anything notices it."""
+    """Apply one mutant to a scratch copy, and see whether it is detected."""
     row = Row(mutant["id"], cls=mutant["class"], equivalent=mutant["equivalent"])
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="smpvm-mutant-") as place:
@@ -266,7 +266,7 @@ def run_inside(root: Path, seconds: float, fuzz: bool) -> tuple[str, str]:
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """By class: harmful ones noticed, harmless ones reported."""
+    """By class: harmful ones detected, harmless ones reported."""
     lines = [f"{'class':<28} harmful noticed  harmless reported"]
     for cls in [*dict.fromkeys(r.cls for r in rows), "all"]:
         mine = [r for r in rows if cls in (r.cls, "all") and r.noticed_by != "stale"]

@@ -1,4 +1,4 @@
-"""Damage to files: JSON at random places, bytes, lines; everything drawn from a given Random."""
+"""Damages files at random: JSON values, bytes, lines; all choices come from a given Random."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _change(rng: random.Random, every: list[tuple[Any, Any]], part: Any, key: An
 
 
 def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
-    """*data* with some bytes changed, cut, moved or doubled, or numbers replaced."""
+    """*data* with some bytes changed, cut, moved or duplicated, or numbers replaced."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(len(out) + 1)
@@ -90,7 +90,7 @@ def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_lines(rng: random.Random, data: bytes) -> bytes:
-    """*data* with lines shuffled, dropped, doubled or joined."""
+    """*data* with lines shuffled, dropped, duplicated or joined."""
     lines = data.splitlines(keepends=True)
     what = rng.randrange(4)
     if what == 0:
@@ -106,12 +106,12 @@ def mutate_lines(rng: random.Random, data: bytes) -> bytes:
 
 
 def dumps(doc: Any) -> bytes:
-    """JSON, not always as the standard has it."""
+    """JSON, not always valid by the standard."""
     return json.dumps(doc).encode()
 
 
 def wrap(rng: random.Random, data: bytes) -> bytes:
-    """*data*, now and then as gzip, whole or damaged."""
+    """*data*, sometimes compressed with gzip, intact or damaged."""
     what = rng.randrange(20)
     if what == 0:
         return _zip(data)
@@ -125,5 +125,5 @@ def wrap(rng: random.Random, data: bytes) -> bytes:
 
 
 def _zip(data: bytes) -> bytes:
-    """gzip without the time of day: a case is the same whenever it is made."""
+    """gzip without a timestamp, so that a case is always the same."""
     return gzip.compress(data, 1, mtime=0)

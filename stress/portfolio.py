@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Every built-in scenario under very many schedules of the portfolio, in pieces, as time allows.
+"""Runs every built-in scenario under very many schedules of the portfolio, in pieces.
 
     python stress/portfolio.py --schedules 100000 --jobs 2
     python stress/portfolio.py --only vnode --repaired --minutes 5
-    python stress/portfolio.py --from 50000             what another machine has left
+    python stress/portfolio.py --from 50000             continue after another machine
     python stress/portfolio.py --table
 
-Schedules are numbered, so that a campaign can stop and go on: each piece is one line of JSON under
---dir, and what is there is not run again.  The scenario with the fewest schedules is next, so that
-an interrupted run has treated all alike.  Ends with a table: executions, points, distinct classes
-of traces, findings.  Exit code 1 if a repaired scenario, or one without repairs, has a finding.
+Schedules are numbered, so a campaign can be stopped and continued: each piece is one line of JSON
+under --dir and is not run again.  The scenario with the fewest schedules is next, so that an
+interrupted run has treated all alike.  Ends with a table: executions, points, distinct classes of
+traces, findings.  Exit code 1 if a repaired scenario, or one without repairs, has a finding.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def run_piece(
 
 @dataclass
 class Row:
-    """What is known of one scenario, with or without its repairs."""
+    """The results of one scenario, with or without its repairs."""
 
     name: str
     repaired: bool
     store: Path
     begin: int = 0
-    """The first schedule: those before it have been run elsewhere."""
+    """The first schedule; earlier ones have been run elsewhere."""
     executions: int = 0
     points: int = 0
     seconds: float = 0.0
@@ -82,8 +82,7 @@ class Row:
         return sum(self.taken.values())
 
     def next_piece(self, schedules: int, piece: int) -> tuple[int, int]:
-        """The first schedule that nobody has taken, and how many of a piece are free (0 or less:
-        none is left)."""
+        """The first free schedule, and how many of a piece are free (0 or less: none is left)."""
         first = self.begin
         while first in self.taken:
             first += self.taken[first]
@@ -91,7 +90,7 @@ class Row:
         return first, end - first
 
     def load(self) -> None:
-        """What earlier runs have left."""
+        """Load the results of earlier runs."""
         if self.store.exists():
             for n, line in enumerate(self.store.read_text().splitlines(), 1):
                 try:
@@ -105,7 +104,7 @@ class Row:
             self.traces.update(numbers)
 
     def take(self, first: int, report: SearchReport) -> None:
-        """A piece has been run."""
+        """Record a finished piece."""
         doc = {
             "first": first,
             "executions": report.executions,
@@ -159,15 +158,15 @@ def table(rows: list[Row]) -> Iterator[str]:
 
 
 def left(rows: list[Row], args: argparse.Namespace) -> list[Row]:
-    """The rows that have schedules which nobody has taken."""
+    """The rows that have free schedules."""
     return [r for r in rows if r.next_piece(args.schedules, 1)[1] > 0]
 
 
 def work(rows: list[Row], args: argparse.Namespace) -> None:
-    """Run pieces until all is done, or time is up."""
+    """Run pieces until all are done, or the time limit is reached."""
     end = time.monotonic() + args.minutes * 60
     running: dict[Future[SearchReport], tuple[Row, int]] = {}
-    # Ctrl-C is for the parent: a worker brings its piece to an end, which nobody takes.
+    # Only the parent handles Ctrl-C: a worker finishes its piece, whose result is dropped.
     quiet = (signal.SIGINT, signal.SIG_IGN)
     with ProcessPoolExecutor(args.jobs, initializer=signal.signal, initargs=quiet) as pool:
         while True:

@@ -4,7 +4,7 @@
     python stress/soak.py --hours 8
     python stress/soak.py --minutes 5 --each 20 --profiles oom,thrash --check all
 
-One line for each run; a run with a finding leaves its directory under --dir.
+Prints one line per run; a run with a finding leaves its directory under --dir.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smpvm.workload.profiles import PROFILES
 
 
 def main() -> int:
-    """Soak; 1 when any run was not clean."""
+    """Soak; returns 1 if any run was not clean."""
     args = arguments()
     names = args.profiles.split(",") if args.profiles else list(PROFILES)
     end = time.monotonic() + args.hours * 3600 + args.minutes * 60
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def one(args: argparse.Namespace, name: str, seed: int, number: int) -> int:
-    """One run, in a process of its own; its exit code."""
+    """One run in a process of its own; returns its exit code."""
     run_dir = Path(args.dir) / f"{number:05}-{name}"
     repairs = [f"--repair={r}" for r in args.repair.split(",") if r]
     command = [

@@ -1,14 +1,14 @@
-"""Real processes of smpvm under bad conditions: closed pipes, full disks, signals, shared folders.
+"""Runs smpvm processes under bad conditions: closed pipes, full disks, signals, shared folders.
 
     python stress/torture.py --cases 500 [--seed N]
 
-Each case is a command and one trouble.  Checked: the process ends; its exit code is the one that
-was due, or that of an interrupted run; no traceback and no internal error; every finding that was
-made can be read (in the run directory, or in what was printed); no process is left behind.
+Each case is a command and one disturbance.  Checked: the process ends; its exit code is the
+expected one, or that of an interrupted run; no traceback and no internal error; every finding can
+be read (in the run directory, or in the output); no process is left behind.
 
-A full and a read-only disk need the right to mount a tmpfs; without it those cases use /dev/full
-and /proc.  One thing is beyond smpvm: a SIGINT while the interpreter itself starts, before the
-first line of smpvm runs, ends it with Python's own traceback (`Case.check` tells it by its files).
+A full and a read-only disk need the right to mount a tmpfs; otherwise those cases use /dev/full and
+/proc.  Outside smpvm's control: a SIGINT while the interpreter itself starts, before the first line
+of smpvm runs, ends it with Python's own traceback (`Case.check` recognizes it by its files).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0
-"""Host seconds after which a process counts as one that does not end."""
+"""Host seconds after which a process counts as hung."""
 
 SCENARIOS = """
 from smpvm import Scenario
@@ -90,14 +90,14 @@ TROUBLES = (
 
 @dataclass
 class Case:
-    """One process under one trouble."""
+    """One process with one disturbance."""
 
     command: str
     trouble: str
     after: float
     """Host seconds from its start to the signal."""
     room: int
-    """Bytes that are left on the full disk."""
+    """Bytes free on the full disk."""
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class Case:
 
 
 def case_of(rng: random.Random, trouble: str) -> Case:
-    """A random case with that trouble."""
+    """A random case with that disturbance."""
     keeps = trouble in ("disk", "read-only", "same-dir")
     command = rng.choice(KEEPS if keeps else tuple(COMMANDS))
     return Case(command, trouble, rng.uniform(0.0, rng.choice((0.3, 2.0))), rng.randrange(20_000))
@@ -123,7 +123,7 @@ class Torture:
         self._number = 0
 
     def run(self, case: Case) -> None:
-        """Run *case*; what is wrong with it is in ``case.wrong``."""
+        """Run *case*; what went wrong is in ``case.wrong``."""
         self._number += 1
         argv = [part.format(file=self.file) for part in COMMANDS[case.command][0]]
         run_dir = self._run_dir(case)
@@ -156,14 +156,14 @@ class Torture:
         if case.trouble == "read-only":
             allowed = {2}
         elif case.trouble == "disk" and process.returncode == 2:
-            allowed = {2} if "No space left" in err else set()  # not even its folder could be made
+            allowed = {2} if "No space left" in err else set()  # not even its folder fits
         else:
             allowed = COMMANDS[case.command][1]
         interrupted = case.trouble in ("SIGINT", "SIGTERM", "twice")
         if interrupted:
             allowed = allowed | {0, 1, 3, -signal.SIGINT, -signal.SIGTERM}
             if "Traceback" in err and _of_python(err):
-                return  # the interpreter had not come to smpvm
+                return  # the interpreter had not reached smpvm
         if case.trouble == "SIGKILL":
             allowed = allowed | {-signal.SIGKILL}
         if process.returncode not in allowed:
@@ -174,7 +174,7 @@ class Torture:
         self._check_findings(case, process.returncode, run_dir, out + err)
 
     def _pair(self, case: Case, argv: list[str], run_dir: Path | None) -> None:
-        """Two runs in one directory: the second, sooner or later, is refused or beside it."""
+        """Two runs in one directory: the second is refused, or uses another directory."""
         assert run_dir is not None
         first = self._start(case, argv)
         time.sleep(case.after)
@@ -275,7 +275,7 @@ class Torture:
 
 
 def _of_python(err: str) -> bool:
-    """Is it a traceback of the interpreter's start alone?"""
+    """Is it a traceback only of the interpreter's start?"""
     files = re.findall(r'File "(.+?)"', err)
     return not any(str(ROOT / "smpvm") + "/" in name for name in files)
 
@@ -295,7 +295,7 @@ def members(session: int) -> list[str]:
 
 @contextmanager
 def mounted(place: Path, options: str) -> Iterator[bool]:
-    """A tmpfs at *place* meanwhile; False where we may not mount."""
+    """Mount a tmpfs at *place* for the body; False if that is not permitted."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
     done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -308,7 +308,7 @@ def mounted(place: Path, options: str) -> Iterator[bool]:
 
 @contextmanager
 def places(folder: Path) -> Iterator[Torture]:
-    """A ``Torture`` in *folder*, with a small disk and a read-only one if they can be had."""
+    """A ``Torture`` in *folder*, with a small disk and a read-only one if possible."""
     with (
         mounted(folder / "small", "size=64k") as small,
         mounted(folder / "fixed", "size=64k,ro") as fixed,
@@ -318,12 +318,12 @@ def places(folder: Path) -> Iterator[Torture]:
 
 
 def main() -> int:
-    """Run the cases; 1 if something was wrong."""
+    """Run the cases; returns 1 if something went wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=100, help="how many cases to run")
     parser.add_argument("--seed", type=int, default=0, help="seed for all random choices")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # the disks are unmounted
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # unmounts the disks
     rng = random.Random(options.seed)
     count: Counter[str] = Counter()
     bad: list[Case] = []

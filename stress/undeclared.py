@@ -1,11 +1,11 @@
-"""What threads share behind the schedulers' backs: fields that no schedule point names.
+"""Finds undeclared shared fields: those that threads share without schedule points.
 
     python stress/undeclared.py [--executions N] [SCENARIO ...]
 
-An explorer permutes what it sees: a field that two threads use, one of them writing, must be
-declared shared, be ordered by locks, or be announced by the code that uses it.  Here every access
-of every attribute of the model's objects goes to the race checker.  Prints each unordered pair
-with its places; exit code 1 if there is one whose class and field are not among the KNOWN.
+An explorer permutes only operations that it sees: a field that two threads use and one writes must
+be declared shared, be ordered by locks, or be announced by the code that uses it.  Here every
+access to every attribute of the model's objects goes to the race checker.  Prints each unordered
+pair with its places; exit code 1 if there is one whose class and field are not in KNOWN.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ PRIMITIVES = {
     "Sleep",
     "Sleeper",
 }
-"""What order is made of."""
+"""The events that establish order."""
 MACHINERY = ("__", "_hook", "_seen")
 
 
 class Shadow:
-    """Stands for an object in the checker, under its class's name."""
+    """Represents an object in the checker, under the name of its class."""
 
     __benign__ = ()
     __instant__: dict[str, str] = {}  # noqa: RUF012
@@ -66,7 +66,7 @@ class Shadow:
 
 
 class Watch:
-    """The accesses of one execution at a time."""
+    """Passes the accesses of one execution at a time to the checker."""
 
     def __init__(self) -> None:
         self.execution: Execution | None = None
@@ -75,7 +75,7 @@ class Watch:
         self._inside = False
 
     def begin(self, execution: Execution | None) -> None:
-        """From here on accesses belong to *execution*."""
+        """Accesses from here on belong to *execution*."""
         self.execution = execution
         self._shadows.clear()
 
@@ -111,7 +111,7 @@ class Watch:
         return found
 
     def patch(self, cls: Any) -> None:
-        """Tell of every attribute of instances of *cls* that is got or set."""
+        """Report every read and write of an attribute of instances of *cls*."""
         get, put = cls.__getattribute__, cls.__setattr__
 
         def getattribute(obj: Any, name: str) -> Any:
@@ -143,12 +143,12 @@ def model_classes() -> list[type]:
                     and not getattr(cls, "_is_protocol", False)
                 ):
                     found[cls] = None
-    # A class whose base is patched already tells through that one.
+    # A class whose base is already patched reports through it.
     return [cls for cls in found if found.keys().isdisjoint(cls.__mro__[1:])]
 
 
 def main() -> int:
-    """Run, and print."""
+    """Run and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("scenarios", nargs="*")
     parser.add_argument("--executions", type=int, default=10)

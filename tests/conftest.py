@@ -1,4 +1,4 @@
-"""What tests of every part use."""
+"""Fixtures for all tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Exhaustive searches, for the tests of what scenarios are written with."""
+"""Exhaustive searches, for the tests of the scenario API."""
 
 from smpvm.explore.search import Search, SearchPlan
 

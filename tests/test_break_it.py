@@ -1,4 +1,4 @@
-"""Take one thing out of the kernel and see: contents, audit or the stall report must say so."""
+"""Remove one step from the kernel: contents, audit or the stall report must show it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its exit codes, and that every mistake is one line."""
+"""The command line: output, exit codes, and one line for each mistake."""
 
 import gzip
 import json
@@ -15,6 +15,7 @@ import pytest
 
 import smpvm
 from smpvm.cli import main
+from smpvm.commands import options, stress
 from smpvm.workload.profiles import PROFILES
 
 pytestmark = pytest.mark.timeout(120)
@@ -188,7 +189,7 @@ def test_an_error_of_smpvm_itself_is_exit_code_4(
     def boom(*args: object) -> int:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("smpvm.commands.stress.command", boom)
+    monkeypatch.setattr(stress, "command", boom)
     assert main(["stress"]) == 4
     err = capsys.readouterr().err
     assert "internal error: RuntimeError: boom" in err
@@ -249,9 +250,9 @@ def test_a_module_that_is_missing_is_one_line(
     def command(options: object) -> int:
         raise ModuleNotFoundError("No module named 'rich'", name="rich")
 
-    monkeypatch.setattr("smpvm.commands.stress.command", command)
+    monkeypatch.setattr(stress, "command", command)
     assert "python -m pip install rich" in refused(capsys, "stress")
-    monkeypatch.setattr("smpvm.commands.options.have_greenlet", lambda: False)
+    monkeypatch.setattr(options, "have_greenlet", lambda: False)
     line = refused(capsys, "explore", "two-scanners", "--carrier", "greenlet")
     assert "python -m pip install greenlet" in line
 

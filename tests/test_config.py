@@ -1,4 +1,4 @@
-"""Configurations that no machine can have are refused with one line."""
+"""Impossible configurations are refused with one line."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The house rules of design.md section 2, checked in the source: who imports whom, no globals."""
+"""The house rules of design.md section 2, checked in the source: imports, no globals."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Machines: boot, an orderly end, and what becomes of trouble."""
+"""Machines: boot, a clean stop, and failures."""
 
 import threading
 import time

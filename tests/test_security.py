@@ -1,4 +1,4 @@
-"""Files from strangers: nothing that they name is run, whatever is done with them."""
+"""Untrusted files: no command runs code that they name."""
 
 import json
 import pickle

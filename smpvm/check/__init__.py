@@ -6,11 +6,11 @@ How to attach them::
     suite = CheckSuite(parse_checks("all"), log)
     kernel = Kernel(carrier, suite.observers)   # Kernel calls attach() on each
     ...
-    suite.at_rest()      # all quiet, threads not yet stopped
+    suite.at_rest()      # machine at rest, threads not yet stopped
     carrier.stop()
     suite.finish()
     log.findings, suite.summary()
 
-``suite.stalled()`` belongs in the report of a machine that makes no progress; ``suite.idle()`` in
-a serial scheduler, whenever no thread can run.
+Call ``suite.stalled()`` for the report of a machine that makes no progress, and ``suite.idle()``
+from a serial scheduler whenever no thread can run.
 """

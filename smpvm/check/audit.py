@@ -1,7 +1,7 @@
-"""The audit: does a machine at rest still add up?
+"""The audit: is the state of a machine at rest consistent?
 
-At rest nobody runs: processes have exited, I/O has drained, daemons sleep.  Then every page must be
-accounted for, and every count must equal what it counts.  The audit only looks; it takes no lock.
+At rest no thread runs: processes have exited, I/O has drained, daemons sleep.  Then every page must
+be accounted for, and every counter must be exact.  The audit only reads; it takes no lock.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ if TYPE_CHECKING:
     from smpvm.vm.vm import Vm
 
 RULES: Final = {
-    "queue-links": "queue links point both ways",
-    "marker-left": "no marker stays on a queue",
-    "page-on-two-queues": "a page is on one queue",
-    "queue-name": "a page names the queue it is on",
-    "queue-tail": "a queue's tail is its last page",
-    "queue-count": "a queue's count is its pages",
-    "page-off-queue": "a page is on the queue it names",
-    "page-busy": "no page is left busy",
-    "page-in-io": "no page is left in I/O",
-    "swap-io": "no page is left with swap I/O in progress",
-    "page-wanted": "nobody waits for a page",
-    "page-held": "no page is held without an owner",
-    "page-wired": "no page is wired without an owner",
-    "page-lost": "no page is lost",
-    "mapped-flag": "a mapped page says so",
-    "page-mapped": "no page stays mapped",
-    "free-page-owned": "a free page belongs to no object",
-    "page-unowned": "a page in use belongs to an object",
-    "cached-dirty": "a cached page is clean",
-    "cached-mapped": "a cached page is not mapped",
-    "free-page-in-use": "a free page is neither wired nor held",
-    "page-index": "a page is in its object",
-    "writeable-unmapped": "a writeable page is mapped",
-    "vmstats": "vmstats counts what is there",
-    "paging-in-progress": "no paging is left in progress",
-    "object-held": "no object is left held",
-    "resident-count": "an object counts its pages",
-    "shadow-count": "an object counts its shadows",
-    "page-of-other-object": "an object's page names it",
-    "swap-shared": "a swap block has one owner",
-    "swap-leaked": "no swap block is leaked",
-    "process-left": "no process is left",
-    "memory-left": "anonymous memory ends with its processes",
+    "queue-links": "its links do not point both ways",
+    "marker-left": "a marker that is still on a queue",
+    "page-on-two-queues": "on two queues",
+    "queue-name": "names another queue than the one it is on",
+    "queue-tail": "its tail is not its last page",
+    "queue-count": "its page count is wrong",
+    "page-off-queue": "not on the queue that it names",
+    "page-busy": "still busy",
+    "page-in-io": "still in I/O",
+    "swap-io": "swap I/O still in progress",
+    "page-wanted": "still marked as wanted",
+    "page-held": "still held",
+    "page-wired": "still wired",
+    "page-lost": "lost",
+    "mapped-flag": "mapped, but PG_MAPPED is clear",
+    "page-mapped": "still mapped",
+    "free-page-owned": "free, but belongs to an object",
+    "page-unowned": "in use, but belongs to no object",
+    "cached-dirty": "cached, but dirty",
+    "cached-mapped": "cached, but mapped",
+    "free-page-in-use": "free or cached, but wired or held",
+    "page-index": "not in its object",
+    "writeable-unmapped": "PG_WRITEABLE is set, but not PG_MAPPED",
+    "vmstats": "its value is wrong",
+    "paging-in-progress": "paging is still in progress",
+    "object-held": "the object is still held",
+    "resident-count": "its resident page count is wrong",
+    "shadow-count": "its shadow count is too high",
+    "page-of-other-object": "names another object than the one it is in",
+    "swap-shared": "has two owners",
+    "swap-leaked": "blocks are leaked",
+    "process-left": "the process still exists",
+    "memory-left": "anonymous memory outlives its processes",
 }
-"""What must hold of a machine at rest."""
+"""Rule → what is wrong with an object that breaks it."""
 
 SHOWN = 12
-"""Breaches of one rule that its finding lists; the rest are counted."""
+"""How many breaches of one rule its finding lists; the rest are only counted."""
 
 
 @dataclass(frozen=True)
 class Breach:
-    """One object breaks one rule."""
+    """One object that breaks one rule."""
 
     rule: str
     """Its name in ``RULES``."""
@@ -84,7 +84,7 @@ class Breach:
 
 
 def breaches(vm: Vm, *, processes: bool = False) -> list[Breach]:
-    """Everything that does not add up.  *processes*: some are still there, though at rest."""
+    """Everything inconsistent.  *processes*: some processes still exist, though at rest."""
     found = [*_queues(vm), *_pages(vm, processes), *_stats(vm), *_objects(vm), *_swap(vm)]
     if not processes:
         found += _processes(vm)
@@ -92,7 +92,7 @@ def breaches(vm: Vm, *, processes: bool = False) -> list[Breach]:
 
 
 def audit(vm: Vm, *, processes: bool = False) -> list[Finding]:
-    """The same as findings, one for each broken rule, its objects in the evidence."""
+    """The breaches as findings, one for each broken rule, with its objects as evidence."""
     by_rule: dict[str, list[Breach]] = {}
     for breach in breaches(vm, processes=processes):
         by_rule.setdefault(breach.rule, []).append(breach)
@@ -121,7 +121,7 @@ def line(findings: list[Finding]) -> str:
 
 
 def _queues(vm: Vm) -> Iterator[Breach]:
-    """Each page on exactly the queue that it names; lists whole, counts true, no marker left."""
+    """Each page is on exactly the queue that it names; links and counts are right; no markers."""
     where: dict[int, str] = {}
     for q in vm.queues:
         count = 0
@@ -136,7 +136,7 @@ def _queues(vm: Vm) -> Iterator[Breach]:
                 count += 1
                 if m.idx in where:
                     yield Breach("page-on-two-queues", str(m), f"{where[m.idx]} and {q}")
-                    break  # the list may be a ring
+                    break  # the list may be circular
                 where[m.idx] = str(q)
                 if peek(m, "queue") != q.number:
                     named = vm.pq.name(peek(m, "queue"))
@@ -153,7 +153,7 @@ def _queues(vm: Vm) -> Iterator[Breach]:
 
 
 def _pages(vm: Vm, processes: bool) -> Iterator[Breach]:
-    """No page lost, none busy, held, wired or mapped without an owner."""
+    """No page is lost; none is busy, held, wired or mapped without an owner."""
     for m in vm.page_array:
         flags, queue, obj = peek(m, "flags"), peek(m, "queue"), peek(m, "object")
         wired = peek(m, "wire_count")
@@ -182,7 +182,7 @@ def _pages(vm: Vm, processes: bool) -> Iterator[Breach]:
 
 
 def _page_state(vm: Vm, m: Page, base: int, flags: int, obj: Any) -> Iterator[Breach]:
-    """What a queue promises of its pages, and a page of its object."""
+    """The invariants of a page's queue and of its object."""
     pq = vm.pq
     if base in (pq.FREE, pq.HOLD) and obj is not None:
         yield Breach("free-page-owned", str(m), str(obj))
@@ -202,7 +202,7 @@ def _page_state(vm: Vm, m: Page, base: int, flags: int, obj: Any) -> Iterator[Br
 
 
 def _stats(vm: Vm) -> Iterator[Breach]:
-    """vmstats equal to what is there; pages in = pages out."""
+    """The counters in vmstats are exact."""
     stats, pq = vm.stats, vm.pq
     sums = dict.fromkeys(("free", "cache", "inactive", "active"), 0)
     names = {
@@ -222,11 +222,11 @@ def _stats(vm: Vm) -> Iterator[Breach]:
     for name, count in {**sums, "wire": wired, "page": total}.items():
         said = peek(stats, f"v_{name}_count")
         if said != count:
-            yield Breach("vmstats", f"v_{name}_count", f"{said}, is {count}")
+            yield Breach("vmstats", f"v_{name}_count", f"{said}, should be {count}")
 
 
 def _objects(vm: Vm) -> Iterator[Breach]:
-    """No I/O in progress, resident counts true, shadow counts true, nothing held."""
+    """No I/O in progress, resident and shadow counts exact, nothing held."""
     backed: dict[Any, int] = {}
     everything = vm.object.all_objects()
     for obj in everything:
@@ -253,7 +253,7 @@ def _objects(vm: Vm) -> Iterator[Breach]:
 
 
 def _swap(vm: Vm) -> Iterator[Breach]:
-    """No swap block leaked or shared."""
+    """No swap block is leaked or shared."""
     owner: dict[int, str] = {}
     for obj in vm.object.all_objects():
         for pindex, block in vm.swap.blocks_of(obj):
@@ -267,7 +267,7 @@ def _swap(vm: Vm) -> Iterator[Breach]:
 
 
 def _processes(vm: Vm) -> Iterator[Breach]:
-    """All processes are gone, and took their memory with them."""
+    """All processes have exited and their memory is released."""
     for p in vm.k.proc.all():
         yield Breach("process-left", str(p))
     for obj in vm.object.all_objects():

@@ -1,8 +1,8 @@
-"""What a checker is: an observer of one machine that is also asked now and then what it thinks.
+"""The base class of checkers: observers of one machine that are also queried at fixed moments.
 
 A new checker is one file with a subclass of ``Checker`` and one line in ``suite.CHECKERS``.  It
-overrides the events that it wants (``kern.probe.Probe``) and those of the questions below that it
-has an answer to, and reports with ``self.log.add(Finding(...))``.
+overrides the events that it needs (``kern.probe.Probe``) and those of the queries below that
+concern it, and reports with ``self.log.add(Finding(...))``.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Context:
     """What the checkers of one machine share."""
 
     tracker: HeldTracker
-    """Knows the kernel and each thread's state; what threads hold only for checkers whose row in
-    the table says ``tracks``."""
+    """Knows the kernel and the state of each thread.  It tracks what threads hold only if the row
+    of some checker in the table says ``tracks``."""
     log: FindingLog
     accepted: Accepted
-    """What is declared as meant; a checker that would report something asks here first."""
+    """What is declared as intended; a checker asks here before it reports something."""
 
 
 class Checker(Probe):
-    """Every question, with nothing to say."""
+    """Default answers to all queries: nothing to report."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -38,22 +38,22 @@ class Checker(Probe):
         self.accepted = context.accepted
 
     def idle(self) -> None:
-        """No thread can run, on a serial carrier: time is about to move on."""
+        """On a serial carrier no thread can run; time is about to advance."""
 
     def stalled(self) -> list[str]:
-        """The machine makes no progress.  Returns lines that say why, for the report."""
+        """The machine makes no progress.  Returns lines for the report that explain why."""
         return []
 
     def at_rest(self) -> None:
-        """All is quiet, and the threads have not been stopped yet."""
+        """The machine is at rest, and its threads have not been stopped yet."""
 
     def finish(self) -> None:
-        """The run is over: report what was put off."""
+        """The run is over: report what was deferred."""
 
     def not_judged(self) -> list[str]:
-        """What came up that this checker can say nothing about: a proof must name it."""
+        """What occurred that this checker cannot judge; a proof must list it."""
         return []
 
     def summary(self) -> dict[str, Any]:
-        """Numbers for the end of a report, under names that no other checker uses."""
+        """Numbers for the end of a report; the keys are used by no other checker."""
         return {}

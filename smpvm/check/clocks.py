@@ -1,4 +1,4 @@
-"""Vector clocks in the manner of FastTrack, and what is kept of a field, a lock, a clash."""
+"""FastTrack's vector clocks, and the race checker's records of fields, locks and races."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ TID_BITS: Final = 20
 TID_MASK: Final = (1 << TID_BITS) - 1
 ONE: Final = 1 << TID_BITS
 Release = tuple[int, dict[int, int]]
-"""What a release hands over: the releaser's epoch, and what it knew of the others."""
+"""What a release publishes: the releaser's epoch, and its clock entries for other threads."""
 
 
 class VectorClock:
-    """A thread's vector clock: its own epoch, and what it knows of the others' (never itself).
+    """A thread's vector clock: its own epoch, and its entries for the other threads.
 
-    *tid* is a slot, taken over from a thread that has ended where there is one: clocks stay as
-    short as the number of threads that live at once.
+    *tid* is a slot number.  Slots of ended threads are reused, so the length of the clocks is
+    bounded by the number of threads alive at once.
     """
 
     __slots__ = ("epoch", "frozen", "last", "others", "pending", "tid")
@@ -24,25 +24,25 @@ class VectorClock:
         self.tid = tid
         self.epoch = epoch or ONE | tid
         self.last: Release | None = None
-        """All of it, once the thread has ended."""
+        """The final clock, once the thread has ended."""
         self.others: dict[int, int] = {}
         self.frozen = False
-        """``others`` has been handed out: copy before the next change."""
+        """``others`` is shared with a release: copy it before the next change."""
         self.pending: Var | None = None
-        """A field with an atomic history that was being read when this was last looked at."""
+        """A field with atomic operations whose read is announced but not yet accounted for."""
 
     def caught_up(self) -> None:
-        """Be ordered after what the last read saw.
+        """Order this thread after the atomic operation whose value its last read saw.
 
-        The hook comes before the access: among free-running threads an atomic operation may slip
-        in between, and its value be read.
+        The hook is called before the access: with free-running threads an atomic operation may
+        happen in between, and the read then sees its value.
         """
         var, self.pending = self.pending, None
         if var is not None:
             self.acquire(var.atomic)
 
     def release(self) -> Release:
-        """A point that others may be ordered after; a new epoch begins."""
+        """Publish the clock, so that others can be ordered after this point; begin a new epoch."""
         if self.pending is not None:
             self.caught_up()
         self.frozen = True
@@ -51,14 +51,14 @@ class VectorClock:
         return now
 
     def acquire(self, released: Release | None) -> None:
-        """From here on this thread is ordered after *released*."""
+        """Order this thread after *released* from here on."""
         if released is None:
             return
         epoch, knew = released
         tid = epoch & TID_MASK
         mine = self.others
         if tid == self.tid or mine.get(tid, 0) >= epoch:
-            return  # what that release knew came along then
+            return  # the other entries of that release are known too
         if self.frozen:
             self.others = mine = dict(mine)
             self.frozen = False
@@ -75,7 +75,7 @@ class VectorClock:
 
 
 class Var:
-    """One shared field of one object: its last write, the reads since, its atomic history."""
+    """One shared field of one object: last write, reads since, last atomic operation."""
 
     __slots__ = ("atomic", "atomic_site", "read", "read_site", "reads", "write", "write_site")
 
@@ -85,21 +85,21 @@ class Var:
         self.read = 0
         self.read_site = 0
         self.reads: dict[int, tuple[int, int]] | None = None
-        """Unordered readers: thread → (epoch, site); None while one epoch tells it all."""
+        """Unordered readers: thread → (epoch, site); None while a single epoch is enough."""
         self.atomic: Release | None = None
-        """The last atomic operation that changed it."""
+        """The release of the last atomic operation that changed it."""
         self.atomic_site = 0
 
 
 class Named(NamedTuple):
-    """What is kept of a thread after its end."""
+    """What is kept of a thread after it has ended."""
 
     name: str
     role: str
 
 
 class Clash(NamedTuple):
-    """Two accesses with no order between them: *deed* by *td* now, *last_deed* before."""
+    """Two unordered accesses: *deed* by *td* now, *last_deed* before."""
 
     td: Any
     obj: Any
@@ -113,7 +113,7 @@ class Clash(NamedTuple):
 
 
 class Shared:
-    """Releases of the shared holders of a lock, and the last of an exclusive one."""
+    """The releases of a lock by its shared holders, and the last one by an exclusive holder."""
 
     __slots__ = ("excl", "shared")
 

@@ -1,9 +1,9 @@
-"""Data must survive: what each process must read, and what files must hold.
+"""Data integrity: what each process must read, and what files must contain.
 
 A process keeps a ``Ledger``: every word that it wrote, with the value that it must read back.
-Every value is written once only, so a word from the wrong page, or an old one, shows.  Words of
-shared files are kept in ``FileWords``: each has one owner who writes it; others know a
-range of values that are right while the owner is busy writing.
+Every value is written only once, so a word of another page, or an old one, is recognized.  The
+words of shared files are kept in ``FileWords``: each has one owner who writes it; for readers there
+is a range of valid values while the owner is writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE_BIT = 1 << 120
 
 
 def show_value(value: Any) -> str:
-    """A word as people read it: who wrote it, and which of his writes it was."""
+    """A word as text: who wrote it, and the number of that write."""
     if not value:
         return "0 (never written)"
     if not isinstance(value, int):
@@ -34,7 +34,7 @@ def show_value(value: Any) -> str:
 
 
 class PageHistory(Probe):
-    """The last events of each page, for stale-data findings.  Costs; so only when asked for."""
+    """The last events of each page, for stale-data findings.  Slow, so only on request."""
 
     def __init__(self, depth: int = 24) -> None:
         self.depth = depth
@@ -71,16 +71,16 @@ class PageHistory(Probe):
         self._add(td, m, f"hold {delta:+d}")
 
     def lines(self, idx: int) -> list[str]:
-        """What happened last to page *idx*, oldest first."""
+        """The last events of page *idx*, oldest first."""
         return [f"page {idx}: {what} by {who}" for who, what in list(self._rings.get(idx, ()))]
 
 
 Where = Callable[[int], str]
-"""Names the page that holds an address now, for a finding ("" when not resident)."""
+"""Names the page that now holds an address, for a finding ("" if it is not resident)."""
 
 
 class Contents:
-    """The bookkeeping of one machine: its ledgers, its files, and what was lost."""
+    """The records of one machine: its ledgers, its files, and the words found wrong."""
 
     def __init__(self, findings: FindingLog, history: PageHistory | None = None) -> None:
         self.findings = findings
@@ -99,7 +99,7 @@ class Contents:
         return ledger
 
     def close(self, ledger: Ledger) -> None:
-        """The process is gone: keep its counts only."""
+        """The process has ended: keep only its counts."""
         with self._mutex:
             self._ledgers.remove(ledger)
             self._past += ledger.checked
@@ -123,7 +123,7 @@ class Contents:
             self._past += n
 
     def stale(self, td: Any, place: str, what: str, got: Any, want: str, where: str = "") -> None:
-        """A word was not what it must be: *what* names it, *place* says memory or file."""
+        """A word has the wrong value: *what* names it; *place* is "memory" or "file"."""
         with self._mutex:
             self.lost += 1
         evidence = [f"read:     {show_value(got)}", f"expected: {want}"]
@@ -152,8 +152,8 @@ class Contents:
 class Ledger:
     """What one address space must read.  Used by its own process only.
 
-    Addresses are whatever the process uses to name a word; those not in the ledger are unknown
-    and read as they please.
+    Addresses are whatever the process uses to name a word; those not in the ledger are not
+    checked.
     """
 
     __slots__ = ("_contents", "_count", "checked", "pid", "words")
@@ -166,7 +166,7 @@ class Ledger:
         self._count = 0
 
     def fresh(self) -> int:
-        """A value that nobody ever wrote before."""
+        """A value that has never been written before."""
         self._count += 1
         return self.pid << COUNTER_BITS | self._count
 
@@ -175,16 +175,16 @@ class Ledger:
         self.words[addr] = (value,)
 
     def maybe(self, addr: int, value: int) -> None:
-        """*addr* may hold *value* or what it held before (a write that did not return)."""
+        """*addr* holds *value* or its old value (the write did not return)."""
         self.words[addr] = (*self.words.get(addr, (0,)), value)
 
     def zeroed(self, first: int, last: int) -> None:
-        """Fresh zero-filled memory in [first, last): those words read as 0."""
+        """[first, last) is new zero-filled memory: its words read as 0."""
         for addr in self.within(first, last):
             self.words[addr] = (0,)
 
     def freed(self, first: int, last: int) -> None:
-        """MADV_FREE: words in [first, last) read as they were, or as 0 from some time on."""
+        """MADV_FREE: each word in [first, last) may be replaced by 0 at any later time."""
         for addr in self.within(first, last):
             self.words[addr] = (*self.words[addr], 0)
 
@@ -198,7 +198,7 @@ class Ledger:
         return [addr for addr in self.words if first <= addr < last]
 
     def check(self, td: Any, addr: int, got: Any, where: Where | None = None) -> bool:
-        """Compare what was read at *addr*; False (and a finding) if it is not what it must be."""
+        """Compare what was read at *addr*; False (and a finding) if it is wrong."""
         want = self.words.get(addr)
         if want is None:
             return True
@@ -216,11 +216,11 @@ class Ledger:
             " or ".join(show_value(v) for v in want),
             page,
         )
-        self.words[addr] = (got,)  # say it once
+        self.words[addr] = (got,)  # report it once
         return False
 
     def fork(self, pid: int) -> Ledger:
-        """The child's ledger: it must read all that the parent must."""
+        """The child's ledger: the child must read what the parent must read."""
         child = self._contents.ledger(pid)
         child.words = dict(self.words)
         return child
@@ -237,7 +237,7 @@ def page_number(name: str) -> int | None:
 
 
 class FileWord:
-    """One word of a file: how many writes its owner began, and how many are done."""
+    """One word of a file: how many writes its owner has begun, and how many have finished."""
 
     __slots__ = ("done", "started")
 
@@ -256,11 +256,11 @@ class FileWords:
         self._words: dict[int, FileWord] = {}
 
     def value(self, word: int, version: int) -> int:
-        """The value of *word* after *version* writes; 0 writes: what the file was made with."""
+        """The value of *word* after *version* writes; version 0 is the initial value."""
         return FILE_BIT | (self.number << 32 | word) << COUNTER_BITS | version
 
     def made(self, word: int) -> int:
-        """Declare *word* part of the file; returns what it holds at first."""
+        """Declare *word* part of the file; returns its initial value."""
         self._words.setdefault(word, FileWord())
         return self.value(word, 0)
 
@@ -276,14 +276,14 @@ class FileWords:
         state.done = state.started
 
     def before_read(self, word: int) -> int:
-        """Call before a read; hand the result to ``check``."""
+        """Call before a read, and pass the result to ``check``."""
         state = self._words.get(word)
         return 0 if state is None else state.done
 
     def check(
         self, td: Any, ledger: Ledger | None, word: int, before: int, got: Any, where: str = ""
     ) -> bool:
-        """Compare a read of *word* that began when *before* writes were done."""
+        """Compare a read of *word* that began when *before* writes had finished."""
         state = self._words.get(word)
         if state is None:
             return True
@@ -305,6 +305,6 @@ class FileWords:
         return iter(sorted(self._words))
 
     def forget(self, first: int) -> None:
-        """The file is cut: words from *first* on are no part of it any more."""
+        """The file is truncated: it no longer contains the words from *first* on."""
         for word in [w for w in self._words if w >= first]:
             del self._words[word]

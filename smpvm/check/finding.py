@@ -1,8 +1,8 @@
-"""One record for every kind of defect, kept on disk from the moment it is made.
+"""The record of a defect of any kind, written to disk as soon as it is found.
 
-``Finding`` is what checkers, audits and the explorer report.  ``FindingLog`` gathers those of one
-run: thread-safe, one record for each fingerprint with a count, each written to the run directory
-at once, by rename, so that a killed run loses none.
+``Finding`` is what checkers, audits and the explorer report.  ``FindingLog`` collects those of one
+run.  It is thread-safe, keeps one record per fingerprint with a count, and writes each to the run
+directory at once, by rename, so that a killed run loses none.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from smpvm.unwritten import Unwritten
 FORMAT: Final = "smpvm-finding"
 VERSION: Final = 2
 MOST: Final = 16 * MIB
-"""Of a finding's file."""
+"""The largest file of a finding that is read."""
 SCHEDULE_MOST: Final = 4 * MIB
 
 KINDS: Final = (
@@ -67,12 +67,12 @@ KINDS: Final = (
 
 
 class FindingError(ValueError):
-    """A findings file that cannot be read: one line with the file and what is wrong."""
+    """A finding file cannot be read: one line with the file and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place in the kernel code that takes part: who did what there, and how it got there."""
+    """One place in the kernel code that takes part: which thread did what there, and its stack."""
 
     thread: str
     role: str
@@ -80,33 +80,33 @@ class Site:
     stack: tuple[Frame, ...] = ()
 
     def lines(self) -> list[str]:
-        """As text: the deed, then the stack below it."""
+        """As text: what the thread did, then the stack below it."""
         who = self.thread if self.role in ("", self.thread) else f"{self.thread} ({self.role})"
         return [f"{who} {self.what}", *(f"    {frame}" for frame in self.stack)]
 
 
 class Failure(str):
-    """What a scenario finds wrong at its end, in words, and the ``identity`` of the finding."""
+    """What a scenario's check found wrong, as text, with the ``identity`` of the finding."""
 
     __slots__ = ("identity",)
     identity: tuple[str, ...]
 
     @classmethod
     def of(cls, words: str, *identity: str) -> Failure:
-        """*words*, and what this failure always has."""
+        """A failure with the text *words* and a given identity."""
         failure = cls(words)
         failure.identity = identity
         return failure
 
     @classmethod
     def raised(cls, error: BaseException, words: str) -> Failure:
-        """What *error* says: known by the place that raised it."""
+        """A failure identified by the place that raised *error*, not by its text."""
         return cls.of(words, type(error).__name__, *place(error))
 
 
 @dataclass
 class Finding:
-    """A defect: what it is, who takes part, where, and how to see it again."""
+    """A defect: what it is, which threads take part, where, and how to reproduce it."""
 
     kind: str
     title: str
@@ -116,16 +116,18 @@ class Finding:
     threads: list[tuple[str, str]] = field(default_factory=list)
     """(name, role); filled from the sites when empty."""
     schedule: str | None = None
-    """The schedule that shows it, in the explorer's text form; None from a free run."""
+    """The schedule that reproduces it, in the explorer's text form; None from a free run."""
     identity: tuple[str, ...] = ()
-    """What was found, without its wording: C functions, classes of locks, fields, codes."""
+    """What was found, independent of wording: C functions, lock classes, fields, codes."""
     fingerprint: str = ""
-    """The same for every run that finds this defect, made of its kind and identity."""
+    """A hash of kind and identity: the same in every run that finds this defect."""
     command: str = ""
-    """The command line that shows it again."""
+    """The command line that reproduces it."""
     count: int = 1
     source_hash: str = ""
-    """SHA-256 of the scenario's file, where it is the user's own."""
+    """SHA-256 of the scenario's file, if it is the user's own."""
+    written_as: int = field(default=VERSION, init=False, compare=False)
+    """The format version of the file that it was read from."""
 
     def __post_init__(self) -> None:
         if not self.threads:
@@ -137,8 +139,10 @@ class Finding:
             self.fingerprint = fingerprint(self.kind, *identity)
 
     def to_json(self) -> dict[str, Any]:
-        """A document with its format and version."""
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        """A JSON document with its format and version."""
+        doc = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        del doc["written_as"]
+        return doc
 
     @classmethod
     def from_json(cls, doc: Any) -> Finding:
@@ -163,11 +167,22 @@ class Finding:
         given["identity"] = tuple(given.get("identity", ()))
         found = cls(**given)
         if doc["version"] == 1:
-            return replace(found, identity=finding_v1.identity(found), fingerprint="")
+            found = replace(found, identity=finding_v1.identity(found), fingerprint="")
+            found.written_as = 1
         return found
 
+    def shows_again(self, other: Finding) -> bool:
+        """Is *other*, found in a step-by-step replay of this one's schedule, the same finding?
+
+        A version 1 file does not tell which assertion failed, so a finding of the same kind about
+        the same objects counts as the same.
+        """
+        if other.fingerprint == self.fingerprint:
+            return True
+        return self.written_as == 1 and (other.kind, other.objects) == (self.kind, self.objects)
+
     def lines(self) -> list[str]:
-        """As text, the way people read it: title, evidence, stacks, command."""
+        """As text: title, evidence, stacks, command."""
         out = [f"{self.kind}: {self.title}"]
         if self.count > 1:
             out.append(f"  seen {self.count} times")
@@ -199,7 +214,7 @@ _FINDING: Final = record(
         "evidence": list_of(text()),
         "threads": list_of(row(text(), text())),
         "schedule": nullable(text(SCHEDULE_MOST)),
-        # It becomes part of a file's name.
+        # It becomes part of a file name.
         "fingerprint": matching("[0-9a-f]{12}", "a fingerprint (12 hexadecimal digits)"),
         "command": text(2 * SCHEDULE_MOST),
         "count": integer(1, 1 << 62),
@@ -212,23 +227,23 @@ _FINDING: Final = record(
 
 
 def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
-    """A site from a kernel thread (or None: nobody known) and a raw stack."""
+    """A site from a kernel thread (None if unknown) and a raw stack."""
     if td is None:
         return Site("?", "", what, resolve(raw))
     return Site(str(td.name), str(getattr(td, "role", "")), what, resolve(raw))
 
 
 def fingerprint(kind: str, *parts: str) -> str:
-    """Twelve hex digits from the kind and the parts that a defect always has."""
+    """Twelve hex digits from the kind and the parts of the identity."""
     return hashlib.sha256("\n".join((kind, *parts)).encode(errors="backslashreplace")).hexdigest()[
         :12
     ]
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds the old text or the new, never a part.
+    """Write a file so that a reader sees either the old text or the new one, never a part.
 
-    Several may write the same path: the last one's text stays.
+    If several threads or processes write the same path, the last one wins.
     """
     tmp = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -255,7 +270,7 @@ def load(path: Path) -> Finding:
 
 
 def load_all(run: Path) -> list[Finding]:
-    """The findings of a run directory, in order of file name.  Raises FindingError."""
+    """The findings of a run directory, sorted by file name.  Raises FindingError."""
     return [load(path) for path in sorted((run / "findings").glob("*.json"))]
 
 
@@ -263,7 +278,7 @@ class FindingLog:
     """The findings of one run, shared by all its checkers.
 
     *run* is the run directory (None: keep them in memory only), *command* the command line that
-    shows them again, *on_new* is told of each new finding (from the thread that found it).  Those
+    reproduces them; *on_new* is called for each new finding (in the thread that found it).  Those
     whose fingerprints are *known* (a baseline's) are dropped.
     """
 
@@ -289,7 +304,7 @@ class FindingLog:
                 self._dir.mkdir(parents=True, exist_ok=True)
 
     def add(self, finding: Finding) -> Finding:
-        """Take a finding; returns the one that is kept: the first with its fingerprint."""
+        """Add a finding; returns the one that is kept: the first with its fingerprint."""
         if finding.fingerprint in self._known:
             return finding
         with self._mutex:
@@ -307,15 +322,15 @@ class FindingLog:
         return finding
 
     def replace(self, finding: Finding) -> None:
-        """Keep *finding* instead of what is kept with its fingerprint: it tells more."""
+        """Replace the finding kept with this fingerprint by *finding*, which tells more."""
         with self._mutex:
             self._found[finding.fingerprint] = finding
             self._write(finding)
 
     def seen(self, fingerprint: str) -> Finding | None:
-        """Count one more of a known finding; None if it is not known (make it and ``add`` it).
+        """Count a known finding once more; None if it is not known (then build and ``add`` it).
 
-        For checkers that would spend much on building a record of something often seen.
+        Saves checkers the cost of building a record for something that occurs often.
         """
         with self._mutex:
             known = self._found.get(fingerprint)

@@ -1,6 +1,6 @@
-"""What findings of format version 1 are about: their fingerprints were made of their wording.
+"""The identity of findings in format version 1, whose fingerprints depended on their wording.
 
-Version 1 is history: what is read here from titles and sites is never written any more.
+Version 1 is only read: the wordings of titles and sites matched here are no longer written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Identity = tuple[str, ...]
 _PRIMITIVES: Final = ("kern/", "vm/page_busy.py", "vm/page/busy.py")
 _HELPERS: Final = ("PageLocks.", "MapBase.lock", "MapBase.unlock", "PageObjects.lookup_busy")
 _PROGRAMS: Final = ("scenarios/", "workload/")
-"""Their frames said nothing of the C, or nothing true."""
+"""Files whose frames named no C function, or a wrong one."""
 
 _MISPLACED: Final = {"to": "owned"}
 _MISUSES: Final = (("releases as", "mode"), ("releases what", "not-held"), ("ends", "kept"))
@@ -62,12 +62,12 @@ _AUDIT: Final = {
     "no process is left": "process-left",
     "anonymous memory ends with its processes": "memory-left",
 }
-"""The rules of the audit, by what they said."""
+"""The rules of the audit, by their former texts."""
 
 
 @cache
 def _known() -> Mapping[str, str]:
-    """Qualified name of a method of the model → what fingerprints call it."""
+    """Qualified name of a method of the model → its name in fingerprints."""
     import smpvm.vm.build  # all marks are made when the model is imported
 
     assert smpvm.vm.build
@@ -75,14 +75,14 @@ def _known() -> Mapping[str, str]:
 
 
 def _called(frame: Frame) -> str:
-    """What fingerprints call the function of a frame."""
+    """The name of a frame's function in fingerprints."""
     if frame.file.startswith(_PROGRAMS):
         return frame.name
     return _known().get(frame.name) or frame.c or frame.name
 
 
 def _functions(stack: Sequence[Frame], count: int = 2) -> Identity:
-    """``stacks.functions`` of frames that are resolved."""
+    """``stacks.functions`` for resolved frames."""
     kept = [
         f for f in stack if not f.file.startswith(_PRIMITIVES) and not f.name.startswith(_HELPERS)
     ]
@@ -94,7 +94,7 @@ def _in_parentheses(text: str) -> str:
 
 
 def _lock_class(text: str) -> str:
-    """The class of a lock, from how it was named: ``token object obj 3``."""
+    """The class of a lock, from its text: ``token object obj 3``."""
     family, cls, *_ = [*text.split(), ""]
     return cls if family in ("token", "lock", "spinlock") else ""
 
@@ -167,7 +167,7 @@ def _panic(f: Finding) -> Identity | None:
 
 
 def _assertion(f: Finding) -> Identity:
-    """Without the number of the assertion in its function, which no longer can be told."""
+    """Without the number of the assertion within its function, which version 1 did not store."""
     said = _functions(f.sites[0].stack) if f.sites else (nameless(f.title),)
     return _scenario(f), *said
 
@@ -211,7 +211,7 @@ _READERS: Final[Mapping[str, Callable[[Finding], Identity]]] = {
 
 
 def identity(f: Finding) -> Identity:
-    """What *f* is about, as far as its file tells; empty if it does not."""
+    """The identity of *f*, as far as its file contains it; empty if not."""
     try:
         return _panic(f) or _READERS[f.kind](f)
     except (IndexError, KeyError, StopIteration, ValueError):

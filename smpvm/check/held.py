@@ -1,12 +1,12 @@
-"""What every checker needs to know first: which thread holds what, and where it got it.
+"""Which thread holds what, and where it took it: the basis of most checkers.
 
-``HeldTracker`` is the one observer that follows acquires and releases.  It keeps, for each thread,
-the list of held resources and its place in a tree of *chains*: one node for each sequence of
-(class, place in the code) in which resources were ever taken.  A known chain costs one look-up; a
-new node is the only moment at which the lock-order checker has work to do.
+``HeldTracker`` is the one observer that follows acquires and releases.  For each thread it keeps
+the list of held resources and a position in a tree of *chains*: one node for each sequence of
+(class, place in the code) in which resources have been taken.  A known chain costs one look-up; the
+lock-order checker has work to do only when a node is new.
 
 Resources are locks (spinlocks, tokens, lockmgr locks) and hard-busied pages (class ``busy``).
-Tokens are kept like the rest, but they leave the list while their thread blocks.
+Tokens are tracked like the rest, but are off the list while their thread blocks.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from smpvm.kern.probe import TIMED, TRY, WAIT, Probe
 from smpvm.kern.thread import TDF_DEADLKTREAT
 
 BUSY: Final = "busy"
-"""The class of a page's hard busy bit, as a resource with an order."""
+"""The class of a page's hard busy bit, which has a place in the lock order."""
 
 SPIN, TOKEN, LOCKMGR, PAGE = "spinlock", "token", "lockmgr", "page-busy"
-"""Families of resources; a lock says which it is (``lock.kind``)."""
+"""Families of resources; ``lock.kind`` is the family of a lock."""
 
 
 class Node:
-    """A chain: the resource taken last, at one place, on top of the parent chain."""
+    """A chain: the resource taken last, and where, on top of the parent chain."""
 
     __slots__ = ("base", "children", "classes", "cls", "family", "how", "parent", "stack")
 
@@ -45,11 +45,11 @@ class Node:
         self.classes: frozenset[str] = frozenset() if parent is None else parent.classes | {cls}
         """All classes in the chain."""
         self.stack = stack
-        """Where it was taken, the inside of it: ``stacks.exact`` knows the rest."""
+        """The innermost frames where it was taken; ``stacks.exact`` adds the rest."""
         self.children: dict[tuple[str, int, int], Node] = {}
 
     def chain(self) -> list[Node]:
-        """The nodes below this one and itself, outermost first; the root is left out."""
+        """The ancestors of this node and itself, outermost first, without the root."""
         nodes = []
         node = self
         while node.parent is not None:
@@ -73,9 +73,9 @@ class Held:
         self.how = how
         self.place = place
         self.node = node
-        """Its own node: where it was taken."""
+        """The node that tells where it was taken."""
         self.again = False
-        """A token that its thread had already: no new place in the chain."""
+        """A token that its thread already held: it adds no node to the chain."""
         self.gone = False
         """Released by another thread (a page's busy bit by I/O completion)."""
 
@@ -85,7 +85,7 @@ class Held:
 
 
 class ThreadState:
-    """What the checkers know of one thread; only that thread changes it (but for ``gone``)."""
+    """The checkers' state of one thread; only that thread changes it (except for ``gone``)."""
 
     __slots__ = (
         "clock",
@@ -110,11 +110,11 @@ class ThreadState:
         self.dropped: list[Held] = []
         self.pruning = False
         self.waiting: Any = None
-        """What it is blocked on (waitfor.Wait), or None."""
+        """The wait it is blocked in (waitfor.Wait), or None."""
         self.seq = 0
-        """Counts its waits: tells one wait from the next on the same thing."""
+        """Counts its waits, to tell successive waits for the same resource apart."""
         self.wants: Any = None
-        """The page that a busy_wait in progress asks for."""
+        """The page that a busy_wait in progress wants."""
         self.sleeping: Any = None
         self.clock = 0
         self.vc: Any = None
@@ -123,7 +123,7 @@ class ThreadState:
 
 
 class HeldTracker(Probe):
-    """Follows who holds what.  Others hang their work on its few hooks (see ``__init__``)."""
+    """Follows who holds what.  Checkers attach to its hooks (see ``__init__``)."""
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
@@ -132,28 +132,28 @@ class HeldTracker(Probe):
         self.states: dict[int, ThreadState] = {}
         self.page_owner: dict[Any, tuple[ThreadState, Held]] = {}
         self.on_new: Callable[[ThreadState, Node, Any], None] | None = None
-        """A chain seen for the first time: the state before it, its node, the resource."""
+        """Called for a new chain: the state before the acquire, its node, the resource."""
         self.special: frozenset[str] = frozenset()
         self.on_special: Callable[[ThreadState, Node, Any], None] | None = None
-        """A resource of the classes ``special`` is waited for, or taken (every time)."""
+        """Called each time a resource of the classes ``special`` is waited for or taken."""
         self.on_nested: Callable[[ThreadState, Node, Any], None] | None = None
-        """A resource is taken while another of its class is held (every time)."""
+        """Called each time a resource is taken while another of its class is held."""
         self.on_gated: Callable[[ThreadState, Node, Any], None] | None = None
-        """A lock that has a gate is taken (every time)."""
+        """Called each time a lock that has a gate is taken."""
         self.on_misuse: Callable[[ThreadState, str, str, Any], None] | None = None
-        """(state, kind, what, resource): wrong release, lock held at exit."""
+        """(state, kind, text, resource): wrong release, lock held at exit."""
         self.on_block: Callable[[ThreadState, Any, str, int], None] | None = None
         self.on_unblock: Callable[[ThreadState], None] | None = None
         self.on_event: Callable[[ThreadState, str, Any, str], None] | None = None
-        """For the log: acquire, release, block, wake; drop, regain of tokens by who blocks."""
+        """For the log: acquire, release, block, wake; drop and regain of tokens around a wait."""
         self.on_exit: Callable[[ThreadState], None] | None = None
 
     def attach(self, kernel: Any) -> None:
-        """Remember the kernel: its clock, and whether the run is being ended."""
+        """Remember the kernel, for its clock and for whether the run is being stopped."""
         self.k = kernel
 
     def state(self, td: Any) -> ThreadState:
-        """The state of *td*, made when first asked for."""
+        """The state of *td*, created on first use."""
         st = td.observed
         if st is None:
             st = td.observed = ThreadState(td, self.root)
@@ -169,7 +169,7 @@ class HeldTracker(Probe):
     # -- taking
 
     def child(self, st: ThreadState, cls: str, fam: str, how: int, place: int, res: Any) -> Node:
-        """The chain of *st* with one more resource on top; new ones are told to ``on_new``."""
+        """The chain of *st* with one more resource on top; calls ``on_new`` if it is new."""
         if st.pruning:
             self._prune(st)
         parent = st.node
@@ -212,10 +212,10 @@ class HeldTracker(Probe):
     def lock_block(self, td: Any, lock: Any, mode: str, timo: int) -> None:
         st = td.observed or self.state(td)
         fam = lock.kind
-        # The order is judged before the wait, which may never end.
+        # Check the order before the wait, which may never end.
         how = TIMED if timo else WAIT
         if mode == "shared" and td.flags & TDF_DEADLKTREAT:
-            how = TRY  # it overtakes exclusive requests: no cycle of shared holders
+            how = TRY  # it overtakes exclusive requests, so shared holders form no cycle
         self.child(st, lock.cls, fam, how, site(2), lock)
         if self.on_event is not None:
             self.on_event(st, "block", lock, mode)
@@ -244,7 +244,7 @@ class HeldTracker(Probe):
         if self.on_event is not None:
             self.on_event(st, "wake", None, "")
 
-    # -- giving back
+    # -- releasing
 
     def lock_release(self, td: Any, lock: Any, mode: str) -> None:
         st = td.observed or self.state(td)
@@ -254,31 +254,31 @@ class HeldTracker(Probe):
             if not h.again and h.node.parent is not None:
                 st.node = h.node.parent
             if h.mode != mode:
-                self._misuse(st, "mode", f"releases as {mode} what it holds {h.mode}", h)
+                self._misuse(st, "mode", f"releases as {mode} a lock that it holds {h.mode}", h)
         else:
             self._release_inner(st, lock, mode)
         if self.on_event is not None:
             self.on_event(st, "release", lock, mode)
 
     def _release_inner(self, st: ThreadState, lock: Any, mode: str) -> None:
-        """Release of something that is not the newest: search, and rebuild the chain."""
+        """Release of a resource that was not taken last: find it, and rebuild the chain."""
         for i in range(len(st.held) - 1, -1, -1):
             h = st.held[i]
             if h.res is lock:
                 del st.held[i]
                 self._rebuild(st)
                 if h.mode != mode:
-                    self._misuse(st, "mode", f"releases as {mode} what it holds {h.mode}", h)
+                    self._misuse(st, "mode", f"releases as {mode} a lock that it holds {h.mode}", h)
                 return
         if self.on_misuse is not None:
-            self.on_misuse(st, "not-held", "releases what it does not hold", lock)
+            self.on_misuse(st, "not-held", "releases a lock that it does not hold", lock)
 
     def _misuse(self, st: ThreadState, how: str, what: str, h: Held) -> None:
         if self.on_misuse is not None:
             self.on_misuse(st, how, what, h.res)
 
     def _rebuild(self, st: ThreadState) -> None:
-        """Walk the tree again to the chain of what is still held; no pair in it is new."""
+        """Find the chain of what is still held; it contains no new pair."""
         node = self.root
         for h in st.held:
             if h.again:
@@ -306,7 +306,7 @@ class HeldTracker(Probe):
         if st.waiting is not None:
             self._unblock(st)
 
-    # -- tokens leave while their thread blocks
+    # -- a thread that blocks gives up its tokens
 
     def token_drop(self, td: Any, tokens: Sequence[Any]) -> None:
         st = td.observed or self.state(td)
@@ -368,7 +368,7 @@ class HeldTracker(Probe):
         st, h = owner
         held = st.held
         if st.td is not td:
-            h.gone = st.pruning = True  # its own thread drops it when it next looks
+            h.gone = st.pruning = True  # the owner removes it at its next acquire or release
         elif held[-1] is h:
             held.pop()
             if h.node.parent is not None:
@@ -390,7 +390,7 @@ class HeldTracker(Probe):
             self._prune(st)
         if st.held and not (self.k is not None and self.k.carrier.stopping):
             for h in st.held:
-                self._misuse(st, "kept", "ends while it holds it", h)
+                self._misuse(st, "kept", "exits while still holding it", h)
         if self.on_exit is not None:
             self.on_exit(st)
         with self.mutex:
@@ -398,5 +398,5 @@ class HeldTracker(Probe):
 
 
 def describe_held(st: ThreadState) -> str:
-    """What a thread holds, as one line."""
+    """What a thread holds, as one line of text."""
     return ", ".join(str(h) for h in list(st.held) if not h.gone) or "nothing"

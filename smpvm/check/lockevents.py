@@ -1,11 +1,11 @@
 """The event log of locks: every acquire, release, block and wake, as JSON lines through loguru.
 
-Events are kept in a list for each thread and written in batches by one writer thread, so that the
-run pays for an ``append``.  When the writer cannot keep up, whole batches are dropped, counted, and
-the count is in the log's last line.  Edges of the lock order are written at once and never
-dropped: the graph in the log is the checker's graph.
+Events are collected in a list per thread and written in batches by one writer thread, so that an
+event costs the run one ``append``.  If the writer cannot keep up, whole batches are dropped and
+counted; the count is in the last line of the log.  Edges of the lock order are written at once and
+never dropped: the graph in the log is the checker's graph.
 
-Each line carries ``"v": 1`` and stands for itself, so that a rotated or torn file can be read.
+Each line carries ``"v": 1`` and can be read alone, so a rotated or truncated file is usable.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from smpvm.unwritten import Unwritten
 
 VERSION: Final = 1
 LOG_NAME: Final = "lockorder.jsonl"
-"""The log in a run directory."""
+"""The name of the log in a run directory."""
 BATCH: Final = 512
-"""Events that a thread keeps before it hands them over."""
+"""How many events a thread collects before it hands them to the writer."""
 
 Event = tuple[int, str, Any, str, tuple[Any, ...]]
 
@@ -38,8 +38,8 @@ class LockTrace:
     """Writes the log of one run.
 
     *path* is the JSONL file (None: no file); it is rotated at *max_bytes*, and *keep* old files
-    stay.  With *events* false only the edges of the lock order are written.  *terminal* gets human
-    lines from *level* on (a loguru level: TRACE shows every event).
+    are kept.  If *events* is false, only the edges of the lock order are written.  *terminal* gets
+    readable lines from *level* on (a loguru level; TRACE shows every event).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LockTrace:
         self._unwritten = Unwritten() if unwritten is None else unwritten
         self._trace_all = terminal is not None and level.upper() == "TRACE"
         with suppress(ValueError):
-            logger.remove(0)  # loguru's own terminal handler: lines of ours are not for it
+            logger.remove(0)  # loguru's default terminal handler must not print these lines
         if path is not None:
             self._add_file(path, max_bytes, keep)
         if terminal is not None:
@@ -101,7 +101,7 @@ class LockTrace:
                 rotation=max_bytes,
                 retention=keep,
                 encoding="utf-8",
-                catch=False,  # an error is ours to note, not loguru's to print
+                catch=False,  # errors are handled here, not printed by loguru
             )
         )
         self._file = self._log.bind(file=True)
@@ -109,7 +109,7 @@ class LockTrace:
     # -- events
 
     def follow(self, tracker: HeldTracker, order: LockOrder | None) -> None:
-        """Attach to a tracker and (if there is one) the lock-order checker."""
+        """Attach to a tracker and, if there is one, to the lock-order checker."""
         self._tracker = tracker
         self._order = order
         if self.events or self._trace_all:
@@ -119,7 +119,7 @@ class LockTrace:
             order.on_edge.append(self.edge)
 
     def event(self, st: ThreadState, what: str, res: Any, mode: str) -> None:
-        """One event of one thread, from that thread."""
+        """Record one event of one thread; called in that thread."""
         if self.events:
             kept = st.log
             if kept is None:
@@ -143,7 +143,7 @@ class LockTrace:
             self._queue.put((st.td.name, kept))
 
     def edge(self, edge: LockEdge) -> None:
-        """A new edge of the lock order: written now, and said at level DEBUG."""
+        """A new edge of the lock order: written now, and shown at level DEBUG."""
         self._log.debug(
             "lock order {} → {} ({} at {})",
             edge.first,
@@ -155,14 +155,14 @@ class LockTrace:
             self._line(edge_record(edge))
 
     def say(self, level: str, text: str) -> None:
-        """A human line for the terminal."""
+        """Print a line on the terminal."""
         self._log.log(level.upper(), "{}", text)
 
     def _line(self, record: dict[str, Any]) -> None:
         self._put(json.dumps(record, separators=(",", ":")) + "\n")
 
     def _put(self, lines: str) -> None:
-        """Write whole lines; on a full disk the log ends early, and the run goes on."""
+        """Write whole lines; if the disk is full, the log ends early and the run continues."""
         assert self.path is not None
         with self._unwritten.writing(self.path):
             self._file.opt(raw=True).info(lines)
@@ -198,14 +198,14 @@ class LockTrace:
         return text
 
     def _clock(self) -> tuple[float, int, int]:
-        """(host ns in a tick or 0, a host time in ns, the tick at that time)."""
+        """(host ns per tick or 0, a host time in ns, the tick at that time)."""
         k = None if self._tracker is None else self._tracker.k
         if k is None:
             return 0.0, 0, 0
         return k.carrier.tick * 1e9, time.monotonic_ns(), k.carrier.ticks()
 
     def close(self) -> None:
-        """Write what is left, every edge once more, and the end; idempotent."""
+        """Write what is left, every edge once more, and the last line; idempotent."""
         if self._tracker is not None:
             for st in self._tracker.all_states():
                 if st.log:
@@ -242,12 +242,12 @@ class LockTrace:
 
 
 def rotated(path: Path) -> list[Path]:
-    """The older parts of the log at *path*, as loguru names them, oldest first."""
+    """The rotated files of the log at *path*, as loguru names them, oldest first."""
     return sorted(path.parent.glob(f"{escape(path.stem)}.????-??-??_*{escape(path.suffix)}"))
 
 
 def edge_record(edge: LockEdge) -> dict[str, Any]:
-    """An edge as a line of the log: both ends with their first stacks."""
+    """An edge as a line of the log: both ends with the stacks that first showed it."""
     first, then = edge_sites(edge)
     return {
         "v": VERSION,

@@ -1,14 +1,15 @@
-"""Lock order, in the manner of lockdep and WITNESS: judged by class, before anything hangs.
+"""Lock order by class, in the manner of lockdep and WITNESS: reported before anything hangs.
 
-``OrderGraph`` is the pure part: edges between classes, and a search for a cycle when one is new.
-``LockOrder`` listens to the tracker for chains seen for the first time, adds their edges, applies
-the rules of ``rules.py``, and reports.
+``OrderGraph`` is the pure part: edges between classes, and a search for a cycle at each new edge.
+``LockOrder`` gets new chains from the tracker, adds their edges, applies the rules of
+``lockrules.py``, and reports.
 
-Which edges can deadlock?  A thread that blocks gives up its tokens, so a wait with a token held
-keeps nobody out, and a wait for a token is never for good (design.md section 4).  Edges from and
-to tokens are learned and shown, but no cycle goes through them.  A try gives no edge to what it
-asks for; what it got counts as held.  A wait with a time limit gives one: its timer does not make
-the order right.  Where the source lives with that (``lockrules.MEANT``), it is only counted.
+Which edges can deadlock?  A thread that blocks gives up its tokens, so a thread that waits while
+holding a token blocks nobody, and a wait for a token always ends (design.md section 4).  Edges from
+and to tokens are recorded and shown, but are not part of cycles.  A try adds no edge to the lock
+that it asks for; if it succeeds, the lock counts as held.  A wait with a timeout adds an edge: the
+timeout does not make the order right.  Where the source accepts that (``lockrules.MEANT``), it is
+only counted.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LockEdge:
     then_stack: RawStack
     td: Any
     binding: bool
-    """Can it be part of a deadlock?  Not with a token at either end."""
+    """Can it be part of a deadlock?  Not if either end is a token."""
     held: str = ""
     """Everything held at that moment."""
     forbidden: bool = False
@@ -60,32 +61,32 @@ class LockEdge:
 
 
 class OrderGraph:
-    """Edges between classes.  Not thread-safe: its owner serialises."""
+    """Edges between classes.  Not thread-safe: the owner must serialize calls."""
 
     def __init__(self) -> None:
         self.edges: dict[tuple[str, str], LockEdge] = {}
         self._after: dict[str, list[str]] = {}
 
     def knows(self, first: str, then: str, binding: bool) -> bool:
-        """Would such an edge teach nothing?"""
+        """Would such an edge add nothing?"""
         known = self.edges.get((first, then))
         return known is not None and (known.binding or not binding)
 
     def add(self, edge: LockEdge) -> list[LockEdge]:
-        """Add an edge; returns the cycle that it closes (it first), or nothing."""
+        """Add an edge; returns the cycle that it closes (the new edge first), or nothing."""
         if self.knows(edge.first, edge.then, edge.binding):
             return []
         self.edges[edge.first, edge.then] = edge
         if not edge.binding:
             return []
         if edge.first == edge.then:
-            return []  # nesting within a class is judged by instance, not here
+            return []  # nesting within a class is checked by instance, in ``nested``
         cycle = self._path(edge.then, edge.first)
         self._after.setdefault(edge.first, []).append(edge.then)
         return [edge, *cycle] if cycle else []
 
     def _path(self, start: str, goal: str) -> list[LockEdge]:
-        """A shortest chain of edges from one class to another."""
+        """A shortest path of edges from one class to another."""
         came: dict[str, str] = {start: ""}
         level = [start]
         while level:
@@ -107,19 +108,19 @@ class OrderGraph:
 
 
 class LockOrder(Checker):
-    """The checker: attaches itself to a tracker's hooks."""
+    """The lock-order checker; attaches itself to the tracker's hooks."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.graph = OrderGraph()
         self._mutex = threading.Lock()
         self.on_edge: list[Callable[[LockEdge], None]] = []
-        """Told of each new edge: the event log."""
+        """Called for each new edge, by the event log for one."""
         tracker = context.tracker
         tracker.on_new = self.new_chain
         tracker.on_nested = self.nested
         tracker.on_gated = self.gated
-        # Who called it, and from where, is not in the chain: these are judged each time.
+        # The chain does not contain the callers, so these rules are checked each time.
         tracker.special = frozenset(rule.then for rule in FORBIDDEN if rule.inside)
         tracker.on_special = self.inside
         tracker.on_misuse = self.misuse
@@ -127,10 +128,10 @@ class LockOrder(Checker):
     def summary(self) -> dict[str, Any]:
         return {"lock_order_edges": len(self.graph.edges)}
 
-    # -- a chain that nobody has walked before
+    # -- new chains
 
     def new_chain(self, st: ThreadState, node: Node, res: Any) -> None:
-        """Learn the edges from everything held to what is being taken, and judge them."""
+        """Add the edges from everything held to what is being taken, and check them."""
         if node.how == TRY:
             return
         live: RawStack | None = None
@@ -154,7 +155,7 @@ class LockOrder(Checker):
             self._learn(edge)
 
     def _meant(self, held: Held, node: Node, res: Any, live: RawStack) -> bool:
-        """Does the source wait for *res* with a limit although *held* comes after it?"""
+        """Does the source knowingly wait for *res* with a timeout, against the order to *held*?"""
         meant = meant_wait([held.cls], res, live) if self.accepted.heeded else None
         if meant is None:
             return False
@@ -172,7 +173,7 @@ class LockOrder(Checker):
             self.log.add(cycle_finding(cycle))
 
     def inside(self, st: ThreadState, node: Node, res: Any) -> None:
-        """Rules that bind what certain functions wait for, and whatever these call."""
+        """Rules on what certain functions, and the functions they call, may wait for."""
         for rule in FORBIDDEN:
             if rule.inside and rule.then == node.base and not (rule.may_time and node.how == TIMED):
                 live = capture(3)
@@ -187,7 +188,7 @@ class LockOrder(Checker):
         if held is not None:
             sites.append(site_of(st.td, f"took {held}", exact(held.node.stack, live)))
         sites.append(site_of(st.td, f"then takes {taken}", live))
-        having = f" with {held} held" if held is not None else ""
+        having = f" while holding {held}" if held is not None else ""
         self.log.add(
             Finding(
                 rule.kind,
@@ -203,10 +204,10 @@ class LockOrder(Checker):
             )
         )
 
-    # -- two of one class
+    # -- two locks of one class
 
     def nested(self, st: ThreadState, node: Node, res: Any) -> None:
-        """A resource on top of another of its class: allowed by instance, or not at all."""
+        """A resource is taken while another of its class is held: some instances may be."""
         if node.family == TOKEN:
             return
         rule = next((r for r in NESTING if r.cls == node.base), None)
@@ -217,7 +218,7 @@ class LockOrder(Checker):
                 continue
             if rule is not None and rule.allowed(held.res, res):
                 continue
-            # A rule reports it better.
+            # Where a rule forbids it, the rule's report is better.
             if _rule_against(held.cls, held.family, node.cls, node.family) is None:
                 self._report_nested(st, held, node, res)
 
@@ -230,14 +231,14 @@ class LockOrder(Checker):
         self.log.add(
             Finding(
                 "lock-order",
-                f"two of class {node.cls}: {st.td.name} takes {taken} with {held} held",
+                f"two of class {node.cls}: {st.td.name} takes {taken} while holding {held}",
                 sites=[
                     site_of(st.td, f"took {held}", exact(held.node.stack, stack)),
                     site_of(st.td, f"then takes {taken}", stack),
                 ],
                 objects=[str(held), taken],
                 evidence=[
-                    "another thread that takes them the other way round deadlocks with it",
+                    "another thread that takes them in the opposite order can deadlock with it",
                     f"held: {describe_held(st)}",
                 ],
                 identity=identity,
@@ -247,7 +248,7 @@ class LockOrder(Checker):
     # -- gates
 
     def gated(self, st: ThreadState, node: Node, res: Any) -> None:
-        """Two locks of one gate: only who holds the gate may have both."""
+        """Two locks under one gate: only a thread that holds the gate may hold both."""
         for held in list(st.held):
             if held.gone or held.res is res or getattr(held.res, "under", None) is not res.under:
                 continue
@@ -257,7 +258,7 @@ class LockOrder(Checker):
     # -- misuse
 
     def misuse(self, st: ThreadState, how: str, what: str, res: Any) -> None:
-        """Wrong release, or a resource held by a thread that ends: *what* says *how*."""
+        """Wrong release, or a resource held at exit: *how* is the code, *what* the text."""
         stack = capture(3)
         self.log.add(
             Finding(
@@ -277,14 +278,14 @@ def has_gate(st: ThreadState, gate: Any) -> bool:
 
 
 def in_gate(st: ThreadState, first: Any, then: Any) -> bool:
-    """Have both locks the same gate, and is it held?"""
+    """Do both locks have the same gate, and does the thread hold it?"""
     gate = getattr(then, "under", None)
     return gate is not None and getattr(first, "under", None) is gate and has_gate(st, gate)
 
 
 @cache
 def _rule_against(first: str, family: str, then: str, then_family: str) -> Forbidden | None:
-    """The rule that forbids to take the one class with the other held."""
+    """The rule that forbids taking class *then* while *first* is held."""
     for rule in FORBIDDEN:
         if (
             rule.first
@@ -300,7 +301,7 @@ def _resource(cls: str, res: Any) -> str:
 
 
 def cycle_finding(cycle: list[LockEdge]) -> Finding:
-    """The report: who holds and who wants what, side by side; the stacks; all that was held."""
+    """The finding of a cycle: who holds and wants what, in columns; stacks; everything held."""
     classes = [edge.first for edge in cycle]
     start = classes.index(min(classes))
     cycle = cycle[start:] + cycle[:start]
@@ -320,7 +321,7 @@ def cycle_finding(cycle: list[LockEdge]) -> Finding:
 
 
 def two_columns(cycle: list[LockEdge]) -> list[str]:
-    """The scenario that deadlocks: one column for each edge of the cycle."""
+    """The interleaving that deadlocks: one column for each edge of the cycle."""
     heads, holds, wants = [], [], []
     for n, edge in enumerate(cycle):
         heads.append(f"CPU {n} as {edge.td.name if edge.td is not None else '?'}")
@@ -334,7 +335,7 @@ def two_columns(cycle: list[LockEdge]) -> list[str]:
 
 
 def edge_sites(edge: LockEdge) -> tuple[Site, Site]:
-    """Both ends of an edge, for the graph's printer."""
+    """Both ends of an edge, for printing the graph."""
     return (
         Site(str(edge.td), "", f"took {edge.first}", resolve(edge.first_stack)),
         Site(str(edge.td), "", f"then took {edge.then}", resolve(edge.then_stack)),

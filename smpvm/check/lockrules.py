@@ -1,9 +1,9 @@
-"""The documented lock order: what the kernel's source says, with the line that says it.
+"""The documented lock order, with the line of the kernel's source that states each rule.
 
-``DOCUMENTED`` (in documented.py) are the edges that the source means to exist; ``FORBIDDEN`` what
-it rules out, each a finding when it happens, whether or not anything hung; ``NESTING`` the classes
-of which one thread may hold two at once, and in which order; ``MEANT`` the deadlocks that the
-source leaves to a timer.
+``DOCUMENTED`` (in documented.py) are the edges that the source intends; ``FORBIDDEN`` are those
+that it rules out: each occurrence is a finding, whether or not anything hangs; ``NESTING`` are the
+classes of which one thread may hold two at once, and in which order; ``MEANT`` are the deadlocks
+that the source leaves to a timeout to resolve.
 
 Class names are those of the locks (``lock.cls``); ``busy`` is a page's hard busy bit.
 """
@@ -26,8 +26,8 @@ from smpvm.kern.shared import peek
 class Forbidden:
     """While *first* is held, no blocking acquire of *then* (a class or a family).
 
-    With *inside* the rule binds only in the C functions of these names, and *first*
-    may be empty: whatever is held.
+    With *inside* the rule applies only in the C functions of these names, and *first* may be
+    empty: then it applies whatever is held.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Forbidden:
     kind: str = "lock-order"
     inside: frozenset[str] = frozenset()
     may_time: bool = False
-    """Is a wait with a time limit allowed?"""
+    """Is a wait with a timeout allowed?"""
 
 
 FORBIDDEN: Final = (
@@ -47,7 +47,7 @@ FORBIDDEN: Final = (
         "queue",
         "page",
         "vm_page.c:550",
-        "a queue's spinlock comes after the page's: who has the queue may only try to busy a page",
+        "a queue's spinlock comes after the page's: a thread that holds it may only try a page",
     ),
     Forbidden(
         "pool-alias",
@@ -62,14 +62,14 @@ FORBIDDEN: Final = (
         BUSY,
         "vnode",
         "vm_pageout.c:1054",
-        "who has a page busy may not wait for a vnode lock: its holder may wait for the page",
+        "who has a page busy must not wait for a vnode lock: its holder may wait for the page",
     ),
     Forbidden(
         "spin-then-token",
         SPIN,
         TOKEN,
         "lwkt_thread.c:617",
-        "a token may have to be waited for, and who has a spinlock may not block",
+        "acquiring a token may block, and a thread that holds a spinlock must not block",
         kind="sleep-with-spinlock",
     ),
     Forbidden(
@@ -77,7 +77,7 @@ FORBIDDEN: Final = (
         SPIN,
         LOCKMGR,
         "kern_lock.c:123",
-        "a lockmgr lock may have to be waited for, and who has a spinlock may not block",
+        "acquiring a lockmgr lock may block, and a thread that holds a spinlock must not block",
         kind="sleep-with-spinlock",
     ),
     Forbidden(
@@ -85,7 +85,7 @@ FORBIDDEN: Final = (
         SPIN,
         BUSY,
         "lwkt_thread.c:617",
-        "busying a page may sleep, and who has a spinlock may not block",
+        "busying a page may sleep, and a thread that holds a spinlock must not block",
         kind="sleep-with-spinlock",
     ),
     Forbidden(
@@ -101,7 +101,7 @@ FORBIDDEN: Final = (
         "",
         "vnode",
         "vm_pageout.c:1031",
-        "the page-out daemon waits for a vnode only with a limit: its holder may wait for memory",
+        "the page-out daemon waits for a vnode only with a timeout: its holder may wait for memory",
         inside=frozenset({"vm_pageout_scan_inactive"}),
         may_time=True,
     ),
@@ -109,22 +109,22 @@ FORBIDDEN: Final = (
 
 
 def without_gate(gate: Any) -> Forbidden:
-    """The rule that locks declared ``under`` *gate* are nested only by who holds it."""
+    """The rule that only a thread holding *gate* may nest the locks declared ``under`` it."""
     return Forbidden(
         "outside-the-gate",
         "",
         "",
         f"declared under {gate}",
-        f"without {gate} held exclusively another thread may take them the other way round",
+        f"unless {gate} is held exclusively, another thread may take them in the opposite order",
     )
 
 
 @dataclass(frozen=True)
 class Meant:
-    """A wait with a time limit that may close a cycle, which its timer then breaks.
+    """A wait with a timeout that may close a cycle, which the timeout then breaks.
 
-    *function* of the C waits for a lock of class *then* with one of class *first* held ("" in the
-    declaration of a lock of a scenario: whatever is held).
+    The C function *function* waits for a lock of class *then* while it holds one of class *first*
+    ("" in the declaration of a scenario's lock: whatever is held).
     """
 
     first: str
@@ -134,7 +134,7 @@ class Meant:
     why: str
 
     def declared(self, kind: str) -> Declared:
-        """The declaration, as verdicts tell of it."""
+        """The declaration, as shown in verdicts."""
         what = f"{self.first} then {self.then}" if self.first else self.then
         return Declared(kind, what, self.function, self.at, self.why)
 
@@ -158,8 +158,8 @@ MEANT: Final = (
 
 
 def meant_wait(held: Iterable[str], res: Any, stack: RawStack) -> Meant | None:
-    """The declaration of a timed wait for the lock *res*, by who has *stack* and holds something of
-    each class in *held*; None if there is none."""
+    """The declaration that covers a timed wait for the lock *res* at *stack* by a thread that holds
+    locks of the classes *held*; None if there is none."""
     if why := getattr(res, "meant", ""):
         return Meant("", res.cls, "", "", why)
     then = family_class(getattr(res, "cls", BUSY))
@@ -171,7 +171,7 @@ def meant_wait(held: Iterable[str], res: Any, stack: RawStack) -> Meant | None:
 
 @dataclass(frozen=True)
 class Nesting:
-    """Two of one class may be held at once when ``allowed(held, new)``."""
+    """Two locks of one class may be held at once if ``allowed(held, new)``."""
 
     cls: str
     source: str
@@ -195,7 +195,7 @@ def _deeper(held: Any, new: Any) -> bool:
     """A page of the same object with a higher index, or of an object behind the held page's."""
     upper, lower = peek(held, "object"), peek(new, "object")
     if upper is None or lower is None:
-        return True  # fresh from the free queue: nobody else can wait for it
+        return True  # just off the free queue: no other thread can wait for it
     if upper is lower:
         return bool(peek(held, "pindex") < peek(new, "pindex"))
     return _backs(upper, lower)
@@ -206,7 +206,7 @@ NESTING: Final = (
     Nesting(
         "map",
         "vm_map.c:3431",
-        "fork: the parent's map, then the child's, which nobody else knows yet",
+        "fork: the parent's map, then the child's, which no other thread can reach yet",
         lambda held, new: True,
     ),
 )

@@ -1,27 +1,35 @@
-"""Markers: does a scan meet every page that it should, and clean up after itself?
+"""Markers: does a scan visit every page that it should, and does it remove its marker?
 
-A scan's place in a queue is a marker page.  What can go wrong: the marker jumps past a page that
-it never looked at (a *hop-over*, as when the scanner kept ``next`` while the queue was unlocked),
-the marker stays on the queue, it is taken for a page, or a whole scan ends without having met a
-page that was there from the beginning and never moved.
+A marker page holds a scan's place in a queue.  What can go wrong: the marker skips a page that was
+never examined (a *hop-over*, as when the scanner kept ``next`` while the queue was unlocked), the
+marker is left on the queue, it is taken for a page, or a whole scan ends without having visited
+a page that was on the queue from the start and never moved.
 
-The last is counted, not searched for: a scan starts with the length of its queue, and every page
-met, and every page that leaves or moves before it was met, is one less.  None may be left.
+The last case is counted: a scan starts with the length of its queue; each page visited, and each
+page that leaves or moves before it was visited, reduces the count, which must be 0 at the end.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Final
 
 from smpvm.check.checker import Checker, Context
 from smpvm.check.finding import Finding, site_of
 from smpvm.check.stacks import RawStack, capture, functions
 from smpvm.kern.shared import peek
+from smpvm.text import plural
+
+SITES: Final = {
+    "hop-over": "moved its marker past a page",
+    "unvisited": "ended its scan",
+    "stale": "left its marker on the queue",
+}
+"""What is wrong → what the scanner did at the place where it shows."""
 
 
 class ScanRecord:
-    """One scan under way."""
+    """One scan in progress."""
 
     __slots__ = ("following", "left", "marker", "met", "q", "stack", "start", "steps", "td")
 
@@ -30,27 +38,27 @@ class ScanRecord:
         self.q = q
         self.marker = marker
         self.start = start
-        """Pages that joined later than this are not its business."""
+        """The scan need not visit pages that were queued later than this."""
         self.left: int = peek(q, "lcnt")
-        """Pages that it has yet to meet."""
+        """How many pages it must still visit."""
         self.met: set[Any] = set()
         self.steps = 0
         self.following: Any = None
-        """What stood behind the marker when it was last taken out."""
+        """The page behind the marker when the marker was last removed."""
         self.stack = stack
 
 
 class Markers(Checker):
-    """The checker.  Queue events come with the queue's spinlock held, which guards ``_scans``."""
+    """The marker checker.  ``_scans`` is guarded by the queue spinlock, held at each event."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.scans_seen = 0
         self._count = itertools.count(1)
         self._joined: dict[Any, int] = {}
-        """Page → when it last joined a queue or moved within one."""
+        """Page → when it was last queued or moved within a queue."""
         self._scans: dict[Any, list[ScanRecord]] = {}
-        """Queue → the scans under way on it."""
+        """Queue → the scans in progress on it."""
         self._markers: dict[Any, ScanRecord] = {}
 
     # -- scans
@@ -59,9 +67,9 @@ class Markers(Checker):
         scan = ScanRecord(td, q, marker, next(self._count), capture(2))
         for other in self._scans.setdefault(q, []):
             if other.td is td:
-                self._stale(other, "begins another scan of it")
+                self._stale(other, "begins another scan")
         self._scans[q].append(scan)
-        self._joined.pop(marker, None)  # it joined before it was known for a marker
+        self._joined.pop(marker, None)  # it was queued before it was known as a marker
         self._markers[marker] = scan
         self.scans_seen += 1
 
@@ -101,14 +109,14 @@ class Markers(Checker):
             or peek(scan.q, "head") is marker
         )
 
-    # -- what happens to the queue meanwhile
+    # -- changes of the queue during a scan
 
     def queue_insert(self, td: Any, q: Any, m: Any, at_head: bool) -> None:
         scan = self._markers.get(m)
         if scan is None:
             self._joined[m] = next(self._count)
         elif scan.td is not td:
-            self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
+            self._misplaced(td, m, "moved", f"is moved by {td.name}, which does not own it")
 
     def queue_remove(self, td: Any, q: Any, m: Any) -> None:
         scans = self._scans.get(q)
@@ -118,7 +126,7 @@ class Markers(Checker):
         if mine is not None:
             mine.following = peek(m, "q_next")
             if mine.td is not td:
-                self._misplaced(td, m, "moved", f"is moved by {td.name}, who does not scan with it")
+                self._misplaced(td, m, "moved", f"is moved by {td.name}, which does not own it")
             return
         self._moved(scans, m)
 
@@ -153,14 +161,14 @@ class Markers(Checker):
         if k is not None and k.carrier.stopping:
             return
         for scan in [s for s in list(self._markers.values()) if s.td is td]:
-            self._stale(scan, "ends")
+            self._stale(scan, "exits")
             self._markers.pop(scan.marker, None)
             scans = self._scans.get(scan.q, [])
             if scan in scans:
                 scans.remove(scan)
 
     def at_rest(self) -> None:
-        """Report the markers of scans that never ended."""
+        """Report the markers left by scans that never ended."""
         for scan in [s for s in self._markers.values() if self._on_queue(s)]:
             self._stale(scan, "is at rest")
 
@@ -178,10 +186,10 @@ class Markers(Checker):
         self._add(
             scan,
             "hop-over",
-            f"the marker of {scan.td.name} on {scan.q} jumps to {m}",
-            f"behind the marker stood {passed[0]}, not {m}"
+            f"the marker of {scan.td.name} on {scan.q} skips pages: it moves to {m}",
+            f"the page behind the marker was {passed[0]}, not {m}"
             if node is None
-            else f"passed without a look: {', '.join(passed)}",
+            else f"skipped without being examined: {', '.join(passed)}",
             [str(scan.q), str(m), *passed],
         )
 
@@ -194,9 +202,9 @@ class Markers(Checker):
         self._add(
             scan,
             "unvisited",
-            f"{scan.td.name} scanned {scan.q} to its end without meeting {', '.join(missed[:4])}",
-            f"{scan.left} pages were there from the beginning, never moved, and were not met "
-            f"in {scan.steps} steps",
+            f"{scan.td.name} scanned {scan.q} to its end without visiting {', '.join(missed[:4])}",
+            f"{plural(scan.left, 'page')} on the queue from the start, never moved, not visited "
+            f"in {plural(scan.steps, 'step')}",
             [str(scan.q), *missed[:8]],
         )
 
@@ -205,7 +213,7 @@ class Markers(Checker):
             scan,
             "stale",
             f"{scan.td.name} {when} with its marker still on {scan.q}",
-            f"the scan took {scan.steps} steps",
+            f"the scan took {plural(scan.steps, 'step')}",
             [str(scan.q)],
         )
 
@@ -215,9 +223,9 @@ class Markers(Checker):
             Finding(
                 "marker",
                 f"a marker {what}",
-                sites=[site_of(td, f"the marker {what}", stack)],
+                sites=[site_of(td, "uses the marker", stack)],
                 objects=[str(marker)],
-                evidence=["markers are place holders on a queue and nothing else"],
+                evidence=["a marker only holds a place on a queue; it must not be used as a page"],
                 identity=("misplaced", how, *functions(stack)),
             )
         )
@@ -229,7 +237,7 @@ class Markers(Checker):
                 title,
                 sites=[
                     site_of(scan.td, f"began its scan of {scan.q}", scan.stack),
-                    site_of(scan.td, what, capture(3)),
+                    site_of(scan.td, SITES[what], capture(3)),
                 ],
                 objects=objects,
                 evidence=[why],

@@ -1,4 +1,4 @@
-"""The kernel's own assertions, and misuse of a primitive, as findings with their model stack."""
+"""Failed assertions of the kernel and misuse of primitives, as findings with a model stack."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ KIND: Final = {
     "token-order": "wrong-release",
     "exit-with-lock": "wrong-release",
 }
-"""Code of a Misuse → kind of finding; every other code is an assertion."""
+"""Code of a Misuse → kind of finding; any other code is an assertion."""
 
 
 class Panics(Checker):
-    """Turns each panic into a finding, at the moment and place where it happens."""
+    """Turns each panic into a finding, when and where it happens."""
 
     def panic(self, td: Any, code: str, message: str) -> None:
         stack = capture(2)
         st = self.tracker.state(td)
         kind = KIND.get(code, "assertion")
-        what = f"{code}: {message}" if message else code
+        what = f"{code}: {message}" if message and code != kind else message or code
         evidence = [f"held: {describe_held(st)}"]
         if code == "token-excl-after-shared":
-            evidence.append("a thread that has a token shared would wait for itself for ever")
+            evidence.append("a thread that holds a token shared would wait for itself forever")
         sites = [site_of(td, f"panics with {code}", stack)]
         if kind == "recursion":
             sites = [

@@ -1,14 +1,14 @@
-"""Data races, by happens-before: FastTrack's epochs over the declared shared fields.
+"""Data races by happens-before: FastTrack's epochs over the declared shared fields.
 
-Each thread has a clock, and knows how much of every other thread's past it is ordered after.  Two
-accesses to one field, one of them a write and not both atomic, that neither side is ordered after,
-are a race; what the source declares as meant is counted instead.
+Each thread has a vector clock that tells how much of every other thread's past happens before it.
+Two accesses to one field race if at least one is a write, not both are atomic, and neither happens
+before the other.  A race that the source declares as intended is only counted.
 Order comes from lock hand-over (spinlocks, lockmgr locks, tokens, also when tokens are given up
 to block), atomic operations on the same field, wakeup → resume, thread start and end, and I/O.
 
 The usual case must be cheap.  An *epoch* is one int (clock and thread), and an access by the
-thread that touched the field last is one comparison.  A release costs no copying: what a thread
-knows of the others is copied only after it has learned something new (``VectorClock.frozen``).
+thread that accessed the field last is one comparison.  A release copies nothing: a thread's clock
+is copied only when it changes after a release (``VectorClock.frozen``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from smpvm.kern.probe import WAIT
 from smpvm.kern.shared import Hook, Site, peek
 
 KEPT: Final = 64
-"""Ended threads whose slots stay theirs, so that races with their last accesses are still seen."""
+"""How many ended threads keep their slots, so that races with their last accesses are seen."""
 
 
 NOUNS: Final = {"read": "read", "write": "write", "atomic": "atomic operation"}
@@ -48,7 +48,7 @@ VERBS: Final = {"read": "reads", "write": "writes", "atomic": "changes atomicall
 
 
 class Races(Checker):
-    """The checker.  What it knows of a field or a lock it keeps on the object itself."""
+    """The race checker.  Its state of a field or a lock is kept on the object itself."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -58,12 +58,12 @@ class Races(Checker):
         self._io: dict[Any, Release] = {}
         self._woken: dict[int, list[Release]] = {}
         self._pairs: dict[tuple[type, str, str, int, str, int], Finding | Tally] = {}
-        """What counts the races of each pair of places that has raced.  Among free-running
-        threads it may miss a few: a mutex would cost more than the rest of the check."""
+        """The counter of each pair of places that has raced.  With free-running threads it may
+        miss a few: a mutex would cost more than the rest of the check."""
         self._names: dict[int, list[tuple[int, Named]]] = {}
-        """Slot → since which epoch it was whose; the last few."""
+        """Slot → its last few owners, each with its first epoch."""
         self._free: deque[VectorClock] = deque()
-        """The clocks of ended threads, whose slots can be taken over, the oldest first."""
+        """The clocks of ended threads whose slots can be reused, oldest first."""
         self._mutex = threading.Lock()
         self._hook = self.access_hook(lambda: None)
 
@@ -75,7 +75,7 @@ class Races(Checker):
         return known
 
     def _new(self, td: Any) -> VectorClock:
-        """A clock for *td*.  With the slot of an ended thread it is ordered after that thread."""
+        """A clock for *td*.  With a reused slot it is ordered after the slot's former thread."""
         with self._mutex:
             if len(self._free) > KEPT:
                 old = self._free.popleft()
@@ -91,10 +91,10 @@ class Races(Checker):
     # -- plain accesses
 
     def access_hook(self, current: Callable[[], Any], depth: int = 2) -> Hook:
-        """For the Kernel: the hook of instrumented objects, where this is the only observer.
+        """For the Kernel: the hook of instrumented objects if this is the only observer.
 
-        The code that accesses the field is *depth* frames out.  There are very many accesses: all
-        that is usual is laid out flat here.
+        The code that accesses the field is *depth* frames out.  Accesses are very frequent, so the
+        common case is written inline here.
         """
         clock, place, getframe, race = self._known, PLACES.number, sys._getframe, self._race
 
@@ -113,8 +113,8 @@ class Races(Checker):
             if known.pending is not None:
                 known.caught_up()
             if (atomic := var.atomic) is not None:
-                # This kernel runs on x86 alone, where every load acquires: who sees what an atomic
-                # operation stored is ordered after it.  That makes the read no less of a race.
+                # On x86, the kernel's only platform, every load is an acquire: a reader that sees
+                # the value of an atomic operation is ordered after it.  It is still a race.
                 if not known.after(atomic[0]):
                     where = place(at or getframe(depth))
                     race(td, obj, field, "read", where, atomic[0], var.atomic_site, "atomic")
@@ -130,7 +130,7 @@ class Races(Checker):
             if var.reads is not None:
                 var.reads[known.tid] = (epoch, where)
             elif not (last ^ epoch) & TID_MASK or others.get(last & TID_MASK, 0) >= last:
-                # The only reader since the last write, or ordered after the one before.
+                # The only reader since the last write, or ordered after the previous reader.
                 var.read_site = where
                 var.read = epoch
             else:
@@ -180,7 +180,7 @@ class Races(Checker):
         self._hook.write(obj, field, new, td, at or self._caller())
 
     def _caller(self) -> FrameType:
-        """The code in the kernel that accesses a field: out of the hooks and properties."""
+        """The frame of the kernel code that accesses a field, outside hooks and properties."""
         frame = sys._getframe(2)
         while not kind_of(frame.f_code) and frame.f_back is not None:
             frame = frame.f_back
@@ -211,7 +211,7 @@ class Races(Checker):
             last.excl = released
 
     def lock_converted(self, td: Any, lock: Any, mode: str) -> None:
-        """An upgrade is ordered after the readers; a downgrade lets them in."""
+        """An upgrade is ordered after the readers; a downgrade releases to them."""
         if mode == "shared":
             self.lock_release(td, lock, "excl")
         else:
@@ -226,14 +226,14 @@ class Races(Checker):
             self.lock_acquired(td, token, self._mode(td, token), WAIT)
 
     def _mode(self, td: Any, token: Any) -> str:
-        """How *td* has a token: exclusively if any of its references is."""
+        """The mode in which *td* holds a token: exclusive if any of its references is."""
         modes = [ref.mode for ref in td.toks if ref.tok is token]
         return "excl" if "excl" in modes or not modes else "shared"
 
     def atomic(self, td: Any, obj: Any, field: str, old: Any, new: Any) -> None:
         known = self._known(td)
         seen = getattr(obj, "_seen", None)
-        if seen is None:  # without shared fields: an allocator, a counter
+        if seen is None:  # an object without shared fields: an allocator, a counter
             seen = self._bare.setdefault(obj, {})
         var = seen.get(field)
         if var is None:
@@ -243,7 +243,7 @@ class Races(Checker):
         if (last := var.write) and not known.after(last):
             self._race(td, obj, field, "atomic", where, last, var.write_site, "write", new)
         if new == old:
-            return  # it only read
+            return  # it was only a read
         if var.reads is not None:
             for last, site in list(var.reads.values()):
                 if not known.after(last):
@@ -280,7 +280,7 @@ class Races(Checker):
     def thread_join(self, td: Any, child: Any) -> None:
         st = child.observed
         if st is not None and st.vc is not None:
-            # It has ended, but may not have come as far as thread_exit.
+            # It has ended, but may not have reached thread_exit.
             self._known(td).acquire(st.vc.last or st.vc.release())
 
     def io_submit(self, td: Any, io: Any) -> None:
@@ -303,7 +303,7 @@ class Races(Checker):
         last_deed: str,
         new: Any = None,
     ) -> None:
-        """Two accesses with no order between them.  What has been told before is only counted."""
+        """Report two unordered accesses; a pair of places reported before is only counted."""
         cls = type(obj)
         pair = (cls, field, deed, where, last_deed, last_where)
         known = self._pairs.get(pair)
@@ -316,11 +316,11 @@ class Races(Checker):
             self._pairs[pair] = told
 
     def _tells_function(self, where: int) -> bool:
-        """Do the frames kept of a place have the function that a fingerprint names?"""
+        """Do the frames kept for a place include the function named in a fingerprint?"""
         return any(kind_of(code) == KEEP for code, _ in PLACES.stack(where))
 
     def _report(self, c: Clash) -> Finding:
-        """Tell of a race between two places; returns the finding that has it."""
+        """Report a race between two places; returns its finding."""
         cls = type(c.obj)
         mine, theirs = capture(3), shown(PLACES.stack(c.last_where))
         ends = sorted(
@@ -355,7 +355,7 @@ class Races(Checker):
         return self.log.add(finding)
 
     def _accepted(self, c: Clash) -> Tally | None:
-        """Count it, if the source declares one of its ends."""
+        """Count the race, if the source declares one of its accesses as intended."""
         declared = self._declared(c)
         if declared is None:
             return None
@@ -375,7 +375,7 @@ class Races(Checker):
         return None
 
     def _thread(self, epoch: int) -> Named | None:
-        """Whose *epoch* it was."""
+        """The thread that *epoch* belongs to."""
         with self._mutex:
             for since, named in reversed(self._names.get(epoch & TID_MASK, [])):
                 if since <= epoch:
@@ -384,7 +384,7 @@ class Races(Checker):
 
 
 def answers(site: Site, deed: str, where: int, against: str) -> bool:
-    """Does *site* declare an access by *deed* at the place numbered *where*, when it meets one by
+    """Does *site* accept an access of kind *deed* at place *where* that races with one of kind
     *against*?"""
     if site.deed != "both" and (site.deed != deed or (deed == "write" and against != "read")):
         return False

@@ -1,8 +1,8 @@
-"""Model stacks: who called whom in the kernel code, cheap to take and resolved only when shown.
+"""Model stacks: the call chain in the kernel code, cheap to take and resolved only when shown.
 
-A raw stack is a tuple of ``(code, lasti)``, innermost first, holding only frames that mean
-something to a kernel developer: those of the model and of the program that drives it (a scenario, a
-test).  Which they are, and which C function a frame is, the code itself says (``kern.cname``).
+A raw stack is a tuple of ``(code, lasti)``, innermost first, with only the frames that matter to a
+kernel developer: those of the model and of the program that drives it (a scenario, a test).  Marks
+in the code (``kern.cname``) tell which they are, and which C function a frame stands for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HOME = str(Path(smpvm.__file__).parent) + "/"
 
 @functools.cache
 def _libraries() -> tuple[str, ...]:
-    """Where Python and what is installed for it live."""
+    """The directories of Python itself and of installed packages."""
     paths = sysconfig.get_paths()
     found = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
     found |= {*host_site.getsitepackages(), host_site.getusersitepackages()}
@@ -39,9 +39,9 @@ def _libraries() -> tuple[str, ...]:
 
 @functools.cache
 def _frames(filename: str) -> int:
-    """What is done with frames of a file: as its module says, or the nearest package around it.
+    """How frames of a file are treated: as its module declares, or its nearest enclosing package.
 
-    A program that is no part of smpvm is shown; Python itself and installed packages are not.
+    Frames of programs outside smpvm are shown; those of Python and installed packages are not.
     """
     if not filename.startswith(HOME):
         return SKIP if filename.startswith(("<", *_libraries())) else KEEP
@@ -56,10 +56,10 @@ def _frames(filename: str) -> int:
 
 @functools.cache
 def _place(filename: str) -> str:
-    """The path as shown."""
+    """The path as shown in findings."""
     if filename.startswith(HOME):
         return filename[len(HOME) :]
-    _, found, inside = filename.rpartition("/tests/")  # the last: a home may have the name too
+    _, found, inside = filename.rpartition("/tests/")  # the last: $HOME may contain it too
     return f"tests/{inside}" if found else Path(filename).name
 
 
@@ -75,23 +75,23 @@ def _kind(code: CodeType) -> int:
 def _walkers() -> tuple[Callable[[CodeType], int], Callable[[int], int]]:
     """``kind_of`` and ``site``, over one cache.
 
-    Code objects hash by content, which is far too slow here: the cache goes by address, and keeps
-    alive every code object that it knows.
+    Code objects hash by content, which is far too slow here: the cache is keyed by address, and
+    keeps its code objects alive.
     """
     walked: dict[int, tuple[CodeType, int]] = {}
 
     def kind_of(code: CodeType) -> int:
-        """Whether frames of *code* are left out, kept, kept as a locking primitive, or the end."""
+        """How frames of *code* are treated: SKIP, KEEP, PRIMITIVE, or FLOOR (the stack ends)."""
         known = walked.get(id(code))
         if known is None:
             known = walked[id(code)] = (code, _kind(code))
         return known[1]
 
     def site(depth: int = 1) -> int:
-        """A number for the place in the kernel that called a primitive: two innermost frames.
+        """A number for the place in the kernel that called a primitive: its two innermost frames.
 
-        A code object holds its bytecode, so its address plus the instruction offset is unique
-        while it lives.
+        A code object contains its bytecode, so its address plus an instruction offset is unique
+        while the object lives.
         """
         frame: FrameType | None = sys._getframe(depth)
         key = 0
@@ -113,9 +113,9 @@ kind_of, site = _walkers()
 
 
 def capture(depth: int = 1, limit: int = 24, kept: int = 24) -> RawStack:
-    """The calling thread's model stack, leaving out *depth* frames of the caller's own.
+    """The calling thread's model stack, without the caller's own *depth* frames.
 
-    At most *limit* frames, and *kept* of them outside the primitives.
+    At most *limit* frames, of which at most *kept* are outside the primitives.
     """
     frame: FrameType | None = sys._getframe(depth)
     found: list[tuple[CodeType, int]] = []
@@ -131,7 +131,7 @@ def capture(depth: int = 1, limit: int = 24, kept: int = 24) -> RawStack:
 
 
 def raised_at(error: BaseException) -> RawStack:
-    """The model's stack at which an exception was raised."""
+    """The model stack at which an exception was raised."""
     found: list[tuple[CodeType, int]] = []
     at = error.__traceback__
     while at is not None:
@@ -141,15 +141,15 @@ def raised_at(error: BaseException) -> RawStack:
 
 
 def inner(depth: int = 1) -> RawStack:
-    """The inside of ``capture``: up to the second frame outside the primitives.
+    """The innermost part of ``capture``: up to the second frame outside the primitives.
 
-    This much of where something was taken is the same each time that ``site`` says the same.
+    Stacks for which ``site`` gives the same number have this part in common.
     """
     return capture(depth + 1, kept=2)
 
 
 def near(frame: FrameType) -> RawStack:
-    """The two innermost frames from *frame* out, of whatever kind."""
+    """The two innermost frames from *frame* outwards, of any kind."""
     found: list[tuple[CodeType, int]] = []
     at: FrameType | None = frame
     while at is not None and len(found) < 2:
@@ -159,9 +159,9 @@ def near(frame: FrameType) -> RawStack:
 
 
 class Places:
-    """Where shared fields are accessed, and where locks are taken: what is the same in every run.
+    """The places where shared fields are accessed and locks are taken: the same in every run.
 
-    Places are known by addresses of code objects, which stay theirs because they are kept here.
+    Places are identified by addresses of code objects, which are kept alive here.
     """
 
     def __init__(self) -> None:
@@ -171,14 +171,14 @@ class Places:
         self._mutex = threading.Lock()
 
     def inner(self, key: tuple[Any, ...], depth: int) -> RawStack:
-        """``inner``, made once for each *key*, which has the number that ``site`` gives a place."""
+        """``inner``, computed once for each *key*, which contains a place's ``site`` number."""
         known = self._inner.get(key)
         if known is None:
             known = self._inner.setdefault(key, inner(depth + 1))
         return known
 
     def number(self, at: FrameType) -> int:
-        """The number of an access's place and its caller, where *at* is now; never 0."""
+        """The number of the place at which *at* and its caller now are; never 0."""
         out = at.f_back
         key = (
             id(at.f_code) + at.f_lasti,
@@ -203,15 +203,15 @@ PLACES = Places()
 
 
 def shown(raw: RawStack) -> RawStack:
-    """Only the frames that are kept."""
+    """Only the frames that are shown."""
     return tuple((code, lasti) for code, lasti in raw if kind_of(code) in (KEEP, PRIMITIVE))
 
 
 def exact(taken: RawStack, later: RawStack) -> RawStack:
-    """The stack at which something was taken, from what is kept of its place (``inner``).
+    """The full stack at which something was taken, from the part kept for its place (``inner``).
 
-    Further out it is what *later*, a stack of the same thread taken while it held the thing, shows
-    of the callers that are still there; where none is, the rest is left out.
+    The outer frames come from *later*, a stack of the same thread taken while it held the thing, as
+    far as its callers are still active; otherwise they are left out.
     """
     kept = 0
     for i, (code, _) in enumerate(taken):
@@ -234,7 +234,7 @@ class Frame:
     file: str
     line: int
     c: str = ""
-    """The C function; empty for what is no part of the kernel, and for the model's own."""
+    """The C function; empty for code outside the kernel and for the model's own functions."""
     where: str = ""
     """The lines of the C."""
 
@@ -255,7 +255,7 @@ def line_of(code: CodeType, lasti: int) -> int:
 
 
 def resolve(raw: RawStack) -> tuple[Frame, ...]:
-    """The stack to show, innermost first, without the private insides of a primitive."""
+    """The stack to show, innermost first, without a primitive's private functions."""
     shown = _outside(raw)
     return tuple(
         Frame(code.co_qualname, _place(code.co_filename), line_of(code, lasti), c.name, c.where)
@@ -278,9 +278,9 @@ _NONE: Final = (CName("", ""),)
 
 
 def c_names(raw: RawStack) -> list[CName]:
-    """The C function of each frame; nameless where there is none.
+    """The C function of each frame; an empty name where there is none.
 
-    What is a step of several is a step of the one that called it.
+    A helper shared by several C functions counts as part of the one that called it.
     """
     found = []
     around = ""
@@ -295,14 +295,14 @@ def c_names(raw: RawStack) -> list[CName]:
 
 
 def identity_of(code: CodeType) -> str:
-    """What the function is called in fingerprints: as in the C, or by its qualified name."""
+    """The function's name in fingerprints: its C name, or else its qualified name."""
     return MARKS.of(code).identity or code.co_qualname
 
 
 def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
-    """The innermost *count* functions outside the primitives: what a fingerprint may use.
+    """The innermost *count* functions outside the primitives, for use in fingerprints.
 
-    Steps of one C function are one.
+    Consecutive helpers of one C function count as one.
     """
     codes = [code for code, _ in raw if kind_of(code) == KEEP] or [
         code for code, _ in _outside(raw)
@@ -311,9 +311,9 @@ def functions(raw: RawStack, count: int = 2) -> tuple[str, ...]:
 
 
 def place(error: BaseException) -> tuple[str, ...]:
-    """Where an exception was raised: the innermost functions, and the how-manyeth raise or call.
+    """Where an exception was raised: the innermost functions, and which raise or call of each.
 
-    No line, and no word of what it says: two assertions of one function are two places.
+    It contains neither lines nor the text, but tells two assertions of one function apart.
     """
     out = []
     called = ""
@@ -333,7 +333,7 @@ def _nth(code: CodeType, lasti: int, called: str) -> int:
 
 
 def c_functions(raw: RawStack) -> set[str]:
-    """The C functions that the frames stand for; the names of those that stand for none."""
+    """The C functions of the frames; for a frame without one, its Python name."""
     return {c.name or code.co_name for (code, _), c in zip(raw, c_names(raw), strict=True)}
 
 

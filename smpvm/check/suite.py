@@ -1,4 +1,4 @@
-"""The checkers of one machine, put together from a table."""
+"""The checkers of one machine, built from a table."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ C = TypeVar("C", bound=Checker)
 
 
 class Row(NamedTuple):
-    """One checker: what ``--check`` calls it, and what makes it."""
+    """One checker: its name for ``--check``, and its class."""
 
     name: str
     cls: type[Checker]
     default: bool = True
-    """Is it among those that a stress run has on unless told otherwise?"""
+    """Is it on by default in a stress run?"""
     tracks: bool = False
-    """Does it ask the tracker what threads hold?"""
+    """Does it need the tracker to follow what threads hold?"""
 
 
 CHECKERS: Final = (
@@ -81,13 +81,13 @@ def checks_text(checks: frozenset[str]) -> str:
 class CheckSuite:
     """Builds the checkers asked for.  Give ``observers`` to the Kernel, then call
 
-    - ``idle()`` (serial carriers) when no thread can run, before time moves on;
+    - ``idle()`` (serial carriers) when no thread can run, before time advances;
     - ``stalled()`` when a machine makes no progress;
-    - ``at_rest()`` once everything is quiet and before the threads are stopped;
-    - ``finish()`` at the very end: final counts are written.
+    - ``at_rest()`` once the machine is at rest, before the threads are stopped;
+    - ``finish()`` at the very end: it writes the final counts.
 
-    Panics are always watched.  Findings go to *log*; of *traces* at most one may log events.  What
-    the source declares as meant is only counted (``accepted``), unless *benign* is false.
+    Panics are always reported.  Findings go to *log*; at most one of *traces* may log events.  What
+    the source declares as intended is only counted (``accepted``), unless *benign* is false.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class CheckSuite:
         for trace in self.traces:
             trace.follow(tracker, order)
         tracks = bool(self.traces) or any(row.tracks for row in rows)
-        # Without it the others still ask the tracker for the kernel and for thread states.
+        # Otherwise the tracker only supplies the kernel and thread states.
         first: Probe = tracker if tracks else _Attach(tracker)
         self.observers: tuple[Probe, ...] = (first, *self.checkers)
 
@@ -122,21 +122,21 @@ class CheckSuite:
         return next((c for c in self.checkers if isinstance(c, cls)), None)
 
     def idle(self) -> None:
-        """No thread can run: is it a deadlock?"""
+        """No thread can run: check for deadlocks."""
         for checker in self.checkers:
             checker.idle()
 
     def stalled(self) -> list[str]:
-        """Nothing moves: returns what the checkers say about it, such as who waits for what."""
+        """The machine makes no progress: returns the checkers' lines, as who waits for what."""
         return [line for checker in self.checkers for line in checker.stalled()]
 
     def at_rest(self) -> None:
-        """All is quiet: nobody may be asleep for what is so, no marker may be left."""
+        """At rest: no thread may sleep on a condition that holds, no marker may be left."""
         for checker in self.checkers:
             checker.at_rest()
 
     def finish(self) -> None:
-        """The end of the run: write final counts and the log's end."""
+        """The end of the run: write final counts and close the logs."""
         for checker in self.checkers:
             checker.finish()
         for trace in self.traces:
@@ -144,7 +144,7 @@ class CheckSuite:
         self.log.finish()
 
     def not_judged(self) -> list[str]:
-        """What came up that no checker can say anything about."""
+        """What occurred that no checker can judge."""
         return [line for checker in self.checkers for line in checker.not_judged()]
 
     def summary(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class CheckSuite:
 
 
 class _Attach(Probe):
-    """Tells a tracker its kernel, where the tracker itself watches nothing."""
+    """Gives a tracker its kernel if the tracker itself observes nothing."""
 
     def __init__(self, tracker: HeldTracker) -> None:
         self._tracker = tracker

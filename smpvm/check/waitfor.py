@@ -1,10 +1,10 @@
 """Who waits for whom: a deadlock is a cycle, and it is reported when it closes.
 
-At every block the waiter gets an edge to each thread that can end its wait: the owners of the
-lock, the thread that has the page busy, those who raised paging_in_progress, the users of an I/O
-slot.  The owners are asked for anew whenever the graph is walked, so no edge outlives its reason.
-A wait with a timer breaks the cycle that it is in; such a deadlock is *masked*, and reported all
-the same, unless the source lives with it (``lockrules.MEANT``).
+A blocked thread has an edge to each thread that can end its wait: the owners of the lock, the
+thread that has the page busy, those that raised paging_in_progress, the users of an I/O slot.  The
+owners are determined anew whenever the graph is walked, so no edge is out of date.  A wait with a
+timeout breaks the cycle that it is part of; such a deadlock is *masked*, and still reported unless
+the source accepts it (``lockrules.MEANT``).
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Wait:
         if self.kind == "pip":
             what = f"paging_in_progress of {self.res}"
         mode = " (shared)" if self.mode == "shared" else ""
-        timer = f", gives up after {self.timo} ticks" if self.timo else ""
+        timer = f", timeout {self.timo} ticks" if self.timo else ""
         return f"{what}{mode}{timer}"
 
 
 class WaitFor(Checker):
-    """The waits-for graph over a tracker's threads."""
+    """The waits-for graph of a tracker's threads."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.confirm = 0.03
-        """Host seconds that a cycle among free-running threads must last to be believed."""
+        """Host seconds that a cycle among free-running threads must last to be reported."""
         self._mutex = threading.Lock()
         self._pip: dict[Any, list[ThreadState]] = {}
         self._io: dict[Any, ThreadState] = {}
@@ -73,7 +73,7 @@ class WaitFor(Checker):
     def sleep(self, td: Any, ident: Any, wmesg: str, timo: int, cond: Any) -> None:
         """A sleep on something that has owners (an I/O slot) is a wait for them.
 
-        Who sleeps on what is its own (the page that it reads in) waits for something else.
+        A thread that sleeps on a resource of its own (the page it reads in) waits for I/O.
         """
         st = self.tracker.state(td)
         if st.waiting is None and hasattr(ident, "owners") and td not in ident.owners():
@@ -101,7 +101,7 @@ class WaitFor(Checker):
                 self._pip.pop(obj, None)
 
     def io_submit(self, td: Any, io: Any) -> None:
-        """While a thread has I/O in flight, what it raised may be lowered by the device."""
+        """While a thread has I/O in flight, the device may lower the count that it raised."""
         with self._mutex:
             self._io[io] = self.tracker.state(td)
             self._in_flight[td.tid] = self._in_flight.get(td.tid, 0) + 1
@@ -117,7 +117,7 @@ class WaitFor(Checker):
     # -- walking
 
     def blockers(self, st: ThreadState) -> list[ThreadState]:
-        """The threads that have to act before *st* can run on, as far as they are known."""
+        """The threads that must act before *st* can continue, as far as they are known."""
         wait = st.waiting
         if wait is None:
             return []
@@ -132,26 +132,26 @@ class WaitFor(Checker):
             return list(self._exclusive_waiters(wait.res))
         owners = [self.tracker.state(td) for td in wait.res.owners()]
         if getattr(wait.res, "kind", "") == "token":
-            # Whoever waits gives its tokens up: at once, or as soon as this hook returns.
+            # A thread that waits gives up its tokens, at the latest when this hook returns.
             owners = [owner for owner in owners if owner.waiting is None]
         return owners
 
     def _exclusive_waiters(self, lock: Any) -> Iterator[ThreadState]:
-        """A shared request for what is shared waits behind the exclusive ones that wait."""
+        """A shared request for a lock held shared waits behind waiting exclusive requests."""
         for other in self.tracker.all_states():
             wait = other.waiting
             if wait is not None and wait.res is lock and wait.mode == "excl":
                 yield other
 
     def _cycle(self, start: ThreadState) -> list[ThreadState]:
-        """A cycle through *start*, each waiting for the next; or nothing."""
+        """A cycle through *start* in which each waits for the next; empty if there is none."""
         path: list[ThreadState] = [start]
         todo = [iter(self.blockers(start))]
         seen = {start.td.tid}
         while todo:
             for st in todo[-1]:
                 if st is start:
-                    # A thread waits for itself only through what it already has.
+                    # A thread waits for itself only if it wants what it already holds.
                     if len(path) > 1 or self._own(start):
                         return path
                 elif st.td.tid not in seen and st.waiting is not None:
@@ -168,7 +168,7 @@ class WaitFor(Checker):
         return any(h.res is st.waiting.res and not h.gone for h in st.held)
 
     def _lasts(self, cycle: list[ThreadState]) -> bool:
-        """Among free-running threads an edge may be about to go; a deadlock stays."""
+        """With free-running threads an edge may be about to vanish; a deadlock stays."""
         k = self.tracker.k
         if k is None or k.carrier.serial:
             return True
@@ -189,7 +189,7 @@ class WaitFor(Checker):
             self.log.add(self._finding(cycle, "masked-deadlock" if timed else "deadlock"))
 
     def _meant(self, st: ThreadState) -> bool:
-        """Does the source know that *st*'s timed wait may be part of a deadlock?"""
+        """Does the source accept that the timed wait of *st* may be part of a deadlock?"""
         wait = st.waiting
         if not self.accepted.heeded:
             return False
@@ -208,10 +208,10 @@ class WaitFor(Checker):
         for n, (st, wait) in enumerate(zip(cycle, waits, strict=True)):
             after = cycle[(n + 1) % len(cycle)]
             evidence.append(
-                f"{st.td.name} holds {describe_held(st)}; waits for {wait}, had by {after.td.name}"
+                f"{st.td.name} holds {describe_held(st)}; waits for {wait}, held by {after.td.name}"
             )
             if wait.timo:
-                evidence.append(f"{st.td.name}'s wait is timed and will break the cycle")
+                evidence.append(f"the timeout of {st.td.name}'s wait will break the cycle")
             for held in list(st.held):
                 if any(w.res is held.res for w in waits):
                     taken_at = exact(held.node.stack, wait.stack)
@@ -223,20 +223,23 @@ class WaitFor(Checker):
         )
         return Finding(
             kind,
-            " ← ".join(f"{st.td.name} ({wait})" for st, wait in zip(cycle, waits, strict=True)),
+            ", ".join(
+                f"{st.td.name} waits for {after.td.name} ({wait})"
+                for st, after, wait in zip(cycle, cycle[1:] + cycle[:1], waits, strict=True)
+            ),
             sites=sites,
             objects=[str(wait.res) for wait in waits],
             evidence=evidence,
             identity=tuple(parts),
         )
 
-    # -- when nothing moves
+    # -- when the machine makes no progress
 
     def idle(self) -> None:
         self._analyse()
 
     def stalled(self) -> list[str]:
-        """Report the deadlocks; returns who waits for what."""
+        """Report the deadlocks; returns lines on who waits for what."""
         self._analyse()
         return self.describe()
 
@@ -247,7 +250,7 @@ class WaitFor(Checker):
         """Look at every wait once; report each cycle.
 
         For a machine that makes no progress, and for serial carriers, where an acquire that must
-        wait is not an event: what a thread waits for is then read off the thread itself.
+        wait is no event: the lock that a thread waits for is then taken from the thread itself.
         """
         states = self.tracker.all_states()
         for st in states:
@@ -269,13 +272,13 @@ class WaitFor(Checker):
         lines = []
         for st in self.tracker.all_states():
             if st.waiting is not None:
-                by = ", ".join(b.td.name for b in self.blockers(st)) or "nobody known"
+                by = ", ".join(b.td.name for b in self.blockers(st)) or "an unknown thread"
                 lines.append(
-                    f"{st.td.name} waits for {st.waiting}, had by {by}; holds {describe_held(st)}"
+                    f"{st.td.name} waits for {st.waiting}, held by {by}; holds {describe_held(st)}"
                 )
         return lines
 
 
 def _exclusive(lock: Any) -> bool:
-    """Is the lock exclusively held now?"""
+    """Is the lock held exclusively now?"""
     return getattr(lock, "owner", None) is not None or getattr(lock, "holder", None) is not None

@@ -1,12 +1,12 @@
-"""Lost wakeups: a sleeper whose condition has come true, and nobody told it.
+"""Lost wakeups: the condition of a sleeper has become true, but no thread has woken it.
 
-Every sleep in the model states its condition.  When a timer ends a sleep whose condition holds,
-the timer has *masked* a lost wakeup, unless the wakeup was merely on its way: whoever made the
-condition true wakes before it sleeps or ends, or finds that others have undone it.  So among
-free-running threads the condition must have outlasted every thread that ran when it was first seen
-true; a host that is slow makes nobody guilty.  At rest, and when nothing moves, a sleeper without
-a timer whose condition holds is *lost*.  A wakeup that finds the condition false is *spurious*:
-allowed, and counted.
+Every sleep in the model states its condition.  If a timer ends a sleep whose condition holds, the
+timer has *masked* a lost wakeup, unless the wakeup was still to come: the thread that made the
+condition true calls wakeup before it sleeps or exits, or finds that others have undone the change.
+So with free-running threads the condition must still hold after each thread that was running when
+it was first seen true has slept or exited; a slow host causes no false report.  At rest, and when
+the machine makes no progress, a sleeper without a timer whose condition holds is *lost*.  A wakeup
+that finds the condition false is *spurious*: allowed, and counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from smpvm.check.held import ThreadState
 from smpvm.check.stacks import RawStack, capture, functions
 
 LOOK = 0.002
-"""Host seconds between two looks at the conditions of those who sleep with a timer."""
+"""Host seconds between two checks of the conditions of timed sleeps."""
 
 
 class SleepRecord:
@@ -57,29 +57,29 @@ class SleepRecord:
         self.start = start
         self.stack = stack
         self.called = False
-        """A wakeup came for it, and yet the timer was first: late, but not lost."""
+        """wakeup has been called for it, but the timer was first: late, not lost."""
         self.makers: set[ThreadState] | None = None
-        """Those who ran when the condition was first seen true and have not slept since."""
+        """Threads that ran when the condition was first seen true and have not slept since."""
         self.outlasted = False
-        """The condition was still true when the last of them slept."""
+        """The condition still held when the last of them slept."""
 
 
 class LostWakeups(Checker):
-    """Watches sleeps."""
+    """The lost-wakeup checker."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.grace = 0.25
-        """How long (host seconds) a wakeup may be on its way."""
+        """How late (host seconds) a wakeup may come."""
         self.spurious: Counter[str] = Counter()
         """Wakeups that found the condition false, by wmesg."""
         self._unstated: set[str] = set()
-        """Sleeps with a timer that say nothing of what they wait for."""
+        """Timed sleeps that do not state their condition."""
         self._mutex = threading.Lock()
         self._late: list[tuple[float, ThreadState, SleepRecord]] = []
-        """Sleeps that a timer ended although their condition holds, and until when to wait."""
+        """Sleeps that a timer ended although their condition holds, each with a deadline."""
         self._timed: dict[Any, list[SleepRecord]] = {}
-        """Sleeps with a timer that have not returned, by identity."""
+        """Timed sleeps that have not returned, by sleep identity."""
         self._next_look = 0.0
 
     def sleep(
@@ -97,12 +97,12 @@ class LostWakeups(Checker):
             self._unstated.add(f"{''.join(functions(sleep.stack, 1))} ({wmesg})")
 
     def thread_exit(self, td: Any) -> None:
-        """It will wake nobody any more."""
+        """It will call no more wakeups."""
         if self._timed and not self._serial():
             self._look(td.observed or self.tracker.state(td))
 
     def _look(self, st: ThreadState) -> None:
-        """*st* sleeps or ends; now and then, look whose condition has come true meanwhile."""
+        """*st* sleeps or exits; from time to time, check which conditions have become true."""
         now = time.monotonic()
         with self._mutex:
             sleeps = [sleep for found in self._timed.values() for sleep in found]
@@ -124,7 +124,7 @@ class LostWakeups(Checker):
                 sleep.outlasted = True
 
     def _running(self) -> set[ThreadState]:
-        """Those who may be about to wake somebody: carried threads that do not sleep."""
+        """The threads that may be about to call wakeup: those that do not sleep."""
         k = self.tracker.k
         if k is None:
             return set()
@@ -146,7 +146,7 @@ class LostWakeups(Checker):
         )
         if sleep.timo:
             with self._mutex:
-                # On the second list before off the first: wakeup() looks without the mutex.
+                # Add to one list before removing from the other: wakeup() looks without the mutex.
                 if lost and not sleep.called:
                     self._timer_saved(st, sleep)
                 self._timed[ident].remove(sleep)
@@ -158,7 +158,7 @@ class LostWakeups(Checker):
             self.settle()
 
     def wakeup(self, td: Any, ident: Any, sleepers: Any) -> None:
-        """A wakeup that comes just after the timer was not lost, only late."""
+        """A wakeup that comes just after the timer was late, not lost."""
         if ident in self._timed or self._late:
             with self._mutex:
                 for sleep in self._timed.get(ident, ()):
@@ -174,7 +174,7 @@ class LostWakeups(Checker):
         return k is None or bool(k.carrier.serial)
 
     def holds(self, sleep: SleepRecord) -> bool | None:
-        """Is the condition true now?  None when it cannot be told (half-changed state)."""
+        """Is the condition true now?  None if it cannot be evaluated (state half changed)."""
         assert sleep.cond is not None
         k = self.tracker.k
         try:
@@ -186,17 +186,17 @@ class LostWakeups(Checker):
             return None
 
     def _timer_saved(self, st: ThreadState, sleep: SleepRecord) -> None:
-        """The wakeup may be on its way still: judged after the grace, or at the next idle."""
+        """The wakeup may still come: decided after the grace period, or at the next idle."""
         wait = float("inf") if self._serial() else self.grace
         self._late.append((time.monotonic() + wait, st, sleep))
 
     def idle(self) -> None:
-        """No thread can run: a wakeup that has not come will not come."""
+        """No thread can run: a wakeup that is still missing will not come."""
         if self._late:
             self.settle(now=float("inf"))
 
     def settle(self, *, now: float | None = None) -> None:
-        """Report the sleeps that timers ended and whose wakeup has not come since."""
+        """Report the sleeps that were ended by a timer and whose wakeup has not come since."""
         now = time.monotonic() if now is None else now
         with self._mutex:
             due = [late for late in self._late if late[0] <= now]
@@ -213,24 +213,24 @@ class LostWakeups(Checker):
             self.idle()
 
     def not_judged(self) -> list[str]:
-        """A wakeup lost to such a sleep is masked by its timer, and nobody can tell."""
-        return [f"sleep with a timer and no cond: {site}" for site in sorted(self._unstated)]
+        """A lost wakeup of such a sleep is masked by its timer, and cannot be detected."""
+        return [f"timed sleep without cond: {site}" for site in sorted(self._unstated)]
 
     def summary(self) -> dict[str, Any]:
         return {"spurious_wakeups": dict(sorted(self.spurious.items()))}
 
     def at_rest(self) -> None:
-        """Nobody will wake anybody any more: report the sleepers whose condition holds.
+        """No more wakeups will come: report the sleepers whose condition holds.
 
-        Among free-running threads a sleeper must be found twice, some time apart, so that a
-        wakeup on its way is not taken for a lost one.
+        With free-running threads a sleeper must be found twice, some time apart, so that a late
+        wakeup is not taken for a lost one.
         """
         first = self._ready_sleepers()
         if (first or self._late) and not self._serial():
             time.sleep(self.grace)
             first = [(st, s) for st, s in self._ready_sleepers() if (st, s) in first]
         for st, sleep in first:
-            # A timer that has yet to fire will mask it.
+            # A timer that has not fired yet will mask it.
             self._report("masked-lost-wakeup" if sleep.timo else "lost-wakeup", st, sleep)
         self.settle(now=float("inf"))
 
@@ -243,18 +243,18 @@ class LostWakeups(Checker):
         return found
 
     def _report(self, kind: str, st: ThreadState, sleep: SleepRecord) -> None:
-        saved = "; only a timer ends it" if kind == "masked-lost-wakeup" else ""
+        saved = "; only its timer wakes it" if kind == "masked-lost-wakeup" else ""
         self.log.add(
             Finding(
                 kind,
-                f"{st.td.name} sleeps on {sleep.ident} ({sleep.wmesg}) for what is already so"
-                f"{saved}",
+                f"{st.td.name} sleeps on {sleep.ident} ({sleep.wmesg}) although its condition "
+                f"already holds{saved}",
                 sites=[site_of(st.td, f"sleeps on {sleep.ident} ({sleep.wmesg})", sleep.stack)],
                 objects=[str(sleep.ident)],
                 evidence=[
                     f"asleep since tick {sleep.start}"
                     + (f", timer of {sleep.timo} ticks" if sleep.timo else ", no timer"),
-                    "the condition that it waits for holds, and nobody has called wakeup for it",
+                    "the condition that it waits for holds, and no thread has called wakeup for it",
                 ],
                 identity=(sleep.wmesg, *functions(sleep.stack)),
             )

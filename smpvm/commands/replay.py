@@ -134,9 +134,12 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
             echo(f"{schedule.scenario}: abandoned: {why}")
         return INCONCLUSIVE
     diverged = _why_diverged(schedule, got.diverged)
-    mark = None if expected is None else expected.fingerprint
-    found = sorted(got.findings, key=lambda f: mark is not None and f.fingerprint != mark)
-    again = any(mark is None or f.fingerprint == mark for f in found)
+
+    def wanted(finding: Finding) -> bool:
+        return expected is None or expected.shows_again(finding)
+
+    found = sorted(got.findings, key=lambda f: not wanted(f))
+    again = any(map(wanted, found))
     if options["as_json"]:
         doc = {
             "schedule": text,

@@ -1,1 +1,1 @@
-"""Schedulers and search over interleavings."""
+"""Search over the interleavings of a scenario."""

@@ -1,8 +1,8 @@
-"""Runs a function in a process of its own, that can be ended whatever it does.
+"""Runs a function in a process of its own, which can be ended whatever the function does.
 
-Code of a scenario may block, spin or crash.  The child's watchdog notices that, sends what is worth
-keeping, and ends the child; if even the watchdog cannot run (C code that keeps the interpreter
-lock), or is late, the parent ends it.
+A scenario's code may block, spin or crash.  The child's watchdog notices that, sends the partial
+result, and ends the child; if the watchdog itself cannot run (C code that keeps the interpreter
+lock) or is late, the parent ends the child.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from smpvm.text import quoted
 T = TypeVar("T")
 
 GRACE: Final = 5.0
-"""Host seconds that the parent gives a child beyond what its watchdog should need."""
+"""Host seconds that the parent waits beyond the time that the watchdog should need."""
 _DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
 
 
 class Hung(Exception):
-    """The child did not come back: one line, and its unfinished result (or None)."""
+    """The child did not return: one line, and its partial result (or None)."""
 
     def __init__(self, why: str, partial: Any = None) -> None:
         super().__init__(why)
@@ -48,14 +48,14 @@ class Hung(Exception):
 
 
 class WorkerError(RuntimeError):
-    """smpvm failed in a child process: type, text and place of the exception."""
+    """smpvm failed in a child process: type, text and location of the exception."""
 
 
 class Worker(Watchdog):
-    """What the function in the child is called with: its watchdog."""
+    """The argument of the function in the child: its watchdog."""
 
     unfinished: Callable[[], Any] = staticmethod(lambda: None)
-    """Called if the function does not come back: what the parent gets instead of a result."""
+    """Called if the function does not return; its value is sent to the parent as partial result."""
 
 
 class Child(Generic[T]):
@@ -71,8 +71,8 @@ class Child(Generic[T]):
         until: float | None = None,
         slack: float = 0.0,
     ) -> None:
-        """*hang*: the watchdog's patience, in seconds.  After *until* (``time.monotonic``) it has
-        less, and *slack* host seconds later the child is ended."""
+        """*hang*: the watchdog's timeout in seconds.  After *until* (``time.monotonic``) it is
+        shorter, and *slack* host seconds later the child is ended."""
         self._hang = hang
         self._last = None if until is None else until + slack + GRACE
         self._message: tuple[str, Any, Any] | None = None
@@ -85,7 +85,7 @@ class Child(Generic[T]):
             target=_run, args=(its, call, hang, until, self._dump.name), daemon=True
         )
         with warnings.catch_warnings():
-            # That other threads (a test runner's) are not in the child is no harm to it.
+            # The child does not need the other threads of this process (a test runner's).
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         its.close()
@@ -98,7 +98,7 @@ class Child(Generic[T]):
         return self._message is not None
 
     def poll(self) -> None:
-        """Take what it has sent; end it if it is overdue."""
+        """Receive what it has sent; end it if it is overdue."""
         while not self.done:
             try:
                 if not self.connection.poll():
@@ -117,14 +117,14 @@ class Child(Generic[T]):
         if self.done:
             return
         if self._last is not None and now > self._last:
-            self.kill("the time is up")
-        # The watchdog comes first, unless it cannot run.
+            self.kill("the time limit was exceeded")
+        # The watchdog acts first, unless it cannot run.
         late = 2 * self._hang + 1.0
         if now - self._last_beat > late and self._cpu_time() - self._cpu > late:
-            self.kill(f"the interpreter was kept busy for {self._hang:.0f} s")
+            self.kill(f"the interpreter was blocked for {self._hang:.0f} s")
 
     def _cpu_time(self) -> float:
-        """CPU seconds of the child; time on the clock where that cannot be read."""
+        """CPU seconds of the child; wall-clock time if they cannot be read."""
         try:
             stat = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
@@ -135,16 +135,16 @@ class Child(Generic[T]):
         self._process.join(GRACE)
         code = self._process.exitcode
         how = f"exit code {code}" if code is None or code >= 0 else f"signal {-code}"
-        self._message = ("hung", f"the worker process ended before it was done ({how})", None)
+        self._message = ("hung", f"the worker process ended early ({how})", None)
 
     def kill(self, why: str) -> None:
-        """End it, and say where it was."""
+        """End it, and report where it was."""
         place = self._stack()
         self._process.kill()
         self._message = ("hung", why + (f" ({place})" if place else ""), None)
 
     def _stack(self) -> str:
-        """Where the child is, as it can say even while the interpreter is locked."""
+        """Where the child is; works even while its interpreter lock is held."""
         assert self._process.pid is not None
         with contextlib.suppress(OSError, AttributeError):
             os.kill(self._process.pid, signal.SIGUSR1)
@@ -168,7 +168,7 @@ class Child(Generic[T]):
         return value  # type: ignore[no-any-return]
 
     def end(self) -> None:
-        """Make sure that no process is left."""
+        """Make sure that the process has ended."""
         if not self.done:
             self._process.kill()
         self._process.join(GRACE)
@@ -181,7 +181,7 @@ class Child(Generic[T]):
 
 
 def wait_any(children: Sequence[Child[Any]], seconds: float) -> None:
-    """Sleep until one of them has sent something, *seconds* at most."""
+    """Sleep until one of them has sent something, at most *seconds*."""
     wait_for([child.connection for child in children if not child.done], timeout=seconds)
 
 
@@ -242,7 +242,7 @@ def _run(
     with worker.watching():
         try:
             answer = ("done", call(worker))
-        except KeyboardInterrupt as why:  # signals do not raise it here: the scenario does
+        except KeyboardInterrupt as why:  # not from a signal: the scenario raised it
             answer = ("failed", ScenarioError(f"the scenario raises {_located(why)}"))
         except ValueError as why:
             answer = ("failed", why if type(why) is not ValueError else _foreign(why))
@@ -251,14 +251,15 @@ def _run(
     send(*answer)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
-    os._exit(0)  # at once: a thread that the scenario has started must not keep the process
+    os._exit(0)  # at once: a thread started by the scenario must not keep the process alive
 
 
 def _settle(dump: str) -> None:
-    """Ctrl-C reaches the terminal's whole group, but a child waits to be told.  It dies with its
-    parent (Linux), and writes its stacks to *dump* on SIGUSR1."""
+    """Ignore Ctrl-C and the SIGTERM of timeout(1), which reach the whole process group: the parent
+    tells the child to stop, so that no finding is lost.  It dies with its parent (Linux), and
+    writes its stacks to *dump* on SIGUSR1."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
     with contextlib.suppress(OSError, AttributeError, ValueError):
@@ -269,10 +270,10 @@ def _pickled(kind: str, value: Any, rest: Any) -> bytes:
     try:
         data = pickle.dumps((kind, value, rest))
         if kind == "failed":
-            pickle.loads(data)  # an exception may be sent and not be made again
+            pickle.loads(data)  # some exceptions can be pickled but not unpickled
         return data
     except Exception:
-        return pickle.dumps(("failed", WorkerError(f"cannot be sent: {quoted(value)}"), None))
+        return pickle.dumps(("failed", WorkerError(f"cannot be pickled: {quoted(value)}"), None))
 
 
 def _foreign(why: BaseException) -> WorkerError:
@@ -280,7 +281,7 @@ def _foreign(why: BaseException) -> WorkerError:
 
 
 def _located(why: BaseException) -> str:
-    """Type and text of an exception, and its innermost place outside of the library."""
+    """Type and text of an exception, and its innermost location outside smpvm."""
     frames = traceback.extract_tb(why.__traceback__)
     own = [f for f in frames if not f.filename.startswith(("<", HOME))] or frames
     text = f"{type(why).__name__}: {why}".rstrip(": ")

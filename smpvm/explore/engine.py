@@ -1,4 +1,4 @@
-"""One execution of a scenario: a fresh machine on a fresh carrier, watched, and judged."""
+"""One execution of a scenario: a new machine on a new carrier, observed and checked."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class Settings:
     granularity: str = "access"
     carrier: str = "auto"
     limit: int = 200_000
-    """Steps after which the fair suffix begins; a run twice as long is a livelock."""
+    """Steps after which the fair suffix begins; an execution twice as long is a livelock."""
     checks: frozenset[str] = frozenset(CHECKS)
     repairs: tuple[str, ...] = ()
     benign: bool = True
-    """Are races and waits that the source declares as meant only counted, and no findings?"""
+    """Are races and waits that the source declares as intended only counted, not reported?"""
     known: frozenset[str] = frozenset()
-    """Fingerprints of findings that a baseline has: not told."""
+    """Fingerprints of findings that a baseline has: they are not reported."""
     digest: bool = True
     watch: Watch = unwatched
-    """Told which part of an execution runs the scenario's code; decides nothing."""
+    """Told which part of an execution runs the scenario's code; it has no influence."""
 
 
 @dataclass
 class Outcome:
-    """What came of one execution."""
+    """The result of one execution."""
 
     carrier: SerialCarrier
     findings: list[Finding]
@@ -65,20 +65,20 @@ class Outcome:
     runs: list[tuple[int, int, str]] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
     not_judged: list[str] = field(default_factory=list)
-    """What no checker can say anything about."""
+    """What no checker can judge."""
     found_at: dict[str, int] = field(default_factory=dict)
-    """Fingerprint → the last step that had been taken when it was found."""
+    """Fingerprint → the last step before it was found."""
 
     @property
     def steps(self) -> int:
-        """The steps that were taken."""
+        """The number of steps taken."""
         return len(self.carrier.log)
 
     def forget(self) -> None:
-        """Nobody will ask about this execution any more.
+        """Drop the execution, which will not be used again.
 
-        A machine is full of rings; those of its kernel are broken here, so that a small one is gone
-        at once, and the garbage collector does not walk what it has done.
+        A machine is full of reference cycles; those of its kernel are broken here, so that a small
+        machine is freed at once and the garbage collector need not traverse it.
         """
         self.carrier.forget()
         self.kernel.forget()
@@ -89,7 +89,7 @@ class Outcome:
 
 
 class Execution:
-    """Builds, runs and judges one execution.  Used once."""
+    """Builds, runs and checks one execution.  Used once."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Execution:
         self.observers = (*observers, *self.suite.observers)
 
     def run(self) -> Outcome:
-        """The whole of it."""
+        """Set up, run to the end, and check.  Raises ScenarioError."""
         carrier = self.carrier
         k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
         carrier.on_block = k.probe.lock_block
@@ -169,7 +169,7 @@ class Execution:
         own = [(f, line) for f, line in frames if not f.f_code.co_filename.startswith(HOME)]
         told = f"{type(why).__name__}: {first_line(why)}".rstrip(": ")
         if isinstance(why, Stopped):
-            told = "it waits for what nobody will do"
+            told = "it blocks, and no thread will ever wake it"
         if isinstance(why, Refused):
             told = first_line(why)
             if not own:
@@ -177,10 +177,10 @@ class Execution:
         frame, line = (own or frames)[-1]
         return f"{what}: {told} ({frame.f_code.co_filename}:{line})"
 
-    # -- judging
+    # -- checking
 
     def _judge(self, body: Any) -> None:
-        """Raises ScenarioError for a thread that did what scenarios may not."""
+        """Add failures of threads and of ``check``.  Raises ScenarioError for misuse of the API."""
         k, carrier = self.k, self.carrier
         for td, error in [*k.errors, *carrier.errors]:
             if isinstance(error, Refused):
@@ -194,7 +194,7 @@ class Execution:
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
             try:
-                failures = body.failures()  # says of what kind they are
+                failures = body.failures()  # sets failure_kind
                 for text in failures:
                     self._add(getattr(body, "failure_kind", "assertion"), text)
             except KeyboardInterrupt:
@@ -202,17 +202,17 @@ class Execution:
             except Refused as why:
                 raise self._mistake("check", why) from why
             except BaseException as why:
-                # It may be so in this interleaving only: a finding, as it is in a thread.
+                # It may fail in this interleaving only, so it is a finding, as in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
     def _add(self, kind: str, text: str, *sites: Site) -> None:
-        """A finding.  Words that are no ``Failure`` are all that there is to know it by."""
+        """Add a finding.  A text that is no ``Failure`` is itself the identity, without numbers."""
         identity = text.identity if isinstance(text, Failure) else (nameless(text),)
         identity = (self.scenario.name, *identity)
         self.log.add(Finding(kind, str(text), sites=list(sites), identity=identity))
 
     def _stuck(self) -> None:
-        """Nobody can run, or nobody ends."""
+        """No thread can run, or the threads run without end."""
         carrier = self.carrier
         self.suite.stalled()
         known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
@@ -223,25 +223,25 @@ class Execution:
         if starved := self._starved():
             kind, what = "starvation", starved
         elif carrier.stuck is Ending.LIVELOCK:
-            kind, what = "livelock", "threads run for ever under a fair scheduler"
+            kind, what = "livelock", "threads run forever under a fair scheduler"
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
-            what = "every live thread awaits in a loop that nobody can end"
+            what = "every live thread spins in a loop that no thread can end"
         elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
-            kind, what = "deadlock", "threads wait for locks that nobody will release"
+            kind, what = "deadlock", "threads wait for locks that no thread will release"
         else:
-            kind, what = "stall", "threads sleep, and nobody is left who would wake them"
+            kind, what = "stall", "threads sleep, and no thread is left to wake them"
         if carrier.stuck is Ending.LIVELOCK:
             lines = [tireless(carrier), *lines]
         sites = [site_of(s.td, f"is at {s.op[1]}") for s in live]
-        # Where endless threads are when the run is given up is chance.
+        # Where endless threads are when the execution is abandoned is arbitrary.
         endless = carrier.stuck is Ending.LIVELOCK
         ops = sorted(s.td.name if endless else f"{s.td.name} {s.op[1]}" for s in live)
         identity = (self.scenario.name, *map(nameless, ops))
         self.log.add(Finding(kind, what, sites=sites, evidence=lines, identity=identity))
 
     def _starved(self) -> str:
-        """Who never ran in an endless fair suffix, while others took what it waits for; or ""."""
+        """A thread that never ran in an endless fair suffix while others took its lock; or ""."""
         carrier = self.carrier
         if carrier.stuck is not Ending.LIVELOCK or carrier.steps_before_fair is None:
             return ""
@@ -252,11 +252,11 @@ class Execution:
             if s.done or s.daemon or s.tid in ran or s.ready is None:
                 continue
             if any(obj is s.op[2] for obj in taken):
-                return f"{s.td.name} waits for {s.op[2]}, which others take for ever"
+                return f"{s.td.name} waits for {s.op[2]}, which other threads keep taking forever"
         return ""
 
     def _digest(self, outcome: Outcome) -> bytes:
-        """Over the event stream: every step in order, how it ended, what was found."""
+        """A hash over every step in order, how the execution ended, and what was found."""
         step = Namer().step
         hasher = blake2b(digest_size=16)
         hasher.update(b"".join(map(step, self.carrier.log)))
@@ -268,7 +268,7 @@ class Execution:
 def _noticer(found_at: dict[str, int], carrier: SerialCarrier) -> Callable[[Finding], None]:
     """Notes in *found_at* how far the execution had come at each finding.
 
-    No method of the execution: that would be a ring, and need the garbage collector.
+    Not a method of the execution: that would make a reference cycle.
     """
 
     def noticed(finding: Finding) -> None:
@@ -285,7 +285,7 @@ def execute(
     observers: Sequence[Probe] = (),
     carrier_class: type[SerialCarrier] = SerialCarrier,
 ) -> Outcome | None:
-    """Run the strategy's execution *n*; None when it has nothing left to try."""
+    """Run the strategy's execution *n*; None if it has nothing left to try."""
     scheduler = strategy.start(n)
     if scheduler is None:
         return None
@@ -295,7 +295,7 @@ def execute(
 
 
 def tireless(carrier: SerialCarrier) -> str:
-    """Of an execution that was too long: who kept on, and what to do about it."""
+    """For an execution that was too long: which thread kept running, and what to do about it."""
     steps: Counter[str] = Counter()
     waited = {at for at, op in enumerate(carrier.log) if op[1] in (AWAIT, RESUME)}
     names = {s.tid: s.td.name for s in carrier.threads}
@@ -306,16 +306,16 @@ def tireless(carrier: SerialCarrier) -> str:
         elif tid in names:
             steps[names[tid]] += 1
     if not steps:
-        return f"{plural(len(carrier.log), 'step')}, and no end"
+        return f"{plural(len(carrier.log), 'step')} without an end"
     name, n = steps.most_common(1)[0]
     return (
-        f"{name} took {plural(n, 'step')} without waiting for anything: a loop that waits for "
-        "others must say so, relax(what it read); one that is just long needs a higher --steps"
+        f"{name} took {plural(n, 'step')} without waiting: a loop that waits for other threads "
+        "must call relax(what it read); a loop that is just long needs a higher --steps"
     )
 
 
 def first_line(why: BaseException) -> str:
-    """What an exception says, without what tools add below (values, addresses)."""
+    """The first line of an exception's text, without what tools add below (values, addresses)."""
     return str(why).partition("\n")[0]
 
 
@@ -330,17 +330,17 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
 
 
 _MANY = 4000
-"""Containers left, more or less, that are worth a collection."""
+"""Number of new containers that makes a collection worthwhile."""
 
 
 class Collector:
-    """Keeps the garbage collector out of executions, and lets it in between them."""
+    """Runs the garbage collector between executions instead of during them."""
 
     def __init__(self) -> None:
         self._times = 0
 
     def after(self) -> None:
-        """An execution is over, and nobody needs it any more."""
+        """An execution is over and no longer needed."""
         if gc.get_count()[0] > _MANY:
             self._times += 1
             gc.collect(2 if self._times % 256 == 0 else 1)
@@ -348,9 +348,9 @@ class Collector:
 
 @contextmanager
 def collected() -> Iterator[Collector]:
-    """Machines are cyclic garbage: collected soon, while they are in the cache.
+    """Machines are cyclic garbage: collect them soon, while they are in the CPU cache.
 
-    What was there before is frozen, so that a collection looks at little else.
+    Objects that existed before are frozen, so that a collection does not traverse them.
     """
     was = gc.isenabled()
     gc.freeze()

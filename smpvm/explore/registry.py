@@ -26,11 +26,11 @@ MOST_SIZE: Final = 64
 
 
 class ScenarioError(ValueError):
-    """No such scenario: one line."""
+    """There is no such scenario, or it is not usable: one line."""
 
 
 def classes_of(module: ModuleType) -> Iterator[Any]:
-    """The scenario classes that *module* defines, each once; bases without a set-up are none."""
+    """The scenario classes defined in *module*, each once, without bases that lack a ``setup``."""
     found = {cls: None for _, cls in inspect.getmembers(module, inspect.isclass)}
     for cls in found:
         if (
@@ -76,7 +76,7 @@ def sized(cls: Any, spec: str) -> ScenarioClass:
 
 
 def spec_of(scenario: ScenarioClass) -> str:
-    """How *scenario* was asked for, or its name."""
+    """The spec by which *scenario* was requested, or its name."""
     return getattr(scenario, "spec", "") or scenario.name
 
 
@@ -87,7 +87,7 @@ def file_of(spec: str) -> Path | None:
 
 
 def source_hash(spec: str) -> str:
-    """The SHA-256 of the scenario's file, in hexadecimal; "" for a built-in one, or no file."""
+    """The SHA-256 of the scenario's file in hexadecimal; "" if built in or if there is no file."""
     path = file_of(spec)
     if path is None or not os.path.isfile(path):
         return ""
@@ -95,12 +95,12 @@ def source_hash(spec: str) -> str:
 
 
 def _said(spec: str) -> str:
-    """A scenario's name in an error line: longer than other values, as it may be a path."""
+    """A scenario's name in an error line; it may be a path, so it may be long."""
     return brief(repr(spec), 250)
 
 
 def check_class(cls: Any, spec: str) -> None:
-    """Raises ScenarioError where *cls* says of itself what cannot be: see ``rules.scenario``."""
+    """Raises ScenarioError if an attribute of *cls* is invalid: see ``rules.scenario``."""
     why = rules.scenario(cls)
     try:
         if not why and cls.repairs:
@@ -112,7 +112,7 @@ def check_class(cls: Any, spec: str) -> None:
 
 
 def resized(cls: Any, spec: str, sizes: dict[str, int]) -> ScenarioClass:
-    """*cls* with other sizes, remembering how it was asked for."""
+    """*cls* with other sizes; it remembers the spec by which it was requested."""
     body = {"spec": spec, "name": cls.name, "title": cls.title, "__module__": cls.__module__}
     return type(cls.__name__, (cls,), {**sizes, **body})  # type: ignore[return-value]
 
@@ -150,7 +150,7 @@ def _from_file(where: str) -> Any:
     module = importlib.util.module_from_spec(loaded)
     sys.modules[module_name] = module
     beside = str(file.resolve().parent)
-    if beside not in sys.path:  # as for a program, but behind all else
+    if beside not in sys.path:  # as for a script, but last
         sys.path.append(beside)
     try:
         loaded.loader.exec_module(module)
@@ -162,8 +162,8 @@ def _from_file(where: str) -> Any:
 
 
 def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
-    """The class of a file that *name* asks for, by its own name or its scenario's; the only one
-    where nothing is asked for.  Raises ScenarioError."""
+    """The class of a file with that class name or scenario name; without a name, the only class.
+    Raises ScenarioError."""
     known = {str(cls.name): cls for cls in classes} | {cls.__name__: cls for cls in classes}
     if name in known:
         return known[name]
@@ -173,16 +173,16 @@ def _chosen(classes: list[Any], where: str, path: str, name: str) -> Any:
     if not classes:
         why = "the file defines no scenario (a class with a setup, based on smpvm.Scenario)"
     elif name:
-        why = f"the file defines no {name}, but {names}"
+        why = f"the file defines no {name}; it defines {names}"
     else:
         why = f"the file defines several scenarios; use {path}:Class with one of {names}"
     raise ScenarioError(f"scenario {_said(where)}: {why}")
 
 
 def _hint(why: BaseException) -> str:
-    """What to do about an import that failed, if anything."""
+    """What to do about a failed import, if anything."""
     if isinstance(why, ModuleNotFoundError):
         return f"; install it: python -m pip install {(why.name or '').partition('.')[0]}"
     if isinstance(why, ImportError) and why.name == "smpvm":
-        return f"; this is smpvm {smpvm.__version__}, which does not have it"
+        return f"; this version of smpvm, {smpvm.__version__}, does not have it"
     return ""

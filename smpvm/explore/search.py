@@ -60,19 +60,19 @@ class SearchReport:
     proven: str = ""
     notes: list[str] = field(default_factory=list)
     benign: dict[Declared, int] = field(default_factory=dict)
-    """What the source declares as meant, and how often it was seen."""
+    """What the source declares as intended, and how often it occurred."""
     not_judged: set[str] = field(default_factory=set)
-    """What no checker can say anything about; a claim names it."""
+    """What no checker can judge; a claim lists it."""
     cut: int = 0
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
     """Executions that reached the step limit."""
     checks: str = "all"
-    """The checkers that watched, as ``--check`` names them."""
+    """The checkers in use, in the form of ``--check``."""
     hung: str = ""
-    """Who did not come back, and where; the search ended there."""
+    """Which thread did not return, and where; the search ended there."""
     interrupted: bool = False
-    """It was asked to stop before it was done."""
+    """The search was asked to stop before it was complete."""
 
     @property
     def verdict(self) -> str:
@@ -176,11 +176,11 @@ class Search:
         self.on_first = on_first
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
         self._as_found: dict[str, Finding] = {}
-        """By fingerprint, with the schedule that it was found by."""
+        """Fingerprint → the finding with the schedule that found it."""
         self._report = SearchReport(spec_of(scenario), plan.strategy, plan.settings.granularity)
 
     def so_far(self) -> SearchReport:
-        """What an unfinished search has to report: what it found, each as it was found."""
+        """The report of an unfinished search, with its findings as they were found."""
         found = [
             replace(finding, count=self._by_mark[mark][0].count)
             for mark, finding in self._as_found.items()
@@ -188,7 +188,7 @@ class Search:
         return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
-        """Search, then shrink what was found.  Raises ScenarioError."""
+        """Search, then shrink the findings.  Raises ScenarioError."""
         plan, (mine, of) = self.plan, self.part
         strategy = make_strategy(plan.strategy, seed=plan.seed, depth=plan.depth, bound=plan.bound)
         settings = plan.settings
@@ -227,7 +227,7 @@ class Search:
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
             if report.limited:
-                report.proven = ""  # what was cut proves nothing
+                report.proven = ""  # abandoned executions prove nothing
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -249,10 +249,10 @@ class Search:
     def _claim(self, strategy: Strategy, report: SearchReport) -> str:
         """What an exhausted strategy has proven; "" if nothing.
 
-        DPOR reorders only what has schedule points.  At granularity ``sync`` plain accesses have
-        none: executions that differ only in their order count as one.  That is sound only if
-        nothing races, so the race checker must have watched, and must have seen no race, benign
-        ones included.
+        DPOR reorders only operations that have schedule points.  At granularity ``sync`` plain
+        accesses have none, so executions that differ only in their order count as one.  That is
+        sound only if nothing races: the race checker must be on and must have seen no race, not
+        even a benign one.
         """
         claim = strategy.claim()
         settings = self.plan.settings
@@ -264,7 +264,7 @@ class Search:
         return f"{claim}; nothing races, so the order of plain accesses makes no difference"
 
     def _repeats(self, first: Record) -> bool:
-        """Does the first execution repeat exactly, each time that it is run again?"""
+        """Does the first execution repeat exactly each time it is replayed?"""
         for _ in range(REPEATS):
             again = Replay(Schedule(spec_of(self.scenario), runs=first[0]))
             outcome = execute(self.scenario, again, self.plan.settings)
@@ -274,13 +274,13 @@ class Search:
         return True
 
     def _count(self, report: SearchReport, outcome: Outcome) -> bool:
-        """Add an execution to the report; returns whether it is kept, for a new finding."""
+        """Add an execution to the report; returns whether it is kept because of a new finding."""
         kept = False
         report.points += outcome.steps
         if outcome.stuck is Ending.LIMIT:
             report.limited += 1
             if report.limited == 1:
-                report.notes.append(f"given up: {tireless(outcome.carrier)}")
+                report.notes.append(f"abandoned: {tireless(outcome.carrier)}")
         if outcome.stuck is Ending.CUT:
             report.cut += 1
         else:
@@ -311,7 +311,7 @@ class Search:
             self.on_first(first)
 
     def _finish(self, finding: Finding, outcome: Outcome, stop: Callable[[], bool]) -> Finding:
-        """The finding with its schedule, shrunk if asked, and the command that replays it."""
+        """The finding with its schedule, shrunk if requested, and the command that replays it."""
         settings, scenario = self.plan.settings, self.scenario
         if self.plan.shrink and not stop():
             shrinker = Shrinker(scenario, settings, finding.fingerprint, Budget(stop))
@@ -350,6 +350,6 @@ def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Find
 
 
 PROVING = ("bounded", "all", "dpor")
-"""Strategies that end by themselves, with a proof."""
+"""Strategies that terminate with a proof."""
 EXHAUSTIVE = (*PROVING, "roundrobin")
 """Strategies that cannot be split: each execution depends on the one before."""

@@ -1,7 +1,7 @@
 """Shrinking: the fewest context switches that still show the finding, and the smallest scenario.
 
 Delta debugging (Zeller and Hildebrandt, 2002) over the switches of the execution; between them it
-runs without preemption.  At the end no single switch can go.
+runs without preemption.  In the result no single switch can be removed.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from smpvm.text import plural
 Item = tuple[tuple[int, int], int]
 
 STEPS = 3_000_000
-"""What shrinking one finding may take, in steps of executions: half a minute of a toy's."""
+"""Budget for shrinking one finding, in execution steps: half a minute for a small scenario."""
 TRIES = 120
-"""Schedules in which a smaller scenario must show the finding."""
+"""Executions within which a smaller scenario must show the finding."""
 
 
 class Budget:
-    """What shrinking one finding may take: a number of steps, and as long as nobody says *stop*."""
+    """The budget for shrinking one finding: a number of steps, until *stop* returns true."""
 
     def __init__(self, stop: Callable[[], bool] = lambda: False, steps: int = STEPS) -> None:
         self._stop = stop
         self._left = steps
         self.ended = ""
-        """Why it was over before the search for less was; "" if it was not."""
+        """Why shrinking ended early; "" if it did not."""
 
     def over(self) -> bool:
-        """Is there nothing left?"""
+        """Is the budget used up?"""
         if not self.ended and self._stop():
             self.ended = "there was no time left"
         if not self.ended and self._left <= 0:
-            self.ended = "it would have taken too long"
+            self.ended = "it would take too long"
         return bool(self.ended)
 
     def spend(self, outcome: Outcome) -> None:
-        """One more execution."""
+        """Charge one execution."""
         self._left -= outcome.steps
 
 
 @dataclass
 class Shrunk:
-    """The result: an execution with the finding, and what it took."""
+    """The result: an execution with the finding, and what was needed."""
 
     outcome: Outcome
     finding: Finding
@@ -58,16 +58,16 @@ class Shrunk:
     after: int
     """Switches of this one."""
     preemptions: int
-    """Of these, those away from a thread that could have gone on."""
+    """The switches away from a thread that could have continued."""
     runs: int
     ended: str
-    """Why it may not be the least; "" if no single switch can go."""
+    """Why it may not be minimal; "" if no single switch can be removed."""
 
     def text(self) -> str:
-        """For the finding's evidence."""
-        short = f"; not to the end: {self.ended}" if self.ended else ""
+        """A line for the finding's evidence."""
+        short = f"; not minimal: {self.ended}" if self.ended else ""
         return (
-            f"schedule shrunk from {self.before} switches to {self.after}, of them "
+            f"schedule shrunk from {self.before} switches to {self.after}, including "
             f"{plural(self.preemptions, 'preemption')} ({plural(self.runs, 'execution')}{short})"
         )
 
@@ -87,8 +87,8 @@ class Shrinker:
         self._preemptions = 0
 
     def shrink(self, outcome: Outcome) -> Shrunk | None:
-        """The scenario's sizes, then the switches; None if not even all its switches show it
-        again."""
+        """Shrink the sizes, then the switches; None if the unshrunk schedule does not reproduce the
+        finding."""
         outcome = self._smaller(outcome)
         items: list[Item] = list(switches_of(outcome.carrier.log).items())
         before = len(items) - 1
@@ -97,7 +97,7 @@ class Shrinker:
         self._minimise(items)
         assert self._best is not None
         best = self._best
-        # What the execution does without being told counts too.
+        # Switches that are not in the list count too.
         finding = best.find(self.mark)
         assert finding is not None
         after = len(switches_of(best.carrier.log)) - 1
@@ -105,7 +105,7 @@ class Shrinker:
         return Shrunk(best, finding, before, after, self._preemptions, self.runs, ended)
 
     def _smaller(self, outcome: Outcome) -> Outcome:
-        """Take the smallest sizes of the scenario in which a short search still finds it."""
+        """Choose the smallest sizes of the scenario with which a short search still finds it."""
         original = self.scenario
         spec = spec_of(original)
         sizes: dict[str, int] = {}
@@ -147,7 +147,7 @@ class Shrinker:
         return True
 
     def _minimise(self, items: list[Item]) -> None:
-        """Take out switches, many at a time and then one by one, until none can go."""
+        """Remove switches, many at a time and then one by one, until none can be removed."""
         size = max(len(items) // 2, 1)
         while items and not self.budget.ended:
             start, removed = 0, False

@@ -1,10 +1,10 @@
-"""Notices code of a scenario that does not come back, and names the thread and its line.
+"""Detects code of a scenario that does not return, and reports the thread and its line.
 
-Reporting every step would cost too much, so a host thread looks at the length of the log a few
-times a second.  It decides no switch and writes no log: no digest depends on it.
+Reporting every step would cost too much, so a host thread checks the length of the log a few
+times a second.  It neither decides switches nor writes to the log: no digest depends on it.
 
-CPU time without a step counts.  Time on the clock counts only while no thread of the process runs
-or waits for a CPU, so a loaded or suspended host does not trigger the watchdog.
+CPU time without a step counts.  Wall-clock time counts only while no thread of the process runs or
+waits for a CPU, so a loaded or suspended host does not trigger the watchdog.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from smpvm.check.stacks import HOME
 from smpvm.host import switcher
 
 HANG: Final = 10.0
-"""Seconds without a step, by default."""
+"""Default timeout: seconds without a step."""
 HURRY: Final = 1.0
-"""The same once the run is to end."""
+"""The timeout once the run is to end."""
 EVERY: Final = 0.2
 """Host seconds between two looks."""
 IDLE: Final = 0.1
-"""The share of a CPU below which a process is taken to wait."""
+"""The share of a CPU below which a process counts as waiting."""
 
 
 class Watch(Protocol):
-    """Called with what the scenario's code does from now on: "import", "set-up", "thread", "check",
-    or "" if none of it runs."""
+    """Called with the part of the scenario that runs from now on: "import", "set-up", "thread",
+    "check", or "" if none runs."""
 
     def __call__(self, phase: str, carrier: Any = None) -> None:
         """*carrier* has the log of the execution."""
 
 
 def unwatched(phase: str, carrier: Any = None) -> None:
-    """The default: nobody watches."""
+    """The default: no watchdog."""
 
 
 class Watchdog:
     """Calls *on_hang* once, with one line, from a thread of its own; *beat* at every look.
 
-    *patience*: CPU seconds without a step, or seconds on the clock in which nothing runs; *hurry*
-    says when less is enough.
+    *patience*: CPU seconds without a step, or wall-clock seconds in which nothing runs; when
+    *hurry* returns true, a shorter time is enough.
     """
 
     def __init__(
@@ -104,22 +104,22 @@ class Watchdog:
 
 
 def _steps(carrier: Any) -> int:
-    return len(getattr(carrier, "log", ()))  # a carrier that was given up has none
+    return len(getattr(carrier, "log", ()))  # a carrier that has been dropped has none
 
 
 def asleep(me: int) -> bool:
-    """Does every thread of this process but *me* (a native id) sleep?  True where it is unknown."""
+    """Do all threads of this process except *me* (a native id) sleep?  True if unknown."""
     with suppress(OSError):
         for task in Path("/proc/self/task").iterdir():
             if task.name != str(me):
-                with suppress(FileNotFoundError):  # it has just ended
+                with suppress(FileNotFoundError):  # the thread has just ended
                     if (task / "stat").read_text().rpartition(") ")[2][:1] == "R":
                         return False
     return True
 
 
 def describe(phase: str, carrier: Any, busy: float, idle: float, me: int) -> str:
-    """One line: which thread or part does not come back, and the line where it is."""
+    """One line: which thread or part does not return, and the line where it is."""
     who, step = phase, ""
     if phase == "thread":
         step = " without a step"
@@ -134,9 +134,9 @@ def describe(phase: str, carrier: Any, busy: float, idle: float, me: int) -> str
 
 
 def _place(me: int) -> str:
-    """The line of the scenario that runs now: ``function, file:line``."""
+    """The scenario's current line: ``function, file:line``."""
     frames = [frame for ident, frame in sys._current_frames().items() if ident != _ident(me)]
-    # With host threads as carriers all but one wait in the switcher for their turn.
+    # With host threads as carriers, all but one wait in the switcher for their turn.
     running = [f for f in frames if f.f_code.co_filename != switcher.__file__]
     candidates = [_own(frame) for frame in running or frames]
     frame = min(candidates, key=_rank, default=None)
@@ -150,7 +150,7 @@ def _ident(native: int) -> int | None:
 
 
 def _own(innermost: FrameType) -> FrameType:
-    """The innermost frame of a stack that is the scenario's own code, or the innermost of all."""
+    """The innermost frame of the scenario's own code, or else the innermost of all."""
     stack, frame = [innermost], innermost.f_back
     while frame is not None:
         stack.append(frame)

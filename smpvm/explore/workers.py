@@ -1,4 +1,4 @@
-"""A search spread over workers: local processes, or any Executor."""
+"""A search distributed over workers: local processes, or any Executor."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from smpvm.explore.search import Progress, Search, SearchPlan, SearchReport, nev
 from smpvm.explore.watchdog import HANG, Watch, unwatched
 
 PATIENCE: Final = 10.0
-"""Host seconds in which a worker must follow a request to stop."""
+"""Host seconds within which a worker must obey a request to stop."""
 
 
 @dataclass(frozen=True)
 class WorkerDir:
     """A directory through which the workers of one machine and their parent communicate.
 
-    A worker on another machine finds nothing there, and runs to its end.
+    A worker on another machine finds nothing there and runs to the end.
     """
 
     folder: Path
 
     def signal(self, what: str) -> None:
-        """To everybody: ``stop``, or ``found`` if only one finding is wanted."""
+        """Tell all workers: ``stop``, or ``found`` if only one finding is wanted."""
         with contextlib.suppress(OSError):
             (self.folder / what).touch()
 
     def signalled(self, what: str) -> bool:
-        """Has somebody signalled *what*?"""
+        """Has *what* been signalled?"""
         return (self.folder / what).exists()
 
     def report(self, worker: int, report: SearchReport) -> None:
-        """Publish the report so far of *worker*."""
+        """Publish the current report of *worker*."""
         with contextlib.suppress(OSError):
             new = self.folder / f"new {worker}"
             new.write_bytes(pickle.dumps(report))
@@ -68,11 +68,11 @@ def run_part(
     tell: bool = True,
     worker: Worker | None = None,
 ) -> SearchReport:
-    """The share of one worker; *package* is the module that has the built-in scenarios.
+    """The share of one worker; *package* is the module with the built-in scenarios.
 
-    Findings go to the run directory *where* at once; the first one ends the search of the others if
-    no more is wanted.  *tell*: publish how far the search is.  *worker*: the process that this runs
-    in, if it is one of ``run_jobs``.
+    Findings are written to the run directory *where* at once; if only one is wanted, the first ends
+    the search of the other workers.  *tell*: publish progress.  *worker*: the process that this
+    runs in, if started by ``run_jobs``.
     Raises ScenarioError.
     """
     watch: Watch = unwatched if worker is None else worker
@@ -126,12 +126,11 @@ def run_jobs(
     where: Path | None = None,
     hang: float = HANG,
 ) -> SearchReport:
-    """A search spread over *jobs* workers of *executor* (default: local processes).
+    """A search distributed over *jobs* workers of *executor* (default: local processes).
 
-    *stop* is called now and then and passed on to workers on this machine, which also report
-    *progress*, and write what they find to the run directory *where* at once.  A local worker
-    whose scenario does not come back (*hang*: see ``watchdog``) is ended, and its report is what
-    it had by then.
+    *stop* is polled and passed on to workers on this machine, which also report *progress* and
+    write findings to the run directory *where* at once.  A local worker whose scenario does not
+    return (*hang*: see ``watchdog``) is ended; its report is what it had found so far.
     """
     began = reported = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="smpvm-") as place:
@@ -171,7 +170,7 @@ class _Futures:
         return not wait(self._futures, timeout=seconds).not_done
 
     def stopped(self) -> None:
-        """Nothing more can be done: a future that runs cannot be ended."""
+        """Do nothing: a running future cannot be ended."""
 
     def results(self) -> list[SearchReport]:
         """Their reports.  Raises what one of them raised."""
@@ -182,7 +181,7 @@ class _Futures:
 
 
 class _Children:
-    """Workers that are processes of ours."""
+    """Workers that are local child processes."""
 
     def __init__(
         self,
@@ -191,8 +190,8 @@ class _Children:
         seconds: float | None,
         nothing: Callable[[], SearchReport],
     ) -> None:
-        """*seconds*: of the search; shrinking may take as long again.  *nothing*: the report of one
-        that has sent none."""
+        """*seconds*: of the search; shrinking may take as long again.  *nothing* makes the report
+        of a worker that has sent none."""
         until = None if seconds is None else time.monotonic() + seconds
         self._nothing = nothing
         self._stop_sent: float | None = None
@@ -211,12 +210,12 @@ class _Children:
         return all(child.done for child in self._children)
 
     def stopped(self) -> None:
-        """A stop has been signalled: workers that do not follow are ended after PATIENCE."""
+        """A stop has been signalled: workers that do not obey are ended after PATIENCE."""
         if self._stop_sent is None:
             self._stop_sent = time.monotonic()
 
     def results(self) -> list[SearchReport]:
-        """As ``_Futures``; for a worker that did not come back, its unfinished report."""
+        """As ``_Futures``; for a worker that did not return, its unfinished report."""
         return [self._result(child) for child in self._children]
 
     def _result(self, child: Child[SearchReport]) -> SearchReport:
@@ -256,7 +255,7 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     whole.limited = sum(p.limited for p in parts)
     whole.interrupted = any(p.interrupted for p in parts)
     whole.hung = next((p.hung for p in parts if p.hung), "")
-    # Each worker has measured for itself; what several say is said once.
+    # Each worker has its own notes; those of several workers are listed once.
     whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
     whole.digest = blake2b("".join(p.digest for p in parts).encode(), digest_size=16).hexdigest()
     found: dict[str, Finding] = {}

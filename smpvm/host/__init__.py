@@ -1,1 +1,1 @@
-"""How Python carries a kernel thread: the carriers, and what may be watched."""
+"""Carriers: how Python runs kernel threads."""

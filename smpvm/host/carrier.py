@@ -1,10 +1,10 @@
-"""The protocol between a kernel thread and whatever carries it.
+"""The protocol between a kernel thread and its carrier.
 
 A *carrier* runs kernel threads: free-running real threads (``native``), one thread at a time under
-a scheduler (``serial``), or a script (the conformance runner).  Kernel code sees only this page.
+a scheduler (``serial``), or a script (the conformance runner).  Kernel code sees only this.
 
-A *schedule point* comes before each operation that other threads can tell apart.  ``point`` names
-the operation about to happen, so that a scheduler knows what every thread would do next.
+A *schedule point* comes before each operation that other threads can observe.  ``point`` announces
+the next operation, so that a scheduler knows what every thread will do next.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ YIELD: Final = "yield"
 IO: Final = "io"
 
 HOLDING: Final = "holding"
-"""The field of an operation that gives up tokens in hand, or may: a sleep, a yield, and an acquire
+"""The field of an operation that may release the thread's tokens: a sleep, a yield, and an acquire
 of one more token, if it fails."""
 
 
 Access = Callable[..., None]
-"""What is called before an access to a shared field: ``(obj, field)``, for a write the new value,
-and the thread where it is known."""
+"""Called before an access to a shared field with ``(obj, field)``, for a write the new value, and
+the thread if it is known."""
 
 
 Peek = Callable[[Any, str], Any]
-"""Reads a shared field, and nobody hears of it."""
+"""Reads a shared field without an access event."""
 
 
 class Compound(NamedTuple):
@@ -49,9 +49,9 @@ class Compound(NamedTuple):
 
 
 class Stopped(BaseException):
-    """The run is being ended: unwinds a kernel thread from whatever wait it is in.
+    """The run is being stopped: unwinds a kernel thread from its current wait.
 
-    Not an ``Exception``, so that no handler in the model swallows it.
+    Not an ``Exception``, so that no handler in the model catches it.
     """
 
 
@@ -70,32 +70,32 @@ class Carried:
         return self.name
 
     def forget(self) -> None:
-        """It has run, and will not be asked about: let go of what knows it in turn."""
+        """The thread has ended and is no longer needed: drop its references."""
         self.main = nothing
         self.carrier_data = None
 
 
 def nothing() -> None:
-    """What is left to do."""
+    """Do nothing."""
 
 
 class Carrier(Protocol):
     """Runs kernel threads.  One carrier carries the threads of one machine."""
 
     serial: bool
-    """True where one thread runs at a time and every switch is a decision."""
+    """True if one thread runs at a time and the scheduler decides every switch."""
 
     access_points: bool
-    """True where plain reads and writes of shared fields are schedule points too."""
+    """True if plain reads and writes of shared fields are schedule points too."""
 
     stopping: bool
-    """True once ``stop`` was called: every wait raises ``Stopped``."""
+    """True once ``stop`` has been called: every wait raises ``Stopped``."""
 
     inert: bool
     """Serial carriers: while true, points do nothing (set-up, audits, a checker's own reads)."""
 
     tick: float
-    """Host seconds in a tick; 0 where time is virtual."""
+    """Host seconds per tick; 0 if time is virtual."""
 
     def adopt(self, td: Carried) -> None:
         """Make the calling host thread carry *td* (the boot thread)."""
@@ -104,7 +104,7 @@ class Carrier(Protocol):
         """Start carrying *td*: it runs ``td.main()`` from now on."""
 
     def set_daemon(self, td: Carried) -> None:
-        """*td* need not end: a run is over without it."""
+        """*td* need not end for the run to be over."""
 
     def current(self) -> Carried:
         """The kernel thread that the calling host thread carries."""
@@ -114,54 +114,54 @@ class Carrier(Protocol):
     ) -> None:
         """A schedule point before operation *kind* on *obj* (and its shared *field*).
 
-        With *ready* the operation is one that would have to wait while ``ready()`` is false
-        (an acquire): a serial carrier does not run the thread on until it is true.  Native
-        carriers do nothing here; kernel code does not even call them (``Kernel.point`` is None).
+        With *ready* the operation must wait while ``ready()`` is false (an acquire): a serial
+        carrier does not let the thread continue until it is true.  Native carriers do nothing here;
+        kernel code does not even call them (``Kernel.point`` is None).
         """
 
     def park(self, timeout: int | None) -> bool:
-        """Stop the current thread until ``unpark``, or *timeout* ticks.
+        """Block the current thread until ``unpark``, or for *timeout* ticks.
 
-        One earlier ``unpark`` is remembered, and a return without cause is allowed, so the caller
-        rechecks its own condition in a loop.  Returns False when the timer ended the wait.
+        One earlier ``unpark`` is remembered, and spurious returns are allowed, so the caller must
+        recheck its condition in a loop.  Returns False if the timer ended the wait.
         Raises ``Stopped``.
         """
 
     def unpark(self, td: Carried) -> None:
-        """Let *td* return from ``park`` (now, or when it next parks)."""
+        """Let *td* return from ``park`` (now, or the next time it parks)."""
 
     def relax(self, *watched: object) -> None:
-        """One turn of a spin: the caller looked at *watched*, and found that it must look again.
+        """One turn of a spin loop: the caller has read *watched* and must read it again.
 
-        Native: a bounded number of quick turns, then the host's yield.  Serial: the thread is not
-        runnable until an operation of another thread has written one of *watched* (``touched``).
+        Native: a bounded number of quick turns, then yields.  Serial: the thread is not
+        runnable until another thread has written one of *watched* (``touched``).
         Raises ``Stopped``.
         """
 
     def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
-        """The caller is about to announce an atomic that makes ``op(value())`` of ``value()``;
-        where *op* returns None it stores nothing."""
+        """The caller is about to announce an atomic that replaces ``value()`` by ``op(value())``;
+        if *op* returns None, it stores nothing."""
 
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
-        """It is done, on *obj*, and found *old*: one that changes nothing was a read."""
+        """The atomic on *obj* is done and found *old*; if it changed nothing, it was a read."""
 
     def touched(self, obj: object) -> None:
-        """*obj* has been written: serial carriers let threads that relax on it look again."""
+        """*obj* has been written: serial carriers wake the threads that relax on it."""
 
     def yield_(self) -> None:
         """Offer the CPU to another runnable thread (lwkt_yield).  Raises ``Stopped``."""
 
     def slice_over(self) -> bool:
-        """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?
+        """lwkt_resched_wanted: has the caller run for a time slice since its last yield?
 
-        Always true under a scheduler: there every yield is a decision.
+        Always true on serial carriers, where every yield is a decision of the scheduler.
         """
 
     def ticks(self) -> int:
-        """Ticks since boot, ``hz`` of them in a kernel second."""
+        """Ticks since boot; ``hz`` of them make a kernel second."""
 
     def stop(self) -> None:
-        """Begin the end of the run: every wait of every thread raises ``Stopped``."""
+        """Stop the run: every wait of every thread raises ``Stopped``."""
 
     def join(self, timeout: float | None = None) -> list[Carried]:
-        """Wait (host seconds) for the carried threads to end; returns those that did not."""
+        """Wait *timeout* host seconds for the threads to end; returns those that did not."""

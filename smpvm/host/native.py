@@ -1,7 +1,7 @@
-"""Free-running real threads: the operating system picks who runs next.
+"""Free-running real threads: the operating system decides which thread runs next.
 
-Nothing here leans on the GIL.  A thread is never killed: ``stop`` raises a flag, and every wait
-notices it and raises ``Stopped``.
+Nothing here depends on the GIL.  Threads are never killed: ``stop`` sets a flag, and every wait
+checks it and raises ``Stopped``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, Final
 from smpvm.host.carrier import Carried, Stopped
 
 _YIELDS: Final = 12
-"""Turns of one spin that only offer the CPU, before the sleeps begin."""
+"""Turns of one spin loop that only yield the CPU, before it starts to sleep."""
 _SLEEP_MIN: Final = 20e-6
 _SLEEP_MAX: Final = 1e-3  # host seconds
 _SLICE: Final = 500e-6
-"""Host seconds that a thread which offers the CPU may keep it all the same."""
+"""Length of a time slice, in host seconds."""
 _SAME_SPIN_NS: Final = 300_000
-"""A turn that comes later than this after the last one begins a new spin."""
+"""A turn later than this after the last one starts a new spin loop."""
 
 
 def _gil_enabled() -> bool:
@@ -33,7 +33,7 @@ def _gil_enabled() -> bool:
 
 
 def raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
-    """Raise *kind* in another host thread, at its next bytecode; one in a system call stays there.
+    """Raise *kind* in another host thread at its next bytecode, so not while in a system call.
 
     For threads that do not notice the stop flag because they never wait.
     """
@@ -43,7 +43,7 @@ def raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
 
 
 class _ThreadSlot:
-    """What the carrier knows of one thread: its permit, and how far its spin has come."""
+    """The carrier's state of one thread: its permit, and the turns of its spin loop."""
 
     __slots__ = ("host", "last_turn", "permit", "slice_end", "turns")
 
@@ -57,7 +57,7 @@ class _ThreadSlot:
 
 
 class NativeCarrier:
-    """Carries each kernel thread on a host thread of its own.
+    """Runs each kernel thread on a host thread of its own.
 
     *tick_scale* is the length of a kernel second in host seconds; *hz* ticks make one.
     """
@@ -67,13 +67,13 @@ class NativeCarrier:
 
     def __init__(self, *, hz: int = 100, tick_scale: float = 0.05) -> None:
         self.tick = tick_scale / hz
-        """Host seconds in a tick."""
+        """Host seconds per tick."""
         self.stopping = False
         self.inert = True
         self.quick_turns = 2 if _gil_enabled() else 60
         self._local = threading.local()
         self._epoch = time.monotonic()
-        self._guard = threading.RLock()  # over _live, _adopted; a signal handler may call stop
+        self._guard = threading.RLock()  # a signal handler may call stop
         self._live: dict[int, Carried] = {}  # by tid
         self._adopted: list[Carried] = []
         self.current: Callable[[], Carried] = partial(getattr, self._local, "td")
@@ -88,14 +88,14 @@ class NativeCarrier:
             self._adopted.append(td)
 
     def disown(self) -> None:
-        """The calling host thread carries nobody any more (undoes ``adopt``)."""
+        """Undoes ``adopt``: the calling host thread no longer carries a kernel thread."""
         td = self._local.td
         del self._local.td
         with self._guard:
             self._adopted.remove(td)
 
     def spawn(self, td: Carried) -> None:
-        """A host thread of its own for *td*."""
+        """Start a host thread for *td*."""
         seat = td.carrier_data = _ThreadSlot()
         seat.host = threading.Thread(target=self._body, args=(td,), name=td.name)
         with self._guard:
@@ -103,7 +103,7 @@ class NativeCarrier:
         seat.host.start()
 
     def set_daemon(self, td: Carried) -> None:
-        """Nothing to do: whoever waits for the end of a run says for whom."""
+        """Nothing to do: the caller of ``join`` decides what to wait for."""
 
     def _body(self, td: Carried) -> None:
         self._local.td = td
@@ -128,7 +128,7 @@ class NativeCarrier:
         """No schedule points here."""
 
     def park(self, timeout: int | None) -> bool:
-        """Wait for the permit, *timeout* ticks at most; False when the timer ended it."""
+        """Wait for the permit, at most *timeout* ticks; False on timeout."""
         seat: _ThreadSlot = self._local.td.carrier_data
         if self.stopping:
             raise Stopped
@@ -148,7 +148,7 @@ class NativeCarrier:
             return
 
     def relax(self, *watched: object) -> None:
-        """One turn of a spin: quick at first, then the host's yield, then sleeps that grow.
+        """One turn of a spin loop: quick at first, then yields of the host, then growing sleeps.
 
         A pure spin would starve the owner of the lock under the GIL.
         """
@@ -166,25 +166,25 @@ class NativeCarrier:
         seat.last_turn = time.monotonic_ns()
 
     def updates(self, value: Callable[[], Any], op: Callable[[Any], Any]) -> None:
-        """Nobody asks."""
+        """Not needed."""
 
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
-        """Nobody asks."""
+        """Not needed."""
 
     def touched(self, obj: object) -> None:
-        """Nobody is waiting for a note: spinners look for themselves."""
+        """Not needed: spinning threads poll."""
 
     def yield_(self) -> None:
-        """Offer the CPU."""
+        """Yield the CPU."""
         if self.stopping:
             raise Stopped
-        os.sched_yield()  # sleep(0) is a real sleep: its timer takes 70 microseconds
-        # Waiting for the CPU (the GIL) is no part of the new slice.
+        os.sched_yield()  # sleep(0) is a real sleep of 70 microseconds
+        # The wait for the CPU (the GIL) is not part of the new slice.
         seat: _ThreadSlot = self._local.td.carrier_data
         seat.slice_end = time.monotonic() + _SLICE
 
     def slice_over(self) -> bool:
-        """lwkt_resched_wanted: has the caller run for a time slice since it last yielded?"""
+        """lwkt_resched_wanted: has the caller run for a time slice since its last yield?"""
         if self.stopping:
             raise Stopped
         seat: _ThreadSlot = self._local.td.carrier_data
@@ -197,7 +197,7 @@ class NativeCarrier:
         return int((time.monotonic() - self._epoch) / self.tick)
 
     def stop(self) -> None:
-        """Raise the flag and wake every waiter; may be called from any host thread."""
+        """Set the flag and wake every waiter; may be called from any host thread."""
         self.stopping = True
         with self._guard:
             everybody = [*self._live.values(), *self._adopted]

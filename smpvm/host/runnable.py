@@ -1,9 +1,9 @@
-"""Who can run, and which writes make others able to: the part of a serial carrier behind choices.
+"""Which threads can run, and which writes make others runnable: part of the serial carrier.
 
-A thread that spins, or whose acquire is not possible, is taken off the list of the runnable until
-something that it has looked at is written.  An acquire that is possible can become impossible by a
-step on its lock only.  Threads whose acquires ask the same question stand at one *gate*, which is
-asked once for all of them, and only after steps that it depends on: there may be a hundred.
+A thread that spins, or whose acquire is not possible, is removed from the runnable list until
+something that it has read is written.  Only a step on its lock can make a possible acquire
+impossible.  Threads whose acquires have the same ``ready`` share one *gate*, which is evaluated
+once for all of them, and only after steps that it depends on: there may be a hundred threads.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from smpvm.host.trail import Trail, same_field
 _TOKENS: Final = 0
 """Stands for all tokens: no object has this ``id``."""
 _ACCESSES: Final = frozenset((READ, WRITE))
-"""They change no lock."""
+"""Kinds of steps that change no lock."""
 _tid = attrgetter("tid")
 
 
 class _Gate:
-    """Threads that wait until ``ready()``, or may run because it is so."""
+    """Threads whose next step is an acquire with the same ``ready``; open if it may be true."""
 
     __slots__ = ("keys", "lock", "open", "ready", "threads")
 
@@ -34,31 +34,31 @@ class _Gate:
         self.threads: list[SerialThread] = []
         self.open = True
         self.lock = thread.op[2]
-        """Kept as long as its ``id`` is a key."""
-        # An acquire that has tokens to have again depends on all of them.
+        """Kept alive as long as its ``id`` is a key."""
+        # An acquire that must also regain tokens depends on all of them.
         holding = thread.op[3] == HOLDING
         self.keys = (id(self.lock), _TOKENS) if holding else (id(self.lock),)
 
 
 class Runnable:
-    """The threads that can run, in tid order, and those that watch for writes."""
+    """The threads that can run, in tid order, and those that wait for writes."""
 
     def __init__(self, trail: Trail) -> None:
         self.threads: list[SerialThread] = []
         self.watching: dict[int, list[SerialThread]] = {}
-        """``id`` of an object → the threads whose spin waits for a write of it.  A thread's own
-        ``watched`` keeps the object."""
+        """``id`` of an object → the threads that spin until it is written.  Their ``watched``
+        keeps the object alive."""
         self.slow = 0
-        """Not 0: gates must be asked, or threads told, before the next choice."""
+        """Not 0: gates must be evaluated, or on_block reported, before the next choice."""
         self.tells = False
-        """Does a thread get control once to say that its acquire has to wait?"""
+        """Does a thread get control once to report that its acquire must wait?"""
         self._trail = trail
         self._gates: dict[Callable[[], bool], _Gate] = {}
         self._by_key: dict[int, list[_Gate]] = {}
         self._fresh: dict[_Gate, None] = {}
-        """Gates to be asked, whatever the steps were."""
+        """Gates to be evaluated whatever the steps were."""
         self._asked = 0
-        """The log position up to which the steps have been looked at."""
+        """The log position up to which the steps have been processed."""
         self._touched = 0
         self._told: list[SerialThread] = []
 
@@ -68,14 +68,14 @@ class Runnable:
         insort(self.threads, thread, key=_tid)
 
     def disable(self, thread: SerialThread) -> None:
-        """It cannot."""
+        """*thread* cannot run."""
         thread.runnable = False
         self.threads.remove(thread)
 
     # -- gates
 
     def gate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
-        """A runnable thread has come to an acquire that it may have to wait for."""
+        """A runnable thread has reached an acquire that may have to wait."""
         if not self.slow:
             self._from_here()
         gate = self._gates.get(ready)
@@ -88,7 +88,7 @@ class Runnable:
         self.slow += 1
 
     def ungate(self, thread: SerialThread, ready: Callable[[], bool]) -> None:
-        """It goes through."""
+        """Its acquire takes place."""
         gate = self._gates[ready]
         gate.threads.remove(thread)
         self.slow -= 1
@@ -101,7 +101,7 @@ class Runnable:
                     del self._by_key[key]
 
     def ask(self) -> None:
-        """Shut the gates that have become impossible by the steps since the last time."""
+        """Close the gates whose acquires have become impossible since the last call."""
         asked = self._fresh
         self._fresh = {}
         for key in self._changed():
@@ -114,15 +114,15 @@ class Runnable:
         self._told[told:] = sorted(self._told[told:], key=_tid)
 
     def _from_here(self) -> None:
-        """The steps before now concern no gate that is open."""
+        """The steps so far need not be processed for open gates."""
         self._asked, self._touched = len(self._trail.log), len(self._trail.touches)
 
     def ask_all(self) -> None:
-        """Somebody has done things that are no steps."""
+        """State has changed without steps: evaluate all gates."""
         self._fresh.update(dict.fromkeys(self._gates.values()))
 
     def _changed(self) -> Iterator[int]:
-        """The keys of all that was changed since the last time."""
+        """The keys of all objects changed since the last call."""
         log, touches = self._trail.log, self._trail.touches
         for at in range(self._asked, len(log)):
             _, kind, obj, _ = log[at]
@@ -140,8 +140,8 @@ class Runnable:
     def _shut(self, gate: _Gate) -> None:
         """The acquires at *gate* are not possible: not runnable until their lock is written.
 
-        A thread that has to wait for the first time gets control to say it (``on_block``), on its
-        own stack; that is no step.
+        The first time, the thread runs briefly to report ``on_block`` on its own stack; this is not
+        logged as a step.
         """
         gate.open = False
         for thread in gate.threads:
@@ -155,7 +155,7 @@ class Runnable:
         self.threads[:] = [s for s in self.threads if s.runnable]
 
     def _open(self, gate: _Gate) -> None:
-        """Their lock has been written: they may try, if it is still possible then."""
+        """Their lock has been written: runnable, unless ``ready`` is false at the next choice."""
         gate.open = True
         self._fresh[gate] = None
         if not self.slow:
@@ -168,7 +168,7 @@ class Runnable:
         self.threads.sort(key=_tid)
 
     def to_tell(self) -> SerialThread | None:
-        """Who is next to say that its acquire has to wait."""
+        """The next thread that must report that its acquire waits."""
         if not self._told:
             return None
         self.slow -= 1
@@ -177,7 +177,7 @@ class Runnable:
     # -- writes
 
     def watch(self, thread: SerialThread) -> None:
-        """A thread that cannot run waits for a write of what it has ``watched``."""
+        """*thread* cannot run until something in its ``watched`` is written."""
         for key in {id(obj) for obj, _ in thread.watched}:
             self.watching.setdefault(key, []).append(thread)
 
@@ -205,7 +205,7 @@ class Runnable:
 
 
 def is_token(obj: object) -> bool:
-    """A thread that blocks gives up its tokens without announcing each."""
+    """Is it a token?  A blocking thread releases its tokens without announcing each."""
     return getattr(obj, "kind", "") == "token"
 
 

@@ -1,12 +1,12 @@
-"""One thread at a time: every switch is a decision of the scheduler.
+"""The serial carrier: one thread runs at a time, and the scheduler decides every switch.
 
 The schedule point comes before the operation, so that at each decision the next operation of every
-thread is known (``SerialThread.op``).  What has been executed is the *log*: one ``Op`` for each
-step, in order.  Time is virtual: it moves only when nobody can run, to the earliest timer.
+thread is known (``SerialThread.op``).  The *log* is what has been executed: one ``Op`` per step, in
+order.  Time is virtual: when no thread can run, it advances to the earliest timer.
 
 A thread that spins is not runnable until something that it read has been written by another; a
-pending acquire is not runnable while its ``ready()`` is false.  So an execution ends when everybody
-has ended, or it is *stuck*: nobody can run, and no timer will change that.
+thread with a pending acquire is not runnable while its ``ready()`` is false.  So an execution ends
+when all threads have ended, or it is *stuck*: no thread can run, and no timer will change that.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from smpvm.host.virtualtime import VirtualTime
 
 
 class SerialCarrier(Trail):
-    """Carries the threads of one machine, one at a time.  A carrier is used for one execution.
+    """Runs the threads of one machine, one at a time.  A carrier is used for one execution.
 
-    *limit* is the number of steps after which the scheduler is taken to be unfair: *fair* goes on
-    from there, and when it has had as many again the run is stuck (``livelock``).  Without *fair*
-    the run just ends there (``limit``).
+    *limit* is the number of steps after which *fair* replaces the scheduler, which may be unfair;
+    if the execution has not ended after as many steps again, it is a livelock (``livelock``).
+    Without *fair* it is abandoned at the limit (``limit``).
     """
 
     serial = True
@@ -59,21 +59,21 @@ class SerialCarrier(Trail):
         """True while the boot thread runs alone (set-up, audit): points do nothing."""
         self.errors: list[tuple[Carried, BaseException]] = []
         self.stuck = Ending.ENDED
-        """Why nobody can run."""
+        """Why the execution ended."""
         self.on_block: Callable[[Any, Any, str, int], None] | None = None
-        """Told once for each acquire that has to wait: thread, lock, mode, 0 (no timer)."""
+        """Called once for each acquire that must wait: thread, lock, mode, 0 (no timeout)."""
         self.on_idle: Callable[[], object] | None = None
-        """Called when nobody can run, before time moves on."""
+        """Called when no thread can run, before time advances."""
         self.on_rest: Callable[[], None] | None = None
-        """Called in the boot thread when all have ended (but for daemons), before they are."""
+        """Called in the boot thread when all but the daemons have ended, before these are ended."""
         self.on_stuck: Callable[[], None] | None = None
         """Called in the boot thread when the run is stuck, before the threads are ended."""
         self.threads: list[SerialThread] = []
         self.left: list[tuple[Op, bool]] = []
-        """What the threads that had not ended were about to do, and whether it had to wait until
-        it was ready."""
+        """The pending operations of the threads that had not ended, each with whether it had to
+        wait for ``ready``."""
         self.failed = False
-        """A failure has ended the execution before the others had ended."""
+        """A failure of one thread ended the execution before the others had ended."""
         self.steps_before_fair: int | None = None
         self._choose = scheduler.choose
         self._every = scheduler.every
@@ -84,13 +84,13 @@ class SerialCarrier(Trail):
         self._able = Runnable(self)
         self._time = VirtualTime()
         self.boot: SerialThread
-        """The thread that sets up, and waits."""
+        """The thread that runs the set-up, then waits."""
         self._me: SerialThread
 
     # -- threads
 
     def adopt(self, td: Carried) -> None:
-        """The boot thread: it sets up, then waits in ``join`` while the others run."""
+        """The boot thread: it runs the set-up, then waits in ``join`` while the others run."""
         boot = SerialThread(td)
         boot.started = True
         boot.go = self._switcher.here()
@@ -123,13 +123,13 @@ class SerialCarrier(Trail):
         self._next = None if self.stopping else self._pick(None)
 
     def set_daemon(self, td: Carried) -> None:
-        """The execution does not wait for *td* to end."""
+        """*td* need not end for the execution to be over."""
         thread: SerialThread = td.carrier_data
         thread.daemon = True
         self._time.daemons.add(td.tid)
 
     def current(self) -> Carried:
-        """The thread that runs."""
+        """The running thread."""
         return self._me.td
 
     # -- the schedule point
@@ -137,7 +137,7 @@ class SerialCarrier(Trail):
     def point(
         self, kind: str, obj: object, field: str = "", ready: Callable[[], bool] | None = None
     ) -> None:
-        """Announce the operation, let the scheduler choose, and return when it is our turn."""
+        """Announce the operation, let the scheduler choose, and return when chosen."""
         me = self._me
         if self.inert:
             self._inert_point(me, ready)
@@ -166,11 +166,11 @@ class SerialCarrier(Trail):
             self._over(me)
 
     def access_points_of(self, kind: str, seen: Access | None, peek: Peek) -> Access:
-        """What is called before plain accesses of one kind: ``point``, then *seen*.
+        """The function called before plain accesses of one kind: ``point``, then *seen*.
 
-        *peek* reads the field without being an access.
+        *peek* reads the field without an access event.
 
-        The common case is laid out flat: there are very many accesses.
+        The common case is written inline: accesses are very frequent.
         """
         able, log, point = self._able, self.log, self.point
         runnable, watching = able.threads, able.watching
@@ -209,10 +209,10 @@ class SerialCarrier(Trail):
         return access
 
     def _wait_ready(self, me: SerialThread, ready: Callable[[], bool]) -> None:
-        """The point of an acquire: our turn comes when the scheduler wants it and it is ready."""
+        """The point of an acquire: returns when the thread is chosen and ``ready()`` is true."""
         me.ready = ready
         able, nxt = self._able, None
-        if not able.slow and ready():  # the usual case: nobody else waits for anything
+        if not able.slow and ready():  # the usual case: no other thread waits
             several = self._every or len(able.threads) > 1
             nxt = self._choose(able.threads, me) if several else me
             if nxt is me:
@@ -246,10 +246,10 @@ class SerialCarrier(Trail):
             if self.stopping:
                 raise Stopped
         elif ready is not None and not ready():
-            raise RuntimeError("the boot thread waits for a lock that nobody will release")
+            raise RuntimeError("the boot thread waits for a lock that no thread will release")
 
     def _step(self, me: SerialThread) -> None:
-        """Log the pending operation of *me* as done, with what made it possible."""
+        """Log the pending operation of *me* as executed, with the step that enabled it."""
         if me.cause >= 0:
             self.causes[len(self.log)] = me.cause
             me.cause = CLOCK
@@ -258,7 +258,7 @@ class SerialCarrier(Trail):
             self._over(me)
 
     def _switch(self, nxt: SerialThread | None) -> None:
-        """Pass control to *nxt* (None: to the boot thread); returns when it is our turn again."""
+        """Pass control to *nxt* (None: the boot thread); returns when control comes back."""
         self._me = nxt = nxt or self.boot
         nxt.go()
         if self.stopping:
@@ -289,7 +289,7 @@ class SerialCarrier(Trail):
     # -- the end of a turn
 
     def _advance(self) -> bool:
-        """Nobody can run: move time to the earliest timer.  False: the execution is over."""
+        """No thread can run: advance time to the earliest timer.  False: the execution is over."""
         waiting = [s for s in self.threads if not s.done]
         wanted = [s for s in waiting if not s.daemon]
         if not wanted and not self.boot.parked:
@@ -367,11 +367,11 @@ class SerialCarrier(Trail):
             self._able.enable(thread)
 
     def relax(self, *watched: object) -> None:
-        """Not runnable until something that the thread read of *watched* is written by another."""
+        """Not runnable until another thread writes something that this one read of *watched*."""
         me = self._me
         if self.inert:
             if me is self.boot and not self.stopping:
-                raise RuntimeError("the boot thread spins on what nobody will change")
+                raise RuntimeError("the boot thread spins on a value that no thread will change")
             raise Stopped
         me.watched, since = self.looks(me, watched)
         me.op = (me.tid, AWAIT, me.watched, "")
@@ -386,11 +386,11 @@ class SerialCarrier(Trail):
         me.looked = len(self.log)
 
     def updates(self, value: Callable[[], Any], op: Change) -> None:
-        """What the atomic that the thread is about to announce makes of a value."""
+        """The effect of the atomic that the thread is about to announce."""
         self._me.update = (value, op)
 
     def updated(self, obj: object, old: Any, op: Change) -> None:
-        """The running step was that atomic; if it changed nothing, it is logged as a read."""
+        """The atomic has been executed; if it changed nothing, it is logged as a read."""
         me = self._me
         me.update = None
         if self.inert:
@@ -403,7 +403,7 @@ class SerialCarrier(Trail):
             self.touched(obj)
 
     def touched(self, obj: object) -> None:
-        """The running step writes *obj*: threads that await it can run again."""
+        """The current step writes *obj*: threads that wait for that can run again."""
         if self.inert:
             return
         at = len(self.log) - 1
@@ -411,7 +411,7 @@ class SerialCarrier(Trail):
         self._able.wake(at, obj)
 
     def yield_(self) -> None:
-        """A schedule point that touches nothing."""
+        """A schedule point that accesses nothing."""
         if self.stopping:
             raise Stopped
         self.point(YIELD, self._me.td)
@@ -427,14 +427,14 @@ class SerialCarrier(Trail):
         return self._time.now
 
     def stop(self) -> None:
-        """Ending the run: the threads are unwound when control is back with the boot thread."""
+        """Stop the run: the threads are unwound when control returns to the boot thread."""
         self.stopping = True
         self.inert = True
 
     _next: SerialThread | None = None
 
     def _run(self) -> None:
-        """In the boot thread: let the others run until the execution is over or boot may go on."""
+        """In the boot thread: run the others until the execution is over or boot can continue."""
         self.inert = False
         self._able.tells = self.on_block is not None
         self._able.ask_all()
@@ -449,7 +449,7 @@ class SerialCarrier(Trail):
         self.inert = True
 
     def join(self, timeout: float | None = None) -> list[Carried]:
-        """Run until every thread has ended or the run is stuck; unwinds those that did not end.
+        """Run until every thread has ended or the run is stuck; unwind those that did not end.
 
         Returns the threads that had not ended (daemons apart).
         """
@@ -463,14 +463,14 @@ class SerialCarrier(Trail):
         return left
 
     def forget(self) -> None:
-        """Nobody will ask any more: break the rings, so that the garbage collector is not needed
-        for what is used once.  The carrier is of no use afterwards."""
+        """Break the reference cycles, so that the carrier is freed without the garbage collector.
+        It cannot be used afterwards."""
         for thread in (*self.threads, self.boot):
             thread.td.forget()
         vars(self).clear()
 
     def unwind(self) -> None:
-        """Raise Stopped in every thread that has not ended, and give up the host's contexts."""
+        """Raise Stopped in every thread that has not ended, and release the host contexts."""
         self.failed = self.stopping and any(not s.done for s in self.threads)
         self.stop()
         self.left = [(s.op, s.ready is not None) for s in self.threads if not s.done]

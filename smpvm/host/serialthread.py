@@ -1,4 +1,4 @@
-"""What a serial carrier and a scheduler know of one thread, and of one step."""
+"""Threads and steps as seen by the serial carrier and its schedulers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from smpvm.host.carrier import Carried
 
-# Kinds of step that only the serial carrier makes.
+# Kinds of step that only the serial carrier produces.
 START: Final = "start"
 AWAIT: Final = "await"
 RESUME: Final = "resume"
@@ -22,39 +22,39 @@ class Ending(StrEnum):
     """Why an execution ended."""
 
     ENDED = ""
-    """All have ended."""
+    """All threads have ended."""
     STUCK = "stuck"
-    """Nobody can run, and no timer will change that."""
+    """No thread can run, and no timer will change that."""
     LIVELOCK = "livelock"
-    """It is endless, under a fair scheduler too."""
+    """It does not end, even under a fair scheduler."""
     LIMIT = "limit"
-    """It was too long; nothing is known."""
+    """It was too long, so it was abandoned without a verdict."""
     CUT = "cut"
-    """The scheduler has ended it."""
+    """The scheduler abandoned it."""
 
 
 Op = tuple[int, str, Any, str]
 """One step, done or pending: tid, kind, object, field.
 
-A plain tuple, because one is made at every schedule point.  For AWAIT the object is the tuple of
-(object, field) that were looked at; the field "" means all of it.
+A plain tuple, because one is made at every schedule point.  For AWAIT the object is a tuple of the
+(object, field) pairs that were read; the field "" means the whole object.
 """
 
 
 Change = Callable[[Any], Any]
-"""What an atomic makes of a value; None: it stores nothing."""
+"""The new value that an atomic computes from the old; None: it stores nothing."""
 Update = tuple[Callable[[], Any], Change]
-"""How to look at the value, and what is made of it."""
+"""A function that reads the value, and the change."""
 
 
 def unchanged(old: Any, op: Change) -> bool:
-    """Does *op* leave the value *old* as it is?  Then it is a read."""
+    """Does *op* leave the value *old* unchanged?  Then it counts as a read."""
     new = op(old)
     return new is None or bool(new == old)
 
 
 class SerialThread:
-    """What the serial carrier knows of one thread; this is what a scheduler chooses among."""
+    """The serial carrier's state of one thread; schedulers choose among these."""
 
     __slots__ = (
         "blocked",
@@ -81,21 +81,21 @@ class SerialThread:
         self.td = td
         self.tid = td.tid
         self.op: Op = (td.tid, START, td, "")
-        """The operation that it does next."""
+        """Its next operation."""
         self.ready: Callable[[], bool] | None = None
         self.runnable = False
         self.update: Update | None = None
-        """What the pending operation, an atomic, makes of the value that it finds."""
+        """If the pending operation is an atomic: how it changes the value."""
         self.parked = False
         self.permit = False
         self.deadline: int | None = None
         self.watched: tuple[tuple[Any, str], ...] = ()
         self.looked = 0
-        """Log position of the last relax: what it read before is forgotten."""
+        """Log position of the last relax: earlier reads do not count."""
         self.cause = CLOCK
         """Log position of the step that made it runnable (-1: none)."""
         self.blocked = False
-        """It has said that its acquire waits; ``tell``: it is to say so when it gets control."""
+        """It has reported that its acquire waits; ``tell``: it must do so when it gets control."""
         self.tell = False
         self.started = False
         self.done = False
@@ -106,7 +106,7 @@ class SerialThread:
         return self.td.name
 
     def reads_only(self) -> bool:
-        """Would the pending operation, an atomic, leave the value as it is now?"""
+        """Would the pending operation, an atomic, leave the present value unchanged?"""
         if self.update is None:
             return False
         value, op = self.update
@@ -119,10 +119,10 @@ def _nowhere() -> None:
 
 
 class Scheduler(Protocol):
-    """Who runs next."""
+    """Chooses the thread that runs next."""
 
     every: bool
-    """True to be asked also where only one thread can run."""
+    """True to be called even if only one thread can run."""
 
     def choose(
         self, runnable: Sequence[SerialThread], current: SerialThread | None

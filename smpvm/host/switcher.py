@@ -1,6 +1,6 @@
-"""How the serial carrier passes control from one thread to another: greenlets, or real threads.
+"""How the serial carrier passes control between threads: greenlets, or real threads.
 
-Either way exactly one thread runs at a time, and the thread that runs says who is next.
+Either way exactly one thread runs at a time, and it decides which is next.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ def _greenlet() -> Any:
 
 
 def have_greenlet() -> bool:
-    """Can greenlets be had?  Without them ``auto`` means real threads, which are slower."""
+    """Is greenlet installed?  Otherwise ``auto`` means real threads, which are slower."""
     return _greenlet() is not None
 
 
 class Switcher(Protocol):
-    """Makes, for the boot thread and for each spawned one, the call that passes control to it."""
+    """Makes the function that passes control to a thread, for boot and each spawned thread."""
 
     name: str
 
     def here(self) -> Callable[[], Any]:
-        """The calling host context as a place to return to."""
+        """The function that returns control to the calling host context."""
 
     def make(self, entry: Callable[[], None]) -> Callable[[], Any]:
-        """A new context that runs *entry* when control first comes; at its end control goes back
-        to the context that called ``here``."""
+        """A new context that runs *entry* when it first gets control; when *entry* returns, control
+        passes to the context that called ``here``."""
 
     def close(self) -> None:
-        """Nobody will switch any more."""
+        """Release the contexts; there are no more switches."""
 
 
 class _Worker:
     """A greenlet that runs one entry after another, for one execution after another.
 
-    A new greenlet's first call costs 10 us (its stack comes from the host, page by page), a switch
-    to one that waits half a microsecond.
+    The first switch to a new greenlet costs 10 us (the host faults in its stack page by page), a
+    switch to a waiting one half a microsecond.
     """
 
     __slots__ = ("context", "entry", "idle")
@@ -68,9 +68,9 @@ class _Worker:
 
 
 class _Pool(threading.local):
-    """The workers of one host thread that have nothing to do.
+    """The idle workers of one host thread.
 
-    A cache: nothing of any machine is in it.
+    A cache: it holds no state of any machine.
     """
 
     def __init__(self) -> None:
@@ -103,13 +103,13 @@ class Greenlets:
         worker.entry = entry
         context = worker.context
         context.parent = self._home
-        context.gr_context = None  # context variables begin anew
+        context.gr_context = None  # start with fresh context variables
         self._mine.append(worker)
         switch: Callable[[], Any] = context.switch
         return switch
 
     def close(self) -> None:
-        # Those that never ran are idle too; one whose thread would not be unwound is not.
+        # Workers that never ran are idle too; one whose thread did not unwind is not.
         idle = _POOL.idle
         for worker in self._mine:
             if worker.idle and not worker.context.dead:
@@ -120,7 +120,7 @@ class Greenlets:
 
 
 class _Baton:
-    """A host thread's place: it runs while it has the baton."""
+    """A host thread and its baton: it runs while it holds the baton."""
 
     __slots__ = ("baton", "started", "thread")
 
@@ -132,7 +132,7 @@ class _Baton:
 
 
 class HostThreads:
-    """Each thread on a real thread, all pinned to one CPU: the hand-off is several times faster."""
+    """Each thread on a real thread, all pinned to one CPU, which makes switches much faster."""
 
     name = "thread"
 
@@ -179,7 +179,7 @@ class HostThreads:
 
 
 def make_switcher(name: str) -> Switcher:
-    """``greenlet``, ``thread``, or ``auto``: greenlets where they can be had."""
+    """``greenlet``, ``thread``, or ``auto``: greenlets if installed."""
     if name == "thread" or (name == "auto" and _greenlet() is None):
         return HostThreads()
     if name in ("greenlet", "auto"):

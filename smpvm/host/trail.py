@@ -1,4 +1,4 @@
-"""What has been done in one execution: the steps, what each wrote, what made it possible."""
+"""The record of one execution: the steps, what each wrote, and what enabled it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from smpvm.host.serialthread import CLOCK, Change, Op, SerialThread
 
 
 class Trail:
-    """The record of an execution; grows at its end only."""
+    """The record of an execution; append-only."""
 
     def __init__(self, access_points: bool) -> None:
         self.access_points = access_points
         self.log: list[Op] = []
         self.touches: list[tuple[int, Any]] = []
-        """(log position, object) of each write that was told by ``touched``; plain writes that are
-        steps of their own are in the log, and not here."""
+        """(log position, object) of each write reported by ``touched``; plain writes that are
+        steps of their own are only in the log."""
         self.causes: dict[int, int] = {}
-        """Log position of a step → that of the step that made it possible."""
+        """Log position of a step → that of the step that enabled it."""
         self.updates_at: dict[int, tuple[Any, Change]] = {}
-        """Log position of an atomic → the value that it found, and what it makes of one."""
+        """Log position of an atomic → the value that it found, and its change."""
         self.idle: set[int] = set()
-        """Log positions of plain writes that stored what was there, where anybody waited."""
+        """Log positions of plain writes that did not change the value, if a thread was waiting."""
         self.gates: list[int] = []
-        """Log positions of acquires that waited until they were ready."""
+        """Log positions of acquires, which take place only when ready."""
 
     def touched_at(self, at: int) -> list[Any]:
-        """What the step at log position *at*, one of the last, has written (``touched``)."""
+        """What the recent step at log position *at* has written (``touched``)."""
         found = []
         for position, obj in reversed(self.touches):
             if position < at:
@@ -53,7 +53,7 @@ class Trail:
         return tuple(since), since
 
     def touched_since(self, me: SerialThread, since: dict[tuple[Any, str], int]) -> int:
-        """The first step of another thread that wrote what *me* had looked at; -1 if none."""
+        """The first step of another thread that wrote something that *me* had read; -1 if none."""
         oldest = max(min(since.values()), 0)
         log = self.log
         writes = [
@@ -76,5 +76,5 @@ class Trail:
 
 
 def same_field(op: Op | None, obj: object, field: str) -> bool:
-    """Did step *op*, which wrote *obj*, write what was read as *field* ("": all of it)?"""
+    """Did step *op*, which wrote *obj*, write its *field* ("": any field)?"""
     return not field or op is None or op[2] is not obj or not op[3] or op[3] == field

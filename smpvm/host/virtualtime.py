@@ -1,4 +1,4 @@
-"""Virtual time: it moves only when nobody can run, to the earliest timer."""
+"""Virtual time: when no thread can run, it advances to the earliest timer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from smpvm.host.serialthread import CLOCK, Op, SerialThread
 
 _IDLE_FIRES: Final = 200
-"""Timers that may fire in a row without a step of a thread that must end."""
+"""How many timers may fire in a row without a step of a non-daemon thread."""
 
 
 class VirtualTime:
-    """The ticks of one execution, and how long only daemons have done anything."""
+    """The ticks of one execution, and how long only daemons have been active."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -33,6 +33,6 @@ class VirtualTime:
         return max(self.now, min(timers))
 
     def move(self, to: int, log: Sequence[Op]) -> None:
-        """It is tick *to*; the step that says so comes next in *log*."""
+        """Advance to tick *to*; the timer step is appended to *log* next."""
         self.now = to
         self._last = len(log) + 1

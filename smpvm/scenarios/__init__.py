@@ -1,8 +1,8 @@
 """The deadlock-detection suite: small scenarios on the real model, one file each.
 
-Each file's docstring says what the situation is, who runs, what must hold and which C functions are
-involved.  ``base.VmScenario`` is the machine that they all stand on, ``helpers`` what their set-ups
-are written with.
+Each file's docstring describes the situation, the threads, what must hold, and the C functions
+involved.  ``base.VmScenario`` is their common base class and machine, ``helpers`` has the functions
+for their set-ups.
 """
 
 from typing import Final

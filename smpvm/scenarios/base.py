@@ -1,8 +1,8 @@
-"""``VmScenario``: a scenario on the real virtual memory system, and the small machine for it.
+"""``VmScenario``: a scenario on the real virtual memory system, with a small machine.
 
-Like any ``Scenario``: ``setup`` makes a few pages, objects, processes on a machine that runs
-nothing yet, and starts the threads, which run the model's own functions; ``check`` looks at what is
-left.  Fifteen lines are enough::
+Like any ``Scenario``: ``setup`` makes a few pages, objects and processes on a machine that runs
+nothing yet, and starts the threads, which call the model's functions; ``check`` examines the final
+state.  Fifteen lines are enough::
 
     from smpvm import VmScenario
 
@@ -22,12 +22,12 @@ left.  Fifteen lines are enough::
             words = [self.see(self.p, self.va, word) for word in (0, 1)]
             assert words == [1, 2], f"the page holds {words}"
 
-What must hold after every scenario is checked for it: the audit at rest, no marker left, no panic,
-and nothing left over when all that the set-up has made is given up.
+What must hold after every scenario is checked automatically: a clean audit at rest, no marker
+left, no panic, and nothing left over when everything that the set-up made has been released.
 
-The machine has a handful of pages, one page colour, few spinlocks, and no daemons unless the
-scenario starts them.  Of its limits only the target for free pages is set (so that the page-out
-daemon, when it runs, frees what it has cached, but nobody else thinks that memory is short).
+The machine has a handful of pages, one page color, few spinlocks, and no daemons unless the
+scenario starts them.  Of its limits only the target for free pages is set, so that the page-out
+daemon frees what it has cached, while memory is not short for other threads.
 """
 
 from __future__ import annotations
@@ -53,32 +53,31 @@ Main = Callable[..., object]
 
 
 class SmallConfig(Config):
-    """A configuration of fewer pages than anybody could boot with."""
+    """A configuration with fewer pages than a machine needs to boot."""
 
     def validate(self) -> None:
-        """What ``VmScenario`` passes is right."""
+        """Accept everything: ``VmScenario`` passes valid values."""
 
 
 class VmScenario(VmHelpers, Scenario):
-    """The base of scenarios on the VM: see the module.
+    """The base class of scenarios on the VM: see the module.
 
-    Sizes that may be reduced without losing the point are class attributes, ``sizes`` names them
-    with their smallest values.
+    Sizes that may be reduced are class attributes; ``sizes`` lists them with their smallest values.
     """
 
     changes: ClassVar[tuple[type, ...]] = ()
     """Changes of the VM's subsystems (``smpvm.Change``): a scenario about a changed kernel."""
     pages: int = 6
-    """Pages of the machine; 8 times as many free ones are the page-out daemon's target."""
+    """Pages of the machine; the page-out daemon's target of free pages is 8 times as many."""
     spin_pool: ClassVar[int] = 4
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
-    """Sysctls that are not at their defaults."""
+    """Sysctls with other values than their defaults."""
 
     def prepare(self, repairs: Iterable[str]) -> None:
-        """The machine.  Raises Refused; ConfigError for sysctls and repairs that do not exist."""
+        """Build the machine.  Raises Refused; ConfigError for unknown sysctls and repairs."""
         number("pages", self.pages, 1)
         if not isinstance(self.sysctls, Mapping):
-            raise Refused(f"sysctls: {self.sysctls!r}: a mapping is wanted")
+            raise Refused(f"sysctls: {self.sysctls!r}: a mapping is expected")
         config = SmallConfig(
             pages=self.pages,
             swap_pages=32,
@@ -101,7 +100,7 @@ class VmScenario(VmHelpers, Scenario):
     # -- threads
 
     def thread(self, name: str, body: Main, *args: Any, process: Proc | None = None) -> Thread:
-        """A thread that runs ``body(*args)`` and must come to its end; of *process*, if given."""
+        """A thread, of *process* if given, that runs ``body(*args)`` and must end."""
         if process is None:
             return super().thread(name, body, *args)
         td = self._thread(name, body, args, "process")
@@ -110,7 +109,7 @@ class VmScenario(VmHelpers, Scenario):
         return td
 
     def spawn(self, name: str, body: Main, *args: Any, process: Proc | None = None) -> Thread:
-        """``thread``, from inside a thread."""
+        """``thread``, called in a thread."""
         return self.thread(name, body, *args, process=process)
 
     def disks(self) -> None:
@@ -121,9 +120,9 @@ class VmScenario(VmHelpers, Scenario):
             self.set_daemon(disk.thread)
 
     def pagedaemon(self, body: Main | None = None) -> Thread:
-        """The page-out daemon: its rounds for ever, or *body*, in a thread known as the daemon.
+        """The page-out daemon: a thread that runs its rounds forever, or *body*.
 
-        Without vm_pageout_thread's own start, which would set limits for a whole machine.
+        Without the start of vm_pageout_thread, which would set limits for a normal machine.
         """
 
         if body is not None:
@@ -146,18 +145,18 @@ class VmScenario(VmHelpers, Scenario):
                 pageout.thread_round(r)
                 pageout.thread_rest(r)
 
-    # -- what the engine asks
+    # -- called by the engine
 
     def failures(self) -> list[Failure]:
-        """Everything that is not as it must be, at the end of an execution that got there.
+        """Everything wrong at the end of an execution in which all threads have ended.
 
-        Called by the boot thread when all others have ended.  Makes the machine unusable.
+        Called by the boot thread.  Makes the machine unusable.
         """
         carrier = self.k.carrier
         with self.k.quietly():
             found = [*map(_broken, breaches(self.vm, processes=True))]
             self.failure_kind = "audit" if found else "assertion"
-            carrier.stopping = False  # the boot thread goes on alone
+            carrier.stopping = False  # the boot thread continues alone
             try:
                 self.checked()
                 if not found and (found := self.take_down()):
@@ -167,14 +166,14 @@ class VmScenario(VmHelpers, Scenario):
             except Panic as panic:
                 found.append(Failure.of(f"at the end: {panic}", "at-end", panic.code))
             except Stopped:
-                words = "at the end somebody waits for ever"
+                words = "at the end the boot thread waits forever"
                 found.append(Failure.of(words, "at-end", "waits"))
             finally:
                 carrier.stopping = True
         return found
 
     def take_down(self) -> list[Failure]:
-        """Everybody lets go of what he has: then nothing of it may be left."""
+        """Release everything that the scenario made; then nothing may be left."""
         for p in self.procs:
             if p in self.vm.process.families:
                 self.vm.process.exit1(p, 0)
@@ -188,7 +187,7 @@ def _broken(breach: Breach) -> Failure:
 
 
 def fixed(**values: int) -> Mapping[str, int]:
-    """A mapping that nobody changes, for ``sizes`` and ``sysctls``."""
+    """A read-only mapping, for ``sizes`` and ``sysctls``."""
     return MappingProxyType(values)
 
 

@@ -1,17 +1,17 @@
-"""A wait for a busy page against its free and its next use.
+"""A wait for a busy page against free and reuse of the page.
 
-Situation: one page is free for all; an object has a page, and its owner is going to free it and to
-use it for something else.
+Situation: the only available page belongs to an object, and its owner is about to free it and to
+use it for another object.
 
-Threads: ``owner`` busies the page, lets go of its object for a while, as around I/O, frees the
-page, allocates it for another object and gives up the busy bit; ``fault`` looks the page up as
-vm_fault_object does, and where it is busy lets go of the object and sleeps until it is not.
+Threads: ``owner`` busies the page, drops its object for a while, as around I/O, frees the page,
+allocates it for another object and unbusies it; ``fault`` looks the page up as vm_fault_object
+does, and if it is busy drops the object and sleeps until it is not.
 
-What must hold: who sleeps for the page is woken when nobody has it busy any more.
+What must hold: a thread that sleeps for the page is woken when the page is no longer busy.
 
-True defect of the seed: with the object let go, the page may be freed and allocated between the
-look-up and vm_page_sleep_busy, which then marks somebody else's page as wanted; vm_page_alloc
-clears that mark with the page's other flags, and nobody wakes the sleeper (``alloc-wanted``).
+Defect of the C: while the object is not held, the page may be freed and reallocated between the
+look-up and vm_page_sleep_busy, which then marks the page of another object as wanted; vm_page_alloc
+clears that mark with the page's other flags, and the sleeper is never woken (``alloc-wanted``).
 
 C: vm_fault_object, vm_page_lookup_busy_try, vm_page_sleep_busy, vm_page_free_toq, vm_page_alloc,
 vm_page_select_free, vm_page_wakeup.
@@ -27,7 +27,7 @@ class BusyReuse(VmScenario):
     """See the module."""
 
     name = "busy-reuse"
-    title = "a wait for a busy page against its free and its next use"
+    title = "a wait for a busy page against free and reuse of the page"
     repairs = ("alloc-wanted",)
     pages = 3
 
@@ -41,7 +41,7 @@ class BusyReuse(VmScenario):
         self.thread("fault", self.fault)
 
     def owner(self) -> None:
-        """Free the page, and use it again."""
+        """Free the page, and reuse it."""
         objects, page = self.vm.object, self.vm.page
         objects.hold(self.obj)
         m = page.lookup_busy_wait(self.obj, 0, True, "owner")
@@ -61,7 +61,7 @@ class BusyReuse(VmScenario):
         objects.drop(self.other)
 
     def fault(self) -> None:
-        """Look the page up until it is had, or gone (vm_fault.c:1359-1374)."""
+        """Look the page up until it is found unbusied, or gone (vm_fault.c:1359-1374)."""
         objects, page = self.vm.object, self.vm.page
         while True:
             objects.hold_shared(self.obj)
@@ -75,5 +75,5 @@ class BusyReuse(VmScenario):
             page.sleep_busy(m, True, "vmpfw")
 
     def check(self) -> None:
-        """The page has changed hands."""
-        assert self.m.object is self.other, "the page has not been used again"
+        """The page belongs to the other object."""
+        assert self.m.object is self.other, "the page has not been reused"

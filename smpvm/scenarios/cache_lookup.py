@@ -1,13 +1,13 @@
-"""Cache reuse in alloc against lookup of the same page.
+"""Reuse of a cached page in alloc against lookup of the same page.
 
-Situation: nothing is free but for one page in the cache, which still belongs to its object.  One
-thread allocates, so that it takes that page away from its object; another looks it up there.
+Situation: no page is free except one in the cache, which still belongs to its object.  One thread
+allocates, which takes that page from its object; another looks it up there.
 
 Threads: ``user`` allocates for another object and writes to the page; ``finder`` looks the page up
 in its object twice, waiting if it is busy, and reactivates it.
 
-What must hold: whoever finds the page sees what the object had; a page is given away only when
-nobody has found it; nobody gets a page that is mapped, held, dirty or in an object.
+What must hold: a thread that finds the page sees the object's data; the page is reused only if no
+thread has found it; no thread gets a page that is mapped, held, dirty or in an object.
 
 C: vm_page_alloc, vm_page_select_cache, vm_page_list_find, vm_page_lookup_busy_wait,
 vm_page_activate, vm_object_hold_try, vm_page_free_toq.
@@ -38,7 +38,7 @@ class CacheLookup(VmScenario):
         self.thread("finder", self.finder)
 
     def user(self) -> None:
-        """Allocate, if that can be done."""
+        """Allocate, if possible."""
         vm = self.vm
         vm.object.hold(self.other)
         m = vm.page.alloc(self.other, 0, VM_ALLOC_NORMAL)
@@ -59,6 +59,6 @@ class CacheLookup(VmScenario):
             if m is None:
                 return
             words = self.vm.pmap.read_contents(m)
-            assert words == {0: 1}, f"{m} is found and holds {words}"
+            assert words == {0: 1}, f"{m} was found and holds {words}"
             page.activate(m)
             page.wakeup(m)

@@ -1,14 +1,14 @@
 """Collapse against page-out.
 
-Situation: a process has forked, and written to one of its two pages since: its object shadows one
-that the child's space shares.  The child's space goes, so that the shadowed object is collapsed
-into the shadow, page by page, while the page-out daemon launders pages of either.
+Situation: a process has forked and then written to one of its two pages: its object shadows one
+that the child's address space shares.  The child's space is released, so that the shadowed object
+is collapsed into the shadow, page by page, while the page-out daemon launders pages of both.
 
 Threads: ``exit`` releases the child's space; ``pagedaemon`` scans; ``owner`` stores to its
 copied page and reads the other; the swap disk completes writes.
 
-What must hold: nobody loses a page: the copied page reads as stored last, the other as before the
-fork; no swap block is lost or owned twice; no object is left behind.
+What must hold: no page is lost: the copied page reads as last stored, the other as before the fork;
+no swap block is lost or owned twice; no object is left behind.
 
 C: vm_object_deallocate_locked, vm_object_collapse, vm_object_backing_scan_callback, vm_page_rename,
 swap_pager_copy, vm_object_pip_wait, vm_pageout_clean, vm_pageout_flush, swp_pager_async_iodone.

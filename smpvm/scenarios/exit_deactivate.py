@@ -1,21 +1,22 @@
 """Exec and exit against map deactivation (NOWAIT), and against the kill scan.
 
-Situation: a process that is over its resident limit touches its memory and then execs, or exits,
-while the swap daemon takes pages away from its map, which it may lock only if nobody has it; or
-while the page-out daemon, out of swap, looks for the biggest process to kill.
+Situation: a process that is over its resident limit accesses its memory and then execs, or exits,
+while the swap daemon removes pages from its map, which it may lock only without waiting; or while
+the page-out daemon, out of swap, looks for the biggest process to kill.
 
 Threads: ``proc`` writes and execs (exits); ``vmdaemon`` makes one pass over all processes;
 ``pagedaemon`` scans, so that the process has to wait with its map locked; in the
 last scenario ``pagedaemon`` kills the biggest process.
 
 In another scenario a process changes the protection of one of its pages, so that map entries are
-cut and merged, under the eyes of the kill scan.
+split and merged during the kill scan.
 
-What must hold: nobody waits for ever; the scans use no space, map or process that is gone; every
-hold is given back; what was written reads back until the exec; nothing is left of who exits.
+What must hold: no thread waits forever; the scans use no space, map or process that is gone; every
+hold is released; what was written reads back until the exec; nothing is left of a process that has
+exited.
 
-True defect of the seed: the kill scan walks a map's entries with the map's token only, which
-vm_map_protect and others who cut entries do not take (``map-token``).
+Defect of the C: the kill scan walks a map's entries holding only the map's token, which
+vm_map_protect and other functions that split entries do not take (``map-token``).
 
 C: vm_daemon_callback, vm_pageout_map_deactivate_pages, vm_pageout_object_deactivate_pages,
 allproc_scan, exec_new_vmspace, exit1, vmspace_relexit, vmspace_exitfree,
@@ -42,7 +43,7 @@ class ExecDeactivate(VmScenario):
     name = "exec-deactivate"
     title = "exec against map deactivation (NOWAIT)"
     limit = 0
-    """Bytes that may stay resident."""
+    """The resident limit, in bytes."""
 
     def setup(self) -> None:
         """See ``make`` and ``start``."""
@@ -59,7 +60,7 @@ class ExecDeactivate(VmScenario):
         self.p.p_rlimit_rss_cur = self.limit
 
     def start(self) -> None:
-        """The process, the swap daemon, and the page-out daemon, for whose I/O it waits."""
+        """The process, the swap daemon, and the page-out daemon, whose I/O it waits for."""
         self.pagedaemon(self.launder)
         self.thread("vmdaemon", self.deactivate)
         self.thread("proc", self.body, process=self.p)
@@ -77,7 +78,7 @@ class ExecDeactivate(VmScenario):
         assert self.read(self.p, VA) == 3, "after the exec a store is lost"
 
     def use(self, p: Proc) -> None:
-        """A store, and what is read back."""
+        """Store a word, and read it back."""
         self.write(p, VA, 2)
         assert self.read(p, VA) == 2, "a store is lost"
 
@@ -95,7 +96,7 @@ class ExitDeactivate(ExecDeactivate):
 
 
 class ExitKill(ExecDeactivate):
-    """The kill scan instead of the swap daemon, and two processes, of which one exits."""
+    """The kill scan instead of the swap daemon, and two processes, one of which exits."""
 
     name = "exit-kill"
     title = "exit against the kill scan"
@@ -116,12 +117,12 @@ class ExitKill(ExecDeactivate):
         self.thread("big", self.vm.process.run, self.big, self.use, process=self.big)
 
     def check(self) -> None:
-        """At least the two ended; the audit has seen to the rest."""
+        """Both have ended; the audit checks the rest."""
         assert not self.k.proc.all(), "a process is left"
 
 
 class ProtectKill(ExecDeactivate):
-    """mprotect of the middle of a mapping, against the walk of the kill scan."""
+    """mprotect of the middle of a mapping against the kill scan."""
 
     name = "protect-kill"
     title = "mprotect against the kill scan"
@@ -145,5 +146,5 @@ class ProtectKill(ExecDeactivate):
             assert sys.mprotect(self.p, va, PAGE_SIZE, prot) == 0, "mprotect failed"
 
     def check(self) -> None:
-        """The mapping is whole."""
+        """The mapping is intact."""
         assert self.see(self.p, VA) == 1, "the page is lost"

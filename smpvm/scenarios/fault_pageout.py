@@ -1,15 +1,15 @@
 """Fault against page-out of the same page: busy, flush, protect.
 
-Situation: a process has written one page, which has since gone to the inactive queue, dirty and
-unmapped (``mapped``: still mapped, so that a store needs no fault until the page is protected).
-The page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean) and on
-its second scan caches it, while the process goes on writing to it.
+Situation: a process has written one page, which is now on the inactive queue, dirty and unmapped
+(``mapped``: still mapped, so that a store needs no fault until the page is protected).  The
+page-out daemon launders it (busy; soft busy and read-only; swap write in flight; clean) and caches
+it in its second scan, while the process keeps writing to it.
 
 Threads: ``pagedaemon`` scans twice; ``writer`` stores and reads back twice; the swap disk's thread
 completes the write.
 
-What must hold: no store is lost, whichever of hardware bit, page bits and swap block it has reached
-when the page goes; nobody waits for ever; nothing is left busy or in I/O.
+What must hold: no store is lost, whether it has reached the hardware bit, the page bits or the swap
+block when the page goes; no thread waits forever; nothing is left busy or in I/O.
 
 C: vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush, vm_page_protect, pmap_clearbit,
 swap_pager_putpages, swp_pager_async_iodone, vm_fault, vm_fault_object, vm_page_lookup_busy_try,
@@ -50,25 +50,25 @@ class FaultPageout(VmScenario):
             assert got == 10 + i, f"the writer stored {10 + i} and reads {got}"
 
     def check(self) -> None:
-        """The last store is what is read."""
+        """The last store is read back."""
         got = self.see(self.p, VA)
         assert got == 9 + self.stores, f"the page reads {got} at the end"
 
 
 class StorePageout(FaultPageout):
-    """The page is still mapped writeable when the daemon comes."""
+    """The page is still mapped writeable when the daemon scans it."""
 
     name = "store-pageout"
     title = "stores through a live mapping against page-out of the page"
     mapped = True
 
     def writer(self) -> None:
-        """The same after a look elsewhere, so that the daemon may come first."""
+        """The same after an access elsewhere, so that the daemon may come first."""
         self.read(self.p, self.map(self.p, VA + 16 * PAGE_SIZE))
         super().writer()
 
     def launder(self, scans: int = 1) -> None:
-        """And then the active queue, where stores have sent the page."""
+        """And then the active queue, to which the stores have moved the page."""
         super().launder(scans)
         self.scan_active(pass_=20, avail=8)
         self.vm.pageout.cache_drain()

@@ -6,10 +6,10 @@ write to it, so that the page is copied, while the page-out daemon launders it.
 Threads: ``parent`` forks, stores, reads back, waits for the child; the child reads what was there
 before the fork, stores, reads back, exits; ``pagedaemon`` scans twice.
 
-What must hold: each sees its own store and neither the other's; nothing of the child is left.
+What must hold: each sees its own store and not the other's; nothing of the child is left.
 
-True defect of the seed: the parent's fault waits for a page that the child has just allocated, and
-nobody wakes it (``alloc-wanted``; one schedule in 70,000 shows it here, in busy-reuse DPOR's 24th).
+Defect of the C: the parent's fault waits for a page that the child has just allocated, and is never
+woken (``alloc-wanted``; one schedule in 70,000 shows it here, DPOR's 24th in busy-reuse).
 
 C: vmspace_fork, vm_map_copy_entry, pmap_protect, vm_fault_object (the copy), vm_object_shadow,
 vm_object_collapse, vm_pageout_clean, vm_pageout_flush, exit1, kern_wait.
@@ -63,6 +63,6 @@ class ForkPageout(VmScenario):
         assert got == 3, f"the child stored 3 and reads {got}"
 
     def check(self) -> None:
-        """The parent's store is what is there."""
+        """The page has the parent's store."""
         got = self.see(self.p, VA)
         assert got == 2, f"the page reads {got} at the end"

@@ -1,7 +1,7 @@
-"""What set-ups of VM scenarios are written with: pages, objects, files, processes, scans.
+"""Helpers for VM scenarios: pages, objects, files, processes, scans.
 
 ``limits`` to ``process`` and ``to_inactive`` are for the set-up, before any thread runs; ``write``,
-``read``, ``scan`` and the like are also what threads do.
+``read``, ``scan`` and the like can be used in threads too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smpvm.vm.object.struct import VmObject
 
 VA: Final = 0x10_0000
-"""Where scenarios map their first page."""
+"""The address at which scenarios map their first page."""
 _QUEUES: Final = ("active", "inactive", "cache", "")
 
 
@@ -34,7 +34,7 @@ class VmHelpers:
 
     vm: Vm
     procs: list[Proc]
-    """Processes, objects and files that the scenario has made, and gives up when all is over."""
+    """Processes, objects and files made by the scenario, which it releases at the end."""
     objects: list[VmObject]
     files: list[Vnode]
 
@@ -78,7 +78,7 @@ class VmHelpers:
         unused = peek(vm.stats, "v_free_count") + peek(vm.stats, "v_cache_count")
         m = vm.page.alloc(obj, pindex, VM_ALLOC_NORMAL) if unused > 0 else None
         if m is None:
-            raise Refused("page: no page is free; the scenario says how many there are: pages = 6")
+            raise Refused("page: no page is free; set the number in the scenario: pages = 6")
         m.valid = VM_PAGE_BITS_ALL
         vm.pmap.write_contents(m, dict(words) if words else None)
         if dirty:
@@ -95,7 +95,7 @@ class VmHelpers:
         return m
 
     def swapped(self, obj: VmObject, pindex: int, words: Mapping[int, int]) -> None:
-        """Page *pindex* of *obj* is on swap, and not in memory (unless it is there already)."""
+        """Put page *pindex* of *obj* on swap; a copy in memory, if any, stays there."""
         vm = self.vm
         vm.object.hold(obj)
         vm.swap.meta_convert(obj)
@@ -105,7 +105,7 @@ class VmHelpers:
         vm.object.drop(obj)
 
     def waste(self, leave: int) -> None:
-        """Wire all free pages but *leave* into the kernel's object, out of everybody's way."""
+        """Take all free pages but *leave* out of use: wire them in the kernel object."""
         vm = self.vm
         obj = vm.kernel_object
         vm.object.hold(obj)
@@ -128,7 +128,7 @@ class VmHelpers:
         return vp
 
     def process(self) -> Proc:
-        """A process with an address space that is empty but for the stack."""
+        """A process with an address space that is empty except for the stack."""
         p = self.vm.process.create()
         self.procs.append(p)
         return p
@@ -150,7 +150,7 @@ class VmHelpers:
         return va
 
     def write(self, p: Proc, va: int, value: int, word: int = 0) -> None:
-        """A store by *p* (in the set-up: by the boot thread in its name)."""
+        """A store by *p* (in the set-up: by the boot thread on its behalf)."""
         self.vm.process.user_write(p, va, word, value)
 
     def read(self, p: Proc, va: int, word: int = 0) -> int:
@@ -158,7 +158,7 @@ class VmHelpers:
         return self.vm.process.user_read(p, va, word)
 
     def see(self, p: Proc, va: int, word: int = 0) -> int:
-        """What *p* would read: from memory, swap, or the file.  Moves nothing."""
+        """What *p* would read, from memory, swap, or the file, without a fault."""
         entry = p.p_vmspace.vm_map.at_or_before(va)
         obj, offset = entry.object, entry.offset + va - entry.start
         while obj is not None:
@@ -170,7 +170,7 @@ class VmHelpers:
         return 0
 
     def _stored(self, obj: VmObject, pindex: int) -> tuple[bool, Mapping[int, int]]:
-        """Page *pindex* of *obj* itself: whether there is one, and its words."""
+        """Page *pindex* of *obj* itself: whether it exists, and its words."""
         m = obj.rb_memq.lookup(pindex)
         if m is not None and m.valid:
             return True, self.vm.pmap.read_contents(m) or {}
@@ -182,10 +182,10 @@ class VmHelpers:
         return False, {}
 
     def page_at(self, p: Proc, va: int) -> Page:
-        """The page that *p* has mapped at *va*: one that has been touched, and not paged out."""
+        """The page that *p* has mapped at *va*: accessed before, and not paged out since."""
         m = self.vm.pmap.extract(p.p_vmspace.vm_pmap, va)
         if m is None:
-            raise Refused(f"page_at: {p} has no page at {va:#x}; it gets one by a write there")
+            raise Refused(f"page_at: {p} has no page at {va:#x}; write there first")
         return m
 
     def object_at(self, p: Proc, va: int) -> VmObject:
@@ -194,7 +194,7 @@ class VmHelpers:
         return obj
 
     def to_inactive(self, m: Page, *, unmap: bool = False) -> None:
-        """An idle page: unreferenced, on the inactive queue, ready for the scan to launder."""
+        """Make *m* idle: unreferenced, on the inactive queue, ready to be laundered."""
         vm = self.vm
         assert not vm.page.busy_try(m, True)
         vm.page.test_dirty(m)
@@ -208,11 +208,11 @@ class VmHelpers:
     # -- scans of the page-out daemon
 
     def scan(self, *, pass_: int = 0, want: int = 8) -> int:
-        """vm_pageout_scan_inactive of the one inactive queue; *want* pages are asked for."""
+        """vm_pageout_scan_inactive of the one inactive queue, for *want* pages."""
         return self.vm.pageout.scan_inactive(pass_, 0, want, Tally())
 
     def launder(self, scans: int = 1) -> None:
-        """Rounds that need more than there is: dirty pages are written, clean ones freed."""
+        """Scan as if memory were short: dirty pages are written, clean ones freed."""
         for _ in range(scans):
             self.scan(pass_=1)
         self.vm.pageout.cache_drain()

@@ -1,16 +1,15 @@
 """Hold, free and unhold against allocation.
 
-Situation: no page is free.  One thread has a page held (vm_fault_page) to look at it, as a system
-call does with a user's buffer; another frees that page meanwhile; a third needs a page and waits
-for it.
+Situation: no page is free.  One thread holds a page (vm_fault_page) to read it, as a system call
+does with a user buffer; another frees that page meanwhile; a third needs a page and waits for it.
 
-Threads: ``holder`` reads the held page three times, and unholds it; ``freer`` frees
-it; ``user`` allocates, waiting with vm_wait, and writes to what it gets.
+Threads: ``holder`` reads the held page three times and unholds it; ``freer`` frees it; ``user``
+allocates, waiting with vm_wait, and writes to the page that it gets.
 
-What must hold: the page is not used again while it is held; it is free after the last unhold, and
-who waited for memory gets it, and not because a timer ran out.
+What must hold: the page is not reused while it is held; it is free after the last unhold, and the
+thread that waits for memory gets it, and not because its timeout expired.
 
-True defects of the seed: vm_page_unhold moves the page to the free queue and tells nobody
+Defects of the C: vm_page_unhold moves the page to the free queue without a wakeup
 (``unhold-wakeup``); vm_wait may miss the wakeup (``free-wait``).
 
 C: vm_page_hold, vm_page_unhold, vm_page_free_toq, vm_page_alloc, vm_page_select_free, vm_wait,
@@ -75,5 +74,5 @@ class HoldAlloc(VmScenario):
         vm.object.drop(self.other)
 
     def check(self) -> None:
-        """The page has changed hands."""
-        assert self.m.object is self.other, "the page has not been given to the one who waited"
+        """The page belongs to the other object."""
+        assert self.m.object is self.other, "the waiting thread did not get the page"

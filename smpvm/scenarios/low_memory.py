@@ -1,19 +1,19 @@
 """Low-memory waiters against the page-out daemon's wakeups.
 
-Situation: one free page less than anybody may take, three clean inactive pages.  Two threads
-allocate a page each and wait for memory when there is none; the page-out daemon is to be woken,
-to make pages free, and to wake those who wait.
+Situation: too few free pages to allocate one, and three clean inactive pages.  Two threads allocate
+a page each and wait for memory if there is none; the page-out daemon must be woken, free pages, and
+wake the waiting threads.
 
 Threads: ``user 1``, ``user 2`` allocate, waiting with vm_wait as vm_page_grab does; ``pagedaemon``
 runs its rounds.
 
-What must hold: everybody gets a page, and not because a timer ran out: no sleeper may be left
-asleep for what is so.
+What must hold: each thread gets a page, and not because a timeout expired: no thread may sleep on a
+condition that holds.
 
-True defects of the seed: vm_wait and vm_pageout_thread look and then sleep in two steps, so that a
-wakeup in between is lost until the timer (``free-wait``, ``pagedaemon-wait``); and so does the
-daemon when it backs off (``back-off-wait``). pagedaemon_wakeup sees a request, the daemon takes it
-and sleeps, and the hint that is added all the same wakes nobody (``request-hint``).
+Defects of the C: vm_wait and vm_pageout_thread check their condition and then sleep in two steps,
+so a wakeup in between is lost until the timeout (``free-wait``, ``pagedaemon-wait``); so does the
+daemon when it backs off (``back-off-wait``).  pagedaemon_wakeup sees a pending request, the daemon
+takes it and goes to sleep, and the request then added causes no wakeup (``request-hint``).
 
 C: vm_page_alloc, vm_wait, pagedaemon_wakeup, vm_pageout_thread, vm_pageout_scan_inactive,
 vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
@@ -35,7 +35,7 @@ class LowMemory(VmScenario):
     sizes = fixed(users=1)
 
     def setup(self) -> None:
-        """Little free, little to gain."""
+        """Few free pages, few that can be freed."""
         obj = self.object()
         for i in range(3):
             self.page(obj, i)
@@ -48,7 +48,7 @@ class LowMemory(VmScenario):
             self.thread(f"user {i + 1}", self.user, i)
 
     def user(self, pindex: int) -> None:
-        """vm_page_alloc until it works."""
+        """vm_page_alloc until it succeeds."""
         vm = self.vm
         vm.object.hold(self.own)
         while (m := vm.page.alloc(self.own, pindex, VM_ALLOC_NORMAL)) is None:

@@ -1,16 +1,16 @@
 """msync against page-out.
 
-Situation: a process has written to the first page of a mapped file of two, and the page has gone to
-the inactive queue.  It calls msync for the page, while the page-out daemon writes the same page,
-and another thread writes to it.
+Situation: a process has written to the first page of a mapped file of two pages, and the page is
+now on the inactive queue.  The process calls msync for the page while the page-out daemon writes
+the same page and another thread stores to it.
 
 Threads: ``syncer`` stores and calls msync; ``writer`` stores to another word of the page;
 ``pagedaemon`` scans; the file disk completes writes.
 
 What must hold: once msync has returned, its store is in the file; no store is lost.
 
-True defect of the seed: vm_object_page_clean marks only pages of whole objects, and writes only
-marked pages (``msync-range``), so that msync of a range writes nothing.
+Defect of the C: vm_object_page_clean marks pages only if it cleans a whole object, and writes only
+marked pages, so msync of a range writes nothing (``msync-range``).
 
 C: sys_msync, vm_map_clean, vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush,
 vm_pageout_scan_inactive, vget, vnode_pager_putpages.
@@ -43,7 +43,7 @@ class MsyncPageout(VmScenario):
         self.thread("writer", lambda: self.write(self.p, VA, 5, word=1), process=self.p)
 
     def sync(self) -> None:
-        """Store, msync, look into the file."""
+        """Store, msync, check the file."""
         self.write(self.p, VA, 3)
         assert self.vm.process.sys.msync(self.p, VA, PAGE_SIZE) == 0, "msync failed"
         on_disk = self.vm.vnode_pager.file(self.vp).blocks.get(0, {}).get(0, 0)

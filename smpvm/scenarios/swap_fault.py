@@ -1,19 +1,19 @@
 """Swap completion against fault.
 
-Situation: a page is on swap only.  Two threads of its process fault on it at once: one reads it in,
-the other finds it busy; once it is there the page-out daemon scans.  In the second scenario the
-page is in memory with its write to swap in flight, when the faults come; in the third that write
-fails.  In the last two processes' faults compete for the last I/O buffer.
+Situation: a page is only on swap.  Two threads of its process fault on it at once: one reads it in,
+the other finds it busy; meanwhile the page-out daemon scans.  In the second scenario the page is in
+memory, and its write to swap is in flight when the faults come; in the third that write fails.  In
+the last, two faults compete for the last I/O buffer.
 
 Threads: ``reader`` and ``writer`` of one process; ``pagedaemon``; the swap disk's thread, which
 runs the completion.
 
-What must hold: both see the page as it was, the store is kept, whatever the page's fate; nothing is
-left busy, in I/O, or marked as being swapped.
+What must hold: both threads see the page's data, and the store is kept, whatever happens to the
+page; nothing is left busy, in I/O, or marked as being swapped.
 
-True defects of the seed: the completion of a failed write touches the swap of an object that it
-does not hold (``swap-error-hold``); a buffer that is given back wakes sleepers only if one was free
-already (``buffer-wakeup``).
+Defects of the C: the completion of a failed write accesses the swap metadata of an object that it
+does not hold (``swap-error-hold``); the release of a buffer wakes sleepers only if another one was
+already free (``buffer-wakeup``).
 
 C: swap_pager_getpage, swp_pager_async_iodone, vm_page_flash, vm_fault_object, vm_page_sleep_busy,
 vm_pageout_scan_inactive, swap_pager_putpages, swap_pager_unswapped, getpbuf_kva,
@@ -44,7 +44,7 @@ class SwapFault(VmScenario):
         self.pagedaemon(self.scans)
 
     def place(self) -> None:
-        """Throw the page out as if it had been written long ago."""
+        """Free the page as if it had been written to swap long ago."""
         vm, m = self.vm, self.page_at(self.p, VA)
         self.to_inactive(m, unmap=True)
         self.swapped(m.object, m.pindex, {0: 1})
@@ -75,18 +75,18 @@ class SwapFault(VmScenario):
 
 
 class SwapWriteFault(SwapFault):
-    """The page is dirty and inactive; the faults meet its write."""
+    """The page is dirty and inactive; the faults come during its write."""
 
     name = "swap-write-fault"
     title = "completion of a swap write against fault"
 
     def place(self) -> None:
-        """Ready to be laundered, and not mapped."""
+        """Make the page ready to be laundered, and unmapped."""
         self.to_inactive(self.page_at(self.p, VA), unmap=True)
 
 
 class SwapErrorFault(SwapWriteFault):
-    """The device fails the write: the page must stay, dirty."""
+    """The write fails: the page must stay in memory, dirty."""
 
     name = "swap-error-fault"
     title = "completion of a failed swap write against fault"
@@ -99,7 +99,7 @@ class SwapErrorFault(SwapWriteFault):
 
 
 class SwapBuffers(VmScenario):
-    """Two page-ins, and one buffer left (as when fifteen others are in use)."""
+    """Two page-ins and one free buffer (as if fifteen others were in use)."""
 
     name = "swap-buffers"
     title = "two page-ins for the last I/O buffer"

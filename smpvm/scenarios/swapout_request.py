@@ -1,16 +1,15 @@
-"""The request for swap-out, and the swap daemon that sleeps.
+"""The request for swap-out against the sleep of the swap daemon.
 
-Situation: the page-out daemon is short of memory twice within a second and asks for swap-out each
-time; the swap daemon may be just going to sleep, asleep, or just done with the request before.
+Situation: the page-out daemon is short of memory twice within a second and requests swap-out each
+time; the swap daemon may be about to sleep, asleep, or just done with the previous request.
 
-Threads: ``pagedaemon`` asks twice; ``vmdaemon`` is the swap daemon.
+Threads: ``pagedaemon`` makes two requests; ``vmdaemon`` is the swap daemon.
 
-What must hold: when all is quiet no request is left standing, and the swap daemon does not sleep
-for one that has been made.
+What must hold: at rest no request is pending, and the swap daemon does not sleep while one is.
 
-True defects of the seed: it wakes first and says what for afterwards, unatomically; within a second
-it does not wake at all; the daemon clears what came in while it worked, and sleeps without a look
-(``swapout-ask``, ``swapout-take``).
+Defects of the C: the request is set after the wakeup, and not atomically; a second request within
+a second causes no wakeup (``swapout-ask``); the daemon clears requests made while it was working,
+and sleeps without checking for one (``swapout-take``).
 
 C: vm_pageout_scan_cache (vm_pageout.c:1495-1496), vm_req_vmdaemon, vm_daemon, swapout_procs,
 allproc_scan.
@@ -39,11 +38,11 @@ class SwapoutRequest(VmScenario):
         self.pagedaemon(self.ask)
 
     def ask(self) -> None:
-        """Ask each time that memory is short; then let the swap daemon have three seconds."""
+        """Make the requests; then give the swap daemon three seconds."""
         for _ in range(self.asks):
             self.vm.pageout.cache_request_swapout()
         self.k.sleep.tsleep(self, 0, "later", 3 * self.k.hz, cond=lambda: False)
 
     def check(self) -> None:
-        """Nothing stands."""
-        assert not self.vm.vmdaemon.swapout_requested(), "a request is left, the daemon sleeps"
+        """No request is pending."""
+        assert not self.vm.vmdaemon.swapout_requested(), "a request is pending, the daemon sleeps"

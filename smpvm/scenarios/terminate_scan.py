@@ -1,16 +1,16 @@
 """Object terminate against scan.
 
-Situation: the last references to two anonymous objects go, one after the other, while their dirty
-pages are on the inactive queue and the page-out daemon comes to launder them.  Terminate waits for
-I/O, busies and frees each page and gives the swap back; the scan may have a page busy, may have
-written it, or find its object dead.
+Situation: the last references to two anonymous objects are released, one after the other, while
+their dirty pages are on the inactive queue and the page-out daemon launders them.  Terminate waits
+for I/O, busies and frees each page and frees the swap; the scan may have a page busy, may have
+written it, or may find its object dead.
 
 Threads: ``owner`` releases the objects; ``pagedaemon`` scans; the swap disk completes writes.
 
 What must hold: both end; all pages are free; the objects are gone, and their swap with them.
 
-True defect of the seed: vm_pageout_clean lets go of the object, and only then vm_pageout_flush
-counts its write as paging in progress; terminate may have looked in between (``clean-counted``).
+Defect of the C: vm_pageout_clean drops the object, and only then vm_pageout_flush counts its write
+as paging in progress; terminate may check in between (``clean-counted``).
 
 C: vm_object_deallocate, vm_object_terminate, vm_object_terminate_callback, vm_object_pip_wait,
 swap_pager_dealloc, vm_pageout_scan_inactive, vm_pageout_clean, vm_pageout_flush,
@@ -45,7 +45,7 @@ class TerminateScan(VmScenario):
         self.thread("owner", self.owner)
 
     def owner(self) -> None:
-        """Both objects go, as at exit."""
+        """Release both objects, as at exit."""
         self.vm.object.deallocate(self.first)
         self.vm.object.deallocate(self.obj)
 

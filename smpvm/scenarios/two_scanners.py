@@ -1,14 +1,14 @@
 """Two scanners on one queue.
 
 Situation: the inactive queue holds a clean page, a referenced one and a dirty one, and two threads
-scan it at the same time, so that each meets the other's marker (as the page-out daemon meets that
-of swapcache), once behind and once before a page that moves.
+scan it at the same time, so that each meets the other's marker (as the page-out daemon meets the
+marker of swapcache), once after and once before a page that moves.
 
 Threads: ``scanner 1`` and ``scanner 2``, each one scan of the whole queue.
 
 What must hold: no marker is moved or counted by the other scan, none is left; both scans end; the
-clean page is in the cache, the referenced one active, the dirty one still inactive and on its
-second turn, each handled once.
+clean page is in the cache, the referenced one active, the dirty one still inactive, requeued for
+a second pass; each is handled once.
 
 C: vm_pageout_scan_inactive (the PG_MARKER tests and the maxscan bound), vm_page_busy_try,
 vm_page_and_queue_spin_lock, vm_page_cache, vm_page_activate.
@@ -38,7 +38,7 @@ class TwoScanners(VmScenario):
         self.thread("scanner 2", self.scan)
 
     def check(self) -> None:
-        """Where each page must be."""
+        """Each page is on the right queue."""
         pq = self.vm.pq
         assert self.clean.queue == pq.CACHE, "the clean page is not in the cache"
         assert self.used.queue in (pq.ACTIVE, pq.INACTIVE, pq.CACHE), "the used page is lost"
@@ -48,8 +48,8 @@ class TwoScanners(VmScenario):
 class TwoKinds(VmScenario):
     """The same on the active queue: the daemon's scan and its statistics scan from another thread.
 
-    Pages: one referenced, two idle ones.  In the kernel one thread runs both scans; the situation
-    stands for any second user of markers on an active queue.
+    Pages: one referenced, two idle ones.  In the kernel one thread runs both scans; this
+    represents any second user of markers on an active queue.
     """
 
     name = "two-scanners-active"

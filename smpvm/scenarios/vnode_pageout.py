@@ -1,20 +1,21 @@
 """Vnode page-out against a writer that holds the vnode and faults: the TIMELOCK path.
 
 Situation: a dirty page of a mapped file is inactive.  A writer has the vnode locked exclusively (as
-a file system does in VOP_READ or VOP_WRITE) and touches the page, so that it faults: vnode lock
+a file system does in VOP_READ or VOP_WRITE) and accesses the page, so that it faults: vnode lock
 first, then the page.  The page-out daemon has the page first and needs the vnode.  So it must not
-wait with the page busy: it holds the page, unbusies it, waits for the vnode a bounded time, and
-looks at everything again.
+wait with the page busy: it holds the page, unbusies it, waits for the vnode with a timeout, and
+rechecks everything.
 
 Threads: ``pagedaemon`` scans twice (the second time the same vnode is only tried); ``writer``
 faults on other memory first, locks the vnode, stores through its mapping, unlocks; the file disk
-completes writes.  In ``vnode-slow`` the writer has the vnode for longer than the daemon waits for
+completes writes.  In ``vnode-slow`` the writer holds the vnode for longer than the daemon waits for
 it, and there are two such pages.
 
-The map lock, taken by every fault before the vnode's, is taken after it here: no deadlock, because
-both are shared and uiomove's TDF_DEADLKTREAT lets this one overtake who waits for it exclusively.
+The map lock, which faults take before the vnode lock, is taken after it here: there is no deadlock,
+because both requests are shared, and with uiomove's TDF_DEADLKTREAT this one overtakes waiting
+exclusive requests.
 
-What must hold: no deadlock, with or without the timer; no store is lost.
+What must hold: no deadlock, with or without the timeout; no store is lost.
 
 C: vm_pageout_scan_inactive (vm_pageout.c:990-1146), vget, vm_pageout_clean, vnode_pager_putpages,
 vm_fault, vnode_pager_lock, vm_page_hold, vm_page_unhold.
@@ -81,11 +82,11 @@ class VnodePageout(VmScenario):
 
 
 class VnodeMapper(VnodePageout):
-    """The map lock against the vnode lock, three ways: no page-out.
+    """The map lock against the vnode lock with three threads, without page-out.
 
-    ``writer`` has the vnode and faults; ``reader`` faults on the same page, and so has the map
-    shared while it waits for the vnode; ``mapper`` waits for the map exclusively, and would keep
-    the writer's shared request out but for TDF_DEADLKTREAT.
+    ``writer`` holds the vnode and faults; ``reader`` faults on the same page, and so holds the map
+    shared while it waits for the vnode; ``mapper`` waits for the map exclusively, and would block
+    the writer's shared request without TDF_DEADLKTREAT.
     """
 
     name = "vnode-mapper"
@@ -99,7 +100,7 @@ class VnodeMapper(VnodePageout):
 
 
 class VnodeSlow(VnodePageout):
-    """The writer has the vnode for a tenth of a second: the daemon times out, then only tries."""
+    """The writer holds the vnode for a tenth of a second: the daemon times out, then only tries."""
 
     name = "vnode-slow"
     title = "vnode page-out against a slow holder of the vnode (TIMELOCK, then NOWAIT)"
@@ -110,7 +111,7 @@ class VnodeSlow(VnodePageout):
         self.page(self.vp.v_object, 1, words={0: 1}, dirty=True)
 
     def writer(self) -> None:
-        """A device write in the middle of VOP_WRITE."""
+        """A VOP_WRITE that waits for a device write."""
         vnode, k = self.k.vnode, self.k
         assert vnode.vn_lock(self.vp, LK_EXCLUSIVE) == 0
         k.sleep.tsleep(self, 0, "slow", k.hz // 10, cond=lambda: False)

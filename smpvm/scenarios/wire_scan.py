@@ -1,17 +1,17 @@
 """Wire and unwire against scan.
 
-Situation: a clean page and a dirty one are inactive; both are wired and unwired, as for I/O
-and by mlock, while the page-out daemon scans the inactive and the active queue.
+Situation: a clean page and a dirty one are inactive; both are wired and unwired, as for I/O and by
+mlock, while the page-out daemon scans the inactive and the active queue.
 
 Threads: ``wirer`` busies, wires, unbusies each page, later unwires it (once to the active, once to
 the inactive queue); ``pagedaemon`` scans both queues.
 
-What must hold: a wired page is on no queue and keeps its place in its object; the counts of queues
-and of wired pages are true; no page is lost between the queues.
+What must hold: a wired page is on no queue and stays in its object; the counts of queues and of
+wired pages are exact; no page is lost between the queues.
 
 In a third scenario a wired page outlives its object and goes to the active queue when it is
-unwired, until its owner frees it.  True defect of the seed: the active scan follows the object of
-such a page unseen (``active-null-object``).
+unwired, until its owner frees it.  Defect of the C: the active scan dereferences the object of such
+a page without checking for NULL (``active-null-object``).
 
 C: vm_page_wire, vm_page_unwire, vm_page_unqueue, vm_pageout_scan_inactive, vm_pageout_scan_active,
 vm_page_busy_try, vm_page_cache.
@@ -45,7 +45,7 @@ class WireScan(VmScenario):
         self.scan_active()
 
     def wirer(self) -> None:
-        """Wire, look, unwire."""
+        """Wire, check, unwire."""
         page = self.vm.page
         for pindex, activate in ((0, False), (1, True)):
             self.vm.object.hold(self.obj)
@@ -55,16 +55,16 @@ class WireScan(VmScenario):
                 continue
             page.wire(m)
             page.wakeup(m)
-            queue = m.queue, m.queue  # looked at twice, as schedules of this scenario have it
+            queue = m.queue, m.queue  # read twice, to fit existing schedules
             assert queue[0] == 0, f"{m} is wired and on queue {queue[1]}"
             page.busy_wait(m, False, "wirer")
-            assert m.object is self.obj, f"{m} is wired and out of its object"
+            assert m.object is self.obj, f"{m} is wired, but not in its object"
             page.unwire(m, activate)
             page.wakeup(m)
 
 
 class MlockScan(VmScenario):
-    """The same through mlock and munlock of a process, with a writer beside them."""
+    """The same with mlock and munlock of a process, and a concurrent writer."""
 
     name = "mlock-scan"
     title = "mlock/munlock against scan and fault"
@@ -89,19 +89,19 @@ class MlockScan(VmScenario):
         assert sys.munlock(self.p, VA, PAGE_SIZE) == 0, "munlock failed"
 
     def check(self) -> None:
-        """The store is there."""
+        """The store is kept."""
         assert self.see(self.p, VA) == 2, "the store is lost"
 
 
 class WireTerminate(VmScenario):
-    """A page that is wired when its object ends, as by I/O in progress: it stays, in no object."""
+    """A page that is wired when its object ends, as during I/O: it stays, without an object."""
 
     name = "wire-terminate"
     title = "unwiring a page without object against the active scan"
     repairs = ("active-null-object",)
 
     def setup(self) -> None:
-        """One wired page of an object that is about to go."""
+        """One wired page of an object that is about to be released."""
         self.obj = self.object()
         self.objects.remove(self.obj)
         self.m = self.page(self.obj, 0, "active")
@@ -112,7 +112,7 @@ class WireTerminate(VmScenario):
         self.thread("owner", self.owner)
 
     def owner(self) -> None:
-        """The object ends, then the I/O: unwire, and free what is nobody's."""
+        """Release the object, then end the I/O: unwire the page, and free it."""
         vm, m = self.vm, self.m
         vm.object.deallocate(self.obj)
         vm.page.busy_wait(m, False, "owner")

@@ -56,9 +56,9 @@ class StressPlan:
     observers: Sequence[Probe] = ()
     checks: frozenset[str] = DEFAULT
     benign: bool = True
-    """Are races and waits that the source declares as meant only counted, and no findings?"""
+    """Are races and waits that the source declares as intended only counted, not reported?"""
     known: frozenset[str] = frozenset()
-    """Fingerprints of findings that a baseline has: not told."""
+    """Fingerprints of findings that a baseline has: they are not reported."""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
@@ -104,7 +104,7 @@ class StressResult:
     """Files of the run directory, and logs, that are missing or not whole: one line for each."""
     checkers: dict[str, Any] = field(default_factory=dict)
     accepted: list[str] = field(default_factory=list)
-    """What the source declares as meant, and how often it was seen."""
+    """What the source declares as intended, and how often it occurred."""
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tiny kernels under the checkers, and a list of frames that a finding shows."""
+"""Tiny kernels with checkers, and a helper for the frames of a finding."""
 
 import json
 

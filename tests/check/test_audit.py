@@ -1,4 +1,4 @@
-"""The audit: a machine at rest adds up, and each thing that does not is named with its rule."""
+"""The audit: a consistent machine passes, and each inconsistency is reported with its rule."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The table of checkers, and the suite made from it."""
+"""The table of checkers, and the suite built from it."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The bookkeeping of contents: what must be read, and what is reported when it is not."""
+"""Contents: what must be read, and what is reported if something else is."""
 
 from smpvm.check.contents import Contents, PageHistory, page_number, show_value
 from smpvm.check.finding import FindingLog

@@ -1,4 +1,4 @@
-"""Findings: one record, kept at once, the same everywhere."""
+"""Findings: one record for all kinds, written at once, the same everywhere."""
 
 import gzip
 import json
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,18 @@ class TestStacks:
 
     def test_functions_leave_out_the_primitives(self):
         assert functions(capture(1), 1) == ("TestStacks.test_functions_leave_out_the_primitives",)
+
+
+def test_a_finding_of_version_1_is_shown_again_by_its_kind_and_objects():
+    """Its file does not tell which assertion it was."""
+    made = Finding("assertion", "an update is lost", objects=["cell 0"])
+    doc = json.loads(json.dumps(made.to_json()))
+    assert "written_as" not in doc
+    keep = {k: v for k, v in doc.items() if k not in ("identity", "source_hash")}
+    old = Finding.from_json(keep | {"version": 1})
+    new = Finding.from_json(doc)
+    found = Finding("assertion", "in other words", objects=["cell 0"], identity=("by", "place"))
+    assert old.shows_again(found)
+    assert not new.shows_again(found)
+    assert not old.shows_again(replace(found, objects=["cell 1"]))
+    assert not old.shows_again(replace(found, kind="race"))

@@ -1,4 +1,4 @@
-"""A fingerprint is made of what was found, never of its wording."""
+"""A fingerprint depends on what was found, never on its wording."""
 
 import ast
 from dataclasses import replace

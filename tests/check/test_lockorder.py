@@ -1,4 +1,4 @@
-"""Lock order is judged by class, before anything hangs."""
+"""Lock order is checked by class, before anything hangs."""
 
 import pytest
 
@@ -259,7 +259,7 @@ class TestWithinOneClass:
         w = watch()
         a, b = (Lock(w.k, "node", name) for name in "ab")
         w.go(lambda: pair(a, b))
-        told = "two of class node: t0 takes lock node b with lock node a held"
+        told = "two of class node: t0 takes lock node b while holding lock node a"
         assert w.one("lock-order").title == told
 
     def test_with_a_token_in_between(self, watch):
@@ -363,7 +363,7 @@ class TestGates:
 
         w.go(without)
         found = w.one("lock-order")
-        assert found.title.startswith("outside-the-gate: t0 takes lock b with lock a held")
+        assert found.title.startswith("outside-the-gate: t0 takes lock b while holding lock a")
         assert "lock gate" in found.evidence[0]
 
     def test_one_at_a_time_needs_no_gate(self, watch):

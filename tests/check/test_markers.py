@@ -1,4 +1,4 @@
-"""Marker scans of one queue: every page is met, and nothing is left behind."""
+"""Marker scans of one queue: every page is visited, and no marker is left behind."""
 
 import pytest
 
@@ -128,10 +128,12 @@ class TestWrong:
             scan.scan_close(q, marker, "queue")
 
         w.go(keeps_next)
-        hop = next(f for f in w.findings if "jumps to" in f.title)
-        assert hop.title == f"the marker of t0 on queue INACTIVE+1 jumps to {pages[1]}"
+        hop = next(f for f in w.findings if "skips pages" in f.title)
+        assert (
+            hop.title == f"the marker of t0 on queue INACTIVE+1 skips pages: it moves to {pages[1]}"
+        )
         assert str(pages[2]) in hop.evidence[0]
-        lost = next(f for f in w.findings if "without meeting" in f.title)
+        lost = next(f for f in w.findings if "without visiting" in f.title)
         assert all(str(m) in lost.title for m in pages[2:6]), lost.lines()
         assert any(f.name.endswith("keeps_next") for s in hop.sites for f in s.stack)
 
@@ -177,8 +179,8 @@ class TestWrong:
 
         w.together(scanner, hops_over)
         assert set(w.kinds) == {"marker"}
-        assert any("who does not scan with it" in f.title for f in w.findings)
-        assert any("without meeting" in f.title for f in w.findings)
+        assert any("which does not own it" in f.title for f in w.findings)
+        assert any("without visiting" in f.title for f in w.findings)
 
     def test_a_marker_left_on_the_queue(self, queue):
         w, scan, q, _ = queue()

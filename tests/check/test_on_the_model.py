@@ -1,4 +1,4 @@
-"""The checkers on the whole model: clean with every repair, and each sees what is broken for it."""
+"""The checkers on the whole model: clean with all repairs, and each detects its defect."""
 
 import shutil
 from collections.abc import Callable
@@ -139,4 +139,4 @@ class HopsTwo(Pageout):
 
 
 def test_a_scan_that_hops_over_pages() -> None:
-    checked(THRASH, HopsTwo, seen=found("marker", "jumps to"), checks="marker")
+    checked(THRASH, HopsTwo, seen=found("marker", "skips pages"), checks="marker")

@@ -1,4 +1,4 @@
-"""The same checkers under a scheduler, where waiting is the scheduler's business."""
+"""The same checkers on a serial carrier, where the scheduler decides who waits."""
 
 import pytest
 
@@ -123,7 +123,7 @@ class Unstated(Masked):
 def test_a_timed_sleep_without_a_condition_is_named_in_the_claim():
     report = Search(Unstated, SearchPlan(strategy="dpor", schedules=None)).run()
     assert report.findings == []
-    site = "sleep with a timer and no cond: Unstated.sleeper (up)"
+    site = "timed sleep without cond: Unstated.sleeper (up)"
     assert report.proven.endswith(f"; not judged: {site}")
     assert report.to_json()["not_judged"] == [site]
     report = Search(InterlockedTimed, SearchPlan(strategy="dpor", schedules=None)).run()

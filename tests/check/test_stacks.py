@@ -1,4 +1,4 @@
-"""Which frames a finding shows, and which C functions they are."""
+"""Which frames a finding shows, and their C functions."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The event log of locks reloads line by line, and its graph is the checker's."""
+"""The lock event log can be reloaded line by line, and its graph is the checker's."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A deadlock is reported when its cycle closes, with who holds what and where."""
+"""A deadlock is reported when its cycle closes, with who holds what, and where."""
 
 import threading
 
@@ -341,7 +341,7 @@ class TestAnalysis:
         start(w, [holder, waiter])
         w.until(lambda: w.suite.find(WaitFor).describe())
         assert w.suite.find(WaitFor).describe() == [
-            "t1 waits for lock alpha 4, had by t0; holds nothing"
+            "t1 waits for lock alpha 4, held by t0; holds nothing"
         ]
         go.set()
         w.k.carrier.join(5)

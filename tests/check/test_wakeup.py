@@ -1,4 +1,4 @@
-"""Lost, masked and spurious wakeups are told apart by the sleeper's own condition."""
+"""Lost, masked and spurious wakeups are distinguished by the sleeper's condition."""
 
 import threading
 
@@ -116,7 +116,7 @@ class TestMasked:
 
         w.together(sleeper, setter)
         w.suite.at_rest()
-        assert "only a timer" in w.one("masked-lost-wakeup").title
+        assert "only its timer" in w.one("masked-lost-wakeup").title
 
     def test_a_timer_that_is_the_plan_is_none(self, watch):
         w = watch("wakeup")

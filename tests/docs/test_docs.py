@@ -1,4 +1,4 @@
-"""The docs say what is so: every example runs, every command and link exists."""
+"""The docs are accurate: every example runs, every command and link exists."""
 
 import re
 import shlex

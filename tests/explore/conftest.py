@@ -1,4 +1,4 @@
-"""How the tests of the explorer run a scenario class."""
+"""Helpers that run a scenario class in tests of the explorer."""
 
 from collections import Counter
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The same scenario, strategy and seed: the same event stream, wherever it runs."""
+"""The same scenario, strategy and seed give the same event stream everywhere."""
 
 import glob
 import importlib.util

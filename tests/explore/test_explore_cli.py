@@ -15,6 +15,7 @@ import pytest
 
 from smpvm.check.finding import load
 from smpvm.cli import main
+from smpvm.commands import explore as explore_module
 from smpvm.explore.engine import Settings
 from smpvm.explore.search import Search, SearchPlan, SearchReport
 from smpvm.explore.workers import merge, run_jobs
@@ -383,9 +384,9 @@ def bad(tmp_path):
     [
         ("SetUp", "set-up: RuntimeError: no good ({}:7)"),
         ("SetUpExits", "set-up: SystemExit: 7 ({}:"),
-        ("SetUpSleeps", "set-up: it waits for what nobody will do ({}:"),
-        ("NoSize", "sizes: n=None: a number, 1 or more, is wanted"),
-        ("SmallSize", "sizes: n=1: a number, 2 or more, is wanted"),
+        ("SetUpSleeps", "set-up: it blocks, and no thread will ever wake it ({}:"),
+        ("NoSize", "sizes: n=None: a number, 1 or more, is expected"),
+        ("SmallSize", "sizes: n=1: a number, 2 or more, is expected"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_one_line_with_its_place(capsys, bad, name, says, jobs):
@@ -512,7 +513,7 @@ def test_seconds_are_for_all_scenarios_together(capsys, monkeypatch):
     from smpvm.commands.explore import Budget
 
     now = [100.0]
-    monkeypatch.setattr("smpvm.commands.explore.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(explore_module.time, "monotonic", lambda: now[0])
     budget = Budget(10.0)
     assert budget.share(2) == 5.0
     now[0] += 1.0  # the first took less than its share

@@ -1,4 +1,4 @@
-"""A schedule is a text that runs again anywhere, and says where it stops fitting."""
+"""A schedule is a text that can be replayed anywhere; a replay reports where it diverges."""
 
 import itertools
 

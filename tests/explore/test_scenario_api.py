@@ -1,4 +1,4 @@
-"""Locks, arrays, tables, local data, fences: what else scenarios are written with."""
+"""The rest of the scenario API: locks, arrays, tables, local data, fences."""
 
 import pytest
 from proving import kinds, proof, proven, titles

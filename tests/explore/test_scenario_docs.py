@@ -1,4 +1,4 @@
-"""The examples in the documentation of scenarios are programs, and have their bugs."""
+"""The examples in the documentation of scenarios run, and have the documented bugs."""
 
 import inspect
 import textwrap

@@ -1,4 +1,4 @@
-"""Spawn and join: one class where nothing races, and what joins find."""
+"""Spawn and join: one class if nothing races, and what the checkers find."""
 
 import pytest
 from proving import kinds, proof, proven, titles

@@ -1,4 +1,4 @@
-"""What a scenario can say of its locks' order, and of fields that are read without lock."""
+"""Declarations of a scenario: lock order, and fields that are read without a lock."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a scenario may not say is one line and exit code 2, not a proof and not a finding."""
+"""Misuse of the scenario API gives one line and exit code 2, no proof and no finding."""
 
 from enum import Enum
 
@@ -38,23 +38,23 @@ IN_SETUP = {
     "self.array(2, [])": "array[0]: a value of type list can change",
     "self.table(['x'], {})": "table['x']: a value of type dict can change",
     "self.table([[]])": "a key of table: a value of type list can change",
-    "self.table([1, 1])": "a key comes twice",
+    "self.table([1, 1])": "a key occurs twice",
     "self.local(x=[])": "local x: a value of type list can change",
     "self.shared(id=1)": "'id' cannot be the name of a field",
     "self.shared(benign={'m': 'so'}, n=0)": "benign: there is no field 'm'",
-    "self.shared(benign={'n': 1}, n=0)": "benign n: a string is wanted, not 1",
-    "self.spinlock(3)": "spinlock: a string is wanted, not 3",
-    "self.token('')": "token: a string is wanted, not ''",
-    "self.lock(None)": "lock: a string is wanted",
-    "self.lock('l', timo='x')": "lock timo: a whole number, 0 or more, is wanted, not 'x'",
-    "self.rwlock(1)": "rwlock: a string is wanted",
-    "self.condvar(1)": "condvar: a string is wanted",
-    "self.semaphore('s', -1)": "semaphore: a whole number, 0 or more, is wanted, not -1",
+    "self.shared(benign={'n': 1}, n=0)": "benign n: a string is expected, not 1",
+    "self.spinlock(3)": "spinlock: a string is expected, not 3",
+    "self.token('')": "token: a string is expected, not ''",
+    "self.lock(None)": "lock: a string is expected",
+    "self.lock('l', timo='x')": "lock timo: a whole number, 0 or more, is expected, not 'x'",
+    "self.rwlock(1)": "rwlock: a string is expected",
+    "self.condvar(1)": "condvar: a string is expected",
+    "self.semaphore('s', -1)": "semaphore: a whole number, 0 or more, is expected, not -1",
     "self.semaphore('s', True)": "semaphore: a whole number",
     "self.barrier('b', 0)": "barrier: a whole number, 1 or more",
     "self.array('x')": "array: a whole number",
-    "self.thread(1, self.body)": "thread name: a string is wanted, not 1",
-    "self.thread('a', self.body())": "thread 'a': a function is wanted, not None",
+    "self.thread(1, self.body)": "thread name: a string is expected, not 1",
+    "self.thread('a', self.body())": "thread 'a': a function is expected, not None",
     "self.thread('a', self.gen)": "thread 'a': It.gen is a generator function",
     "self.thread('a', partial(self.gen, 1))": "It.gen is a generator function",
     "self.thread('a', self.co)": "It.co is a coroutine function",
@@ -66,14 +66,14 @@ IN_THREAD = {
     "self.c.d = {}": "shared field d: a value of type dict can change",
     "self.atomic.swap_int(self.c, 'n', [])": "shared field n: a value of type list can change",
     "self.relax()": "relax() needs what to watch",
-    "self.relax(self.c.n)": "relax: 0 is a value, which nobody can watch",
-    "self.tsleep('x', cond=self.c.n)": "tsleep cond: a function is wanted, not 0",
+    "self.relax(self.c.n)": "relax: 0 is a value, which cannot be watched",
+    "self.tsleep('x', cond=self.c.n)": "tsleep cond: a function is expected, not 0",
     "self.tsleep('x', timo=-1)": "tsleep timo: a whole number",
-    "self.join('a')": "join: a thread is wanted, not 'a'",
+    "self.join('a')": "join: a thread is expected, not 'a'",
     "self.spawn('b', self.gen)": "It.gen is a generator function",
-    "self.condvar('cv').wait(self.c)": "is no lock to wait with",
+    "self.condvar('cv').wait(self.c)": "is not a lock to wait with",
     "self.l.lock(timo='x')": "lock timo: a whole number",
-    "return self.gen()": "the body returned the generator It.gen, which nobody runs",
+    "return self.gen()": "the body returned the generator It.gen, which never runs",
 }
 
 MORE = """
@@ -126,15 +126,15 @@ def test_in_a_thread(capsys, tmp_path, code):
 
 
 CLASS = {
-    "name = 5": "name: a string is wanted, not 5",
-    "title = 5": "title: a string is wanted, not 5",
-    "repairs = 'all'": "repairs: a tuple of names is wanted, not 'all'",
-    "repairs = (1,)": "repairs: a tuple of names is wanted",
+    "name = 5": "name: a string is expected, not 5",
+    "title = 5": "title: a string is expected, not 5",
+    "repairs = 'all'": "repairs: a tuple of names is expected, not 'all'",
+    "repairs = (1,)": "repairs: a tuple of names is expected",
     "repairs = ('nonesuch',)": "repair nonesuch: unknown; known are all,",
-    "sizes = 5": "sizes: 5: a mapping is wanted",
-    "sizes = {'n': '1'}": "sizes: 'n': '1': a name and its least number are wanted",
+    "sizes = 5": "sizes: 5: a mapping is expected",
+    "sizes = {'n': '1'}": "sizes: 'n': '1': a name and its smallest value are expected",
     "spin_pool = 0": "spin_pool: a whole number, 1 or more",
-    "check = 5": "check: a function is wanted, not 5",
+    "check = 5": "check: a function is expected, not 5",
 }
 
 

@@ -1,4 +1,4 @@
-"""Condition variables, semaphores, barriers: right programs are proven, wrong twins found."""
+"""Condition variables, semaphores, barriers: correct programs are proven, wrong ones found."""
 
 import pytest
 from proving import kinds, proven, titles

@@ -1,4 +1,4 @@
-"""Shrunk schedules have the known minimum of preemptions, and keep the finding."""
+"""Shrunk schedules have the known minimum of preemptions and reproduce the finding."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_a_campaign_shrinks_what_it_finds(toys):
     assert report.verdict == "findings"
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule is not None
-    assert any("of them 1 preemption " in line for line in found.evidence)
+    assert any("including 1 preemption " in line for line in found.evidence)
 
 
 def test_the_scenario_itself_shrinks(toys):
@@ -65,7 +65,7 @@ def test_the_scenario_itself_shrinks(toys):
     report = Search(Many, SearchPlan(strategy="pos", schedules=100)).run()
     found = next(f for f in report.findings if f.kind == "assertion")
     assert found.schedule.endswith("Many?n=2")
-    assert any("of them 1 preemption " in line for line in found.evidence)
+    assert any("including 1 preemption " in line for line in found.evidence)
 
 
 class Long(Scenario):
@@ -95,7 +95,7 @@ def test_shrinking_ends_when_it_is_told_to_and_says_so():
     shrinker.budget.spend = asked.append
     shrunk = shrinker.shrink(outcome)
     assert len(asked) < 25
-    assert "not to the end: there was no time left" in shrunk.text()
+    assert "not minimal: there was no time left" in shrunk.text()
     assert shrunk.finding.fingerprint == finding.fingerprint
 
 
@@ -104,10 +104,10 @@ def test_shrinking_that_would_take_too_long_says_so():
     budget = Budget(steps=10 * outcome.steps)
     shrunk = Shrinker(Long, Settings(), finding.fingerprint, budget).shrink(outcome)
     assert shrunk.runs < 20
-    assert "not to the end: it would have taken too long" in shrunk.text()
+    assert "not minimal: it would take too long" in shrunk.text()
     whole = Shrinker(Long, Settings(), finding.fingerprint).shrink(outcome)
     assert whole.ended == ""
-    assert "not to the end" not in whole.text()
+    assert "not minimal" not in whole.text()
     assert whole.after < shrunk.after
 
 
@@ -120,4 +120,4 @@ def test_seconds_bound_shrinking_too():
 
     plan = SearchPlan(strategy="random", schedules=None, seconds=0.2, stop_on_first=True)
     (found,) = [f for f in Search(Longer, plan).run().findings if f.kind == "assertion"]
-    assert "not to the end" in found.evidence[-1]
+    assert "not minimal" in found.evidence[-1]

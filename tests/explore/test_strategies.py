@@ -1,4 +1,4 @@
-"""Each strategy finds the bug of each toy; PCT keeps its bound; bounded search is exhaustive."""
+"""Each strategy finds the bug of each toy; PCT meets its bound; bounded search is exhaustive."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Scenarios that do not come back are given up, and their thread and line are named."""
+"""Scenarios that do not return are abandoned, and their thread and line are reported."""
 
 import json
 import re
@@ -39,7 +39,7 @@ class Sleeps(Base):
 class HostLock(Base):
     def count(self):
         with self.l:  # HERE HostLock
-            self.c.n = self.c.n + 1
+            self.atomic.add_int(self.c, "n", 1)
 
 class Swallows(Base):
     def count(self):
@@ -175,7 +175,7 @@ def test_a_check_that_blocks_is_a_finding(capsys, own):
     code, out, _ = explore(capsys, f"{own}:Blocks", "--schedules", "1", "--json", "--check", "none")
     assert code == 1
     (finding,) = json.loads(out)["scenarios"][0]["findings"]
-    assert finding["title"].startswith("check: it waits for what nobody will do (")
+    assert finding["title"].startswith("check: it blocks, and no thread will ever wake it (")
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The serial carrier: turns, waits, time, the end, on both kinds of host context."""
+"""The serial carrier: switches, waits, time, the end, with both switchers."""
 
 import pytest
 

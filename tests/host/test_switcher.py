@@ -1,4 +1,4 @@
-"""Greenlets are used again: by whom, and when not."""
+"""Greenlets are reused: for which executions, and when not."""
 
 import contextvars
 import decimal

@@ -1,4 +1,4 @@
-"""Tiny kernels on real threads, and waiting for a condition instead of for a time."""
+"""Tiny kernels on real threads, and waits for a condition instead of a fixed time."""
 
 import pytest
 from waiting import until

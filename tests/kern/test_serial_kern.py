@@ -1,4 +1,4 @@
-"""The primitives under a scheduler that decides every switch: nobody hangs, nothing is lost."""
+"""The primitives on a serial carrier: no thread hangs, nothing is lost."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The C index: each method of a subsystem names its C function, and the page is up to date."""
+"""The C index: each method of a subsystem names its C function, and the page is current."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Standard output cannot fail: what becomes of text when a pipe is closed or a disk is full."""
+"""Standard output does not fail if a pipe is closed or a disk is full."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""The summary says what happened, and ends with the lines that matter."""
+"""The summary tells what happened, and ends with the important lines."""
 
 from smpvm.check.finding import Finding
 from smpvm.report.live import PlainWatch, RichWatch

@@ -1,4 +1,4 @@
-"""The built-in suite: each scenario is clean with its repairs, and shows its defects without."""
+"""The built-in suite: each scenario is clean with its repairs and shows its defects without."""
 
 import pytest
 

@@ -111,8 +111,8 @@ WRONG = {
     "sysctls = {'nonesuch': 1}": "sysctl nonesuch: unknown; known are anonmem_decline",
     "sysctls = {'swap_enabled': '1'}": "sysctl swap_enabled: '1' is not a whole number",
     "sysctls = {'swap_enabled': 2}": "sysctl swap_enabled: 2 is out of range, allowed 0 to 1",
-    "sysctls = 5": "sysctls: 5: a mapping is wanted",
-    "pages = '6'": "pages: a whole number, 1 or more, is wanted, not '6'",
+    "sysctls = 5": "sysctls: 5: a mapping is expected",
+    "pages = '6'": "pages: a whole number, 1 or more, is expected, not '6'",
     "changes = (int,)": "changes: int: a change is a subclass of exactly one subsystem of the VM",
     "changes = (5,)": "changes: 5: a change is a class",
 }
@@ -122,7 +122,7 @@ WRONG_IN_SETUP = {
     "self.limits(nonesuch=1)": "limits: there is no v_nonesuch in vmstats",
     "self.page_at(self.p, 0x100000)": "has no page at 0x100000",
     "self.pagedaemon(self.gen)": "pagedaemon: It.gen is a generator function",
-    "self.thread('b', 5, process=self.p)": "thread 'b': a function is wanted, not 5",
+    "self.thread('b', 5, process=self.p)": "thread 'b': a function is expected, not 5",
     "self.vm.sysctl.nonesuch = 1": "sysctl nonesuch: unknown",
 }
 GEN = "    def gen(self):\n        yield\n"

@@ -1,4 +1,4 @@
-"""The tests of free memory, against the C's unsigned arithmetic."""
+"""The checks for free memory, compared with the C's unsigned arithmetic."""
 
 import pytest
 from hypothesis import given, settings

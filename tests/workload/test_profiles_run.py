@@ -1,4 +1,4 @@
-"""Every profile runs clean with all repairs, and together they run the seed's every function."""
+"""Every profile is clean with all repairs, and together they run every ported C function."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Recording real programs: which processes, what is kept, and that nothing is left running."""
+"""Recording of real programs: which processes, what is kept, nothing left running."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""Page-reference traces: the file format, the reduction, and what is refused."""
+"""Page-reference traces: file format, reduction, and refused files."""
 
 import gzip
 import json
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smpvm.workload import trace as trace_module
 from smpvm.workload.record import record
 from smpvm.workload.trace import (
     FETCH,
@@ -155,7 +156,7 @@ def test_pages_that_nothing_refers_to_are_not_made(tmp_path: Path) -> None:
 def test_what_unpacks_to_more_than_the_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smpvm.workload.trace.MAX_FILE", 1 << 20)
+    monkeypatch.setattr(trace_module, "MAX_FILE", 1 << 20)
     assert "larger than 1 MiB" in damaged(tmp_path, gzip.compress(b"{" + bytes(1 << 22)))
     assert "longer than" in damaged(tmp_path, gzip.compress(b"==" + bytes(1 << 22)))
 

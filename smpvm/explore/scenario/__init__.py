@@ -1,6 +1,6 @@
-"""Scenarios: the public way to say what is explored.
+"""Scenarios: the public API that defines what is explored.
 
-A scenario is a class; an object of it is made for every execution.  Ten lines are enough::
+A scenario is a class, instantiated anew for every execution.  Ten lines are enough::
 
     from smpvm import Scenario
 
@@ -18,27 +18,27 @@ A scenario is a class; an object of it is made for every execution.  Ten lines a
         def check(self):
             assert self.c.n == 2, "an update is lost"
 
-``smpvm explore file.py:LostUpdate`` finds the schedule in which it is.  ``setup`` makes what is
-shared and starts the threads; the threads run; ``check`` says what must hold when all of them have
-ended.  ``VmScenario`` is the same for the kernel's virtual memory (``smpvm.scenarios.base``).
+``smpvm explore file.py:LostUpdate`` finds a schedule in which it is lost.  ``setup`` creates the
+shared objects and starts the threads; they run; ``check`` tests what must hold at the end.
+``VmScenario`` is the same for the kernel's virtual memory (``smpvm.scenarios.base``).
 
 What threads share must be declared: ``shared`` (an object with fields), ``array``, ``table``.  Only
 accesses to those are schedule points, so an undeclared Python object that threads share hides
 interleavings.  A shared field holds values that cannot change on their own: numbers, strings,
-bytes, None, tuples and frozensets of those, cells, locks, threads.  ``local`` is for data that each
-thread has for itself.
+bytes, None, tuples and frozensets of those, cells, locks, threads.  ``local`` is for thread-local
+data.
 
-A loop that waits for another thread's write must say so, or it is explored for ever::
+A loop that waits for another thread's write must call ``relax``, or it is explored forever::
 
     while not self.c.flag:
-        self.relax(self.c)      # go on when somebody has written what was read of self.c
+        self.relax(self.c)      # continue when another thread has written what was read of self.c
 
-At hand are spinlocks, tokens, lockmgr and reader/writer locks, condition variables, semaphores,
+Available are spinlocks, tokens, lockmgr and reader/writer locks, condition variables, semaphores,
 barriers, spawn and join, tsleep and wakeup, atomics and fences, and ``k``, the kernel itself.
 
-The same schedule must do the same in every execution: no chance, no time of day, nothing left on
-the class by an earlier execution.  A thread is ended by an exception that is no ``Exception``: do
-not catch it.
+The same schedule must give the same execution every time: no randomness, no wall-clock time, no
+state left on the class by an earlier execution.  Threads are ended by an exception that is not an
+``Exception``: do not catch it.
 """
 
 from smpvm.explore.scenario.base import Body, Scenario, ScenarioClass

@@ -1,4 +1,4 @@
-"""The class ``Scenario``, and what the engine asks of a scenario."""
+"""The class ``Scenario``, and what the engine requires of a scenario."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from smpvm.kern.tsleep import PINTERLOCKED
 
 
 class Body(Protocol):
-    """What the engine asks of one execution's scenario object."""
+    """What the engine requires of a scenario object."""
 
     def failures(self) -> Sequence[str]:
-        """What is wrong when all threads have ended; each best a ``Failure``."""
+        """What is wrong when all threads have ended; preferably as ``Failure`` objects."""
 
 
 class ScenarioClass(Protocol):
-    """What the engine asks of a scenario: a class that makes one ``Body`` for each execution."""
+    """What the engine requires of a scenario class, which makes one ``Body`` per execution."""
 
     __name__: str
     name: str
@@ -33,24 +33,24 @@ class ScenarioClass(Protocol):
     sizes: Mapping[str, int]
 
     def __call__(self, k: Kernel, repairs: Iterable[str] = ...) -> Body:
-        """Set up, and start the threads."""
+        """Set up and start the threads."""
 
 
 class Scenario:
-    """The base of all scenarios: see the package.  Made anew for each execution."""
+    """The base class of all scenarios: see the package.  Instantiated for each execution."""
 
     name: ClassVar[str] = ""
-    """How it is called; the name of the class unless it says otherwise."""
+    """The scenario's name; by default the name of the class."""
     title: ClassVar[str] = ""
-    """One line; the first of the docstring unless it says otherwise."""
+    """One line; by default the first line of the docstring."""
     repairs: ClassVar[tuple[str, ...]] = ()
-    """Repairs of true defects of the kernel without which it is not clean."""
+    """Repairs of real kernel defects without which the scenario has findings."""
     spin_pool: ClassVar[int] = 16
-    """Spinlocks that pages share."""
+    """The number of spinlocks that pages share."""
     sizes: ClassVar[Mapping[str, int]] = {}
     """Class attributes that ``?name=value`` sets and shrinking reduces → their smallest values."""
     failure_kind = "assertion"
-    """The kind of finding that ``failures`` tells of."""
+    """The kind of the findings made of ``failures``."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -66,23 +66,23 @@ class Scenario:
         self.atomic = k.atomic
         self.prepare(repairs)
         self.setup()
-        started = getattr(k.carrier, "threads", None)  # of a serial carrier; natively they run
+        started = getattr(k.carrier, "threads", None)  # native carriers have none
         if started is not None and all(s.daemon for s in started):
             raise rules.Refused("it starts no thread that must end, so there is nothing to explore")
 
-    # -- what a scenario says
+    # -- what a scenario defines
 
     def setup(self) -> None:
-        """Make what is shared, and start the threads.  Runs alone, before any of them."""
+        """Create the shared objects and start the threads.  Runs alone, before any of them."""
         raise NotImplementedError
 
     def check(self) -> object:
-        """What must hold when all threads have ended: ``assert``.  False means that it does not."""
+        """Assert what must hold when all threads have ended.  Returning False is a failure."""
 
     # -- threads
 
     def thread(self, name: str, body: Callable[..., object], *args: Any) -> Thread:
-        """A thread that runs ``body(*args)`` and must come to its end."""
+        """A thread that runs ``body(*args)`` and must end."""
         td = self._thread(name, body, args)
         self.k.start(td)
         return td
@@ -95,16 +95,16 @@ class Scenario:
         return td
 
     def spawn(self, name: str, body: Callable[..., object], *args: Any) -> Thread:
-        """``thread``, from inside a thread: it has seen all that its maker has done."""
+        """``thread``, called in a thread: the new thread is ordered after its creator's past."""
         return self.thread(name, body, *args)
 
     def join(self, td: Thread, timo: int = 0) -> bool:
-        """Wait until *td* has ended, *timo* ticks at most (0: no end); did it end?
+        """Wait until *td* has ended, at most *timo* ticks (0: no limit); did it end?
 
-        No spinlock may be held; tokens are given up meanwhile.
+        No spinlock may be held; tokens are released while waiting.
         """
         if not isinstance(td, Thread):
-            raise rules.Refused(f"join: a thread is wanted, not {td!r}")
+            raise rules.Refused(f"join: a thread is expected, not {td!r}")
         return self.k.join(td, rules.number("join timo", timo)) == 0
 
     def _thread(
@@ -121,7 +121,7 @@ class Scenario:
         return td
 
     def set_daemon(self, td: Thread) -> None:
-        """*td* need not end (on a carrier that waits for ends)."""
+        """*td* need not end (on a carrier that waits for threads to end)."""
         self.k.carrier.set_daemon(td)
 
     # -- memory
@@ -132,10 +132,10 @@ class Scenario:
         lockless: Iterable[str] = (),
         **fields: Any,
     ) -> Any:
-        """An object with these shared fields and first values.
+        """An object with these shared fields and initial values.
 
-        *benign*: field → why races on it are accepted; *lockless*: fields that are read without
-        lock on purpose, and written under one or atomically.
+        *benign*: field → why races on it are accepted; *lockless*: fields that are read without a
+        lock on purpose, and written under a lock or atomically.
         """
         cls = cell_class(tuple(fields), tuple((benign or {}).items()), tuple(lockless))
         return self.k.new(cls, self.k.next_id("cell"), fields)
@@ -146,26 +146,26 @@ class Scenario:
         return self.k.new(cls, self.k.next_id("array"), value)
 
     def table(self, keys: Iterable[Any], value: Any = 0, benign: str = "") -> Table:
-        """A shared field for each of *keys*, which stay as they are: ``t[key]``."""
+        """A shared field ``t[key]`` for each of *keys*, which are fixed."""
         cls = table_class(tuple(keys), benign)
         return self.k.new(cls, self.k.next_id("table"), value)
 
     def local(self, **first: Any) -> Local:
-        """Attributes that each thread has for itself, with these first values."""
+        """Thread-local attributes with these initial values."""
         return Local(self.k, first)
 
     def fence(self) -> None:
-        """A full memory barrier: what was written before it is seen by all before what is after."""
+        """A full memory barrier: writes before it are visible to all before writes after it."""
         self.atomic.fence()
 
     # -- locks; *cls* is the class in the lock order (default: the name), *subclass* its level in
-    # the class (a directory's lock is 1, a file's 0), *under* the gate lock: who holds it
-    # exclusively may take the locks that have it in any order
+    # the class (a directory's lock is 1, a file's 0), *under* the gate lock: a thread that holds it
+    # exclusively may take the locks under it in any order
 
     def spinlock(
         self, name: str, cls: str = "", subclass: int = 0, under: Any = None
     ) -> TimedSpinlock:
-        """A spinlock: lock, trylock, unlock, and the same ``_shared``."""
+        """A spinlock: lock, trylock, unlock, and their ``_shared`` forms."""
         rules.text("spinlock", name)
         return TimedSpinlock(self.k, cls or name, name, **rules.order(subclass, under))
 
@@ -183,9 +183,9 @@ class Scenario:
         under: Any = None,
         meant: str = "",
     ) -> Lockmgr:
-        """A lockmgr lock; *timo* (ticks) is what LK_TIMELOCK waits.
+        """A lockmgr lock; *timo* (ticks) is the timeout of LK_TIMELOCK.
 
-        *meant*: why a wait for it with a time limit may be part of a deadlock.
+        *meant*: why a wait for it with a timeout may be part of a deadlock.
         """
         rules.number("lock timo", timo)
         rules.text("lock", name)
@@ -202,7 +202,7 @@ class Scenario:
         return Condvar(self.k, rules.text("condvar", name))
 
     def semaphore(self, name: str, n: int) -> Semaphore:
-        """A semaphore that counts down from *n*: acquire, try_acquire, release."""
+        """A counting semaphore with initial count *n*: acquire, try_acquire, release."""
         return Semaphore(self.k, rules.text("semaphore", name), rules.number("semaphore", n))
 
     def barrier(self, name: str, n: int) -> Barrier:
@@ -212,48 +212,48 @@ class Scenario:
     # -- sleeping and spinning
 
     INTERLOCKED: ClassVar[int] = PINTERLOCKED
-    """For *flags*: tsleep_interlock has been called, and a wakeup since then is not missed."""
+    """For *flags*: tsleep_interlock has been called; wakeups since then are not missed."""
 
     def tsleep(
         self, ident: Any, timo: int = 0, cond: Callable[[], bool] | None = None, flags: int = 0
     ) -> int:
-        """Sleep on *ident*, *timo* ticks at most (0: no end): 0, or EWOULDBLOCK for the timer.
+        """Sleep on *ident*, at most *timo* ticks (0: no limit): 0, or EWOULDBLOCK on timeout.
 
-        *cond* lets the checkers tell a lost wakeup; it is a function, and decides nothing.
+        *cond* is a function that lets the checkers detect a lost wakeup; it has no other effect.
         """
         rules.number("tsleep timo", timo)
         rules.condition("tsleep", cond)
         return self.k.sleep.tsleep(ident, flags, str(ident), timo, cond)
 
     def tsleep_interlock(self, ident: Any) -> None:
-        """From here on a wakeup of *ident* is not missed by ``tsleep(..., flags=INTERLOCKED)``."""
+        """From here on ``tsleep(..., flags=INTERLOCKED)`` misses no wakeup of *ident*."""
         self.k.sleep.tsleep_interlock(ident)
 
     def wakeup(self, ident: Any) -> None:
-        """Wake everybody who sleeps on *ident*."""
+        """Wake all threads that sleep on *ident*."""
         self.k.sleep.wakeup(ident)
 
     def wakeup_one(self, ident: Any) -> None:
-        """Wake the one who has slept longest on *ident*, and who is only interlocked before it."""
+        """Wake the longest sleeper on *ident*, and the threads interlocked before it."""
         self.k.sleep.wakeup_one(ident)
 
     def relax(self, *watched: Any) -> None:
-        """One turn of a spin loop: go on when somebody has written what was read of *watched*,
-        cells or locks."""
+        """One turn of a spin loop: continue when another thread has written something that was read
+        of *watched*, cells or locks."""
         rules.watched(watched)
         self.k.carrier.relax(*watched)
 
     def yield_(self) -> None:
-        """Let others run (lwkt_yield).  Waits for nothing; gives tokens up meanwhile."""
+        """Let other threads run (lwkt_yield).  Does not wait; releases tokens meanwhile."""
         self.k.lwkt_yield()
 
-    # -- what the engine asks
+    # -- called by the engine
 
     def prepare(self, repairs: Iterable[str]) -> None:
-        """Before ``setup``: for bases of scenarios that need a machine of their own."""
+        """Called before ``setup``: for base classes that need a machine of their own."""
 
     def failures(self) -> list[Failure]:
-        """What ``check`` finds, if anything; called when all threads have ended."""
+        """What ``check`` finds wrong, if anything; called when all threads have ended."""
         with self.k.quietly():
             try:
                 self.checked()
@@ -263,7 +263,7 @@ class Scenario:
         return []
 
     def checked(self) -> None:
-        """``check``; raises AssertionError if it says that something is wrong."""
+        """Call ``check``; raises AssertionError if it fails."""
         said = self.check()
         rules.returned(said)
         if said is not None and not said:

@@ -1,7 +1,7 @@
-"""What threads of a scenario share, declared: cells, arrays, tables.  And what each has alone.
+"""Declared shared data of a scenario: cells, arrays, tables.  And thread-local data.
 
 The fields of all three are shared fields like the kernel's own: every access is a schedule point,
-and the race checker sees it.  A value that can change on its own is refused at the write.
+and the race checker sees it.  A write of a value that can change on its own is refused.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class _Field:
-    """A slot that looks at what is written to it."""
+    """A slot that checks the values written to it."""
 
     def __init__(self, name: str, slot: Any) -> None:
         self._name = name
         self._get = slot.__get__
         self._set = slot.__set__
-        # What instrumented classes ask for, so that reads cost nothing extra.
+        # Instrumented classes read the slot directly, so that reads cost nothing extra.
         vars(self)["__get__"] = slot.__get__
 
     def __get__(self, obj: Any, cls: type | None = None) -> Any:
@@ -37,7 +37,7 @@ class _Field:
 
 
 class _Item:
-    """The same for one place in a list."""
+    """The same for one item of a list."""
 
     def __init__(self, name: str, at: int) -> None:
         self._name = name
@@ -53,7 +53,7 @@ class _Item:
 
 
 class Cell:
-    """What ``Scenario.shared`` makes: the fields are slots of a class of their own."""
+    """The result of ``Scenario.shared``: its fields are slots of a class made for it."""
 
     __slots__ = ("id",)
 
@@ -78,7 +78,7 @@ def cell_class(
         if name not in fields:
             raise rules.Refused(f"shared: benign: there is no field {name!r}")
         if not isinstance(why, str):
-            raise rules.Refused(f"shared: benign {name}: a string is wanted, not {why!r}")
+            raise rules.Refused(f"shared: benign {name}: a string is expected, not {why!r}")
     for name in lockless:
         if name not in fields:
             raise rules.Refused(f"shared: lockless: there is no field {name!r}")
@@ -90,7 +90,7 @@ def cell_class(
 
 
 class Array:
-    """A fixed number of shared fields, by number: ``a[i]``; ``at(i)`` names one for atomics."""
+    """A fixed number of shared fields ``a[i]``; ``at(i)`` names one for atomics."""
 
     __slots__ = ("_values", "id")
     _names: tuple[str, ...] = ()
@@ -146,7 +146,7 @@ class Table:
         return iter(self._places)
 
     def at(self, key: Any) -> str:
-        """The name of the field, for atomics.  Raises KeyError: keys are fixed at the set-up."""
+        """The name of the field, for atomics.  Raises KeyError: the keys are fixed."""
         return self._places[key]
 
     def __getitem__(self, key: Any) -> Any:
@@ -174,25 +174,25 @@ def table_class(keys: tuple[Any, ...], benign: str) -> type[Table]:
     for key in keys:
         rules.value("a key of table", key)
     if len(set(keys)) != len(keys):
-        raise rules.Refused(f"table: a key comes twice in {keys!r}")
+        raise rules.Refused(f"table: a key occurs twice in {keys!r}")
     return _table_class(keys, tuple(f"[{key!r}]" for key in keys), benign)
 
 
 @cache
 def _table_class(keys: tuple[Any, ...], names: tuple[str, ...], benign: str) -> type[Table]:
-    """*names* tell keys apart that are equal, and are written differently (1 and True)."""
+    """*names* tell apart keys that are equal but written differently (1 and True)."""
     places = dict(zip(keys, names, strict=True))
     return _with_items(Table, names, benign, {"_places": places})
 
 
 class Local:
-    """Attributes that each thread has for itself; no access is a schedule point."""
+    """Thread-local attributes; accesses are no schedule points."""
 
     __slots__ = ("_first", "_k", "_of")
 
     def __init__(self, k: Kernel, first: Mapping[str, Any]) -> None:
         for name, value in first.items():
-            rules.value(f"local {name}", value)  # every thread begins with the same object
+            rules.value(f"local {name}", value)  # every thread starts with the same object
         object.__setattr__(self, "_k", k)
         object.__setattr__(self, "_first", first)
         object.__setattr__(self, "_of", {})

@@ -1,7 +1,7 @@
-"""The kernel's locks as scenarios take them: all have ``lock``, ``trylock`` and ``unlock``.
+"""The kernel's locks as used by scenarios: all have ``lock``, ``trylock`` and ``unlock``.
 
-``lock(timo=n)`` gives up after *n* ticks and says so: it returns False.  Time is virtual: it moves
-only when no thread can run, so a timed wait fails only if its lock is not given back before that.
+``lock(timo=n)`` gives up after *n* ticks and returns False.  Time is virtual: it advances only when
+no thread can run, so a timed wait fails only if its lock is not released before that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _poll(k: Kernel, lock: TimedSpinlock | TimedToken, timo: int) -> bool:
-    """Try *lock* once a tick, *timo* ticks long: neither spinlocks nor tokens have timers."""
+    """Try *lock* once per tick for *timo* ticks: spinlocks and tokens have no timed acquire."""
     rules.number("lock timo", timo)
     td = k.curthread()
     end = k.carrier.ticks() + timo
@@ -43,12 +43,12 @@ def _poll(k: Kernel, lock: TimedSpinlock | TimedToken, timo: int) -> bool:
 
 
 class TimedSpinlock(Spinlock):
-    """A spinlock: never held while sleeping, never taken twice by one thread."""
+    """A spinlock: must not be held while sleeping nor taken twice by one thread."""
 
     __slots__ = ()
 
-    def lock(self, timo: int = 0) -> bool:  # type: ignore[override]  # only here it can fail
-        """Exclusively.  With *timo* (ticks; no other spinlock may be held) False if in vain."""
+    def lock(self, timo: int = 0) -> bool:  # type: ignore[override]  # only here can it fail
+        """Exclusive.  With *timo* (ticks; no other spinlock may be held) False on timeout."""
         if timo:
             return _poll(self.k, self, timo)
         Spinlock.lock(self)
@@ -56,12 +56,12 @@ class TimedSpinlock(Spinlock):
 
 
 class TimedToken(Token):
-    """An LWKT token: a thread that blocks gives it up meanwhile, and may take it twice."""
+    """An LWKT token: released while its thread is blocked; may be taken recursively."""
 
     __slots__ = ()
 
     def lock(self, timo: int = 0) -> bool:
-        """``get``.  With *timo* (ticks) False if in vain."""
+        """``get``.  With *timo* (ticks) False on timeout."""
         if timo:
             return _poll(self.k, self, timo)
         self.get()
@@ -72,17 +72,17 @@ class TimedToken(Token):
         return self.try_()
 
     def unlock(self) -> None:
-        """``release``: the token taken last."""
+        """``release``: releases the token taken last."""
         self.release()
 
 
 class Lockmgr(Lock):
-    """A lockmgr lock: who waits sleeps; may be held while sleeping."""
+    """A lockmgr lock: waiting threads sleep; it may be held while sleeping."""
 
     __slots__ = ()
 
     def lock(self, timo: int = 0) -> bool:
-        """Exclusively.  With *timo* (ticks) False if in vain."""
+        """Exclusive.  With *timo* (ticks) False on timeout."""
         return self._take(LK_EXCLUSIVE, timo)
 
     def lock_shared(self, timo: int = 0) -> bool:
@@ -96,44 +96,44 @@ class Lockmgr(Lock):
         return self.lockmgr(mode) == 0
 
     def trylock(self) -> bool:
-        """Exclusively, if that needs no wait."""
+        """Exclusive, without waiting."""
         return self.lockmgr(LK_EXCLUSIVE | LK_NOWAIT) == 0
 
     def unlock(self) -> None:
-        """Give it back."""
+        """Release it."""
         self.lockmgr(LK_RELEASE)
 
 
 class RwLock(Lockmgr):
-    """Many readers or one writer; a lockmgr lock by other names."""
+    """Many readers or one writer; a lockmgr lock with other method names."""
 
     __slots__ = ()
 
     def read(self, timo: int = 0) -> bool:
-        """Shared: waits for a writer, and behind writers that wait."""
+        """Shared: waits for a writer, and behind waiting writers."""
         return self.lock_shared(timo)
 
     def write(self, timo: int = 0) -> bool:
-        """Exclusively.  A thread that has it for reading waits for itself: use ``upgrade``."""
+        """Exclusive.  A thread that holds it for reading would deadlock: use ``upgrade``."""
         return self.lock(timo)
 
     def try_read(self) -> bool:
-        """Shared, if that needs no wait."""
+        """Shared, without waiting."""
         return self.lockmgr(LK_SHARED | LK_NOWAIT) == 0
 
     def try_write(self) -> bool:
-        """Exclusively, if that needs no wait."""
+        """Exclusive, without waiting."""
         return self.trylock()
 
     def upgrade(self) -> None:
         """From reading to writing; waits for the other readers.
 
-        Of two readers that upgrade one writes first: the other must look again at what it read.
+        If two readers upgrade, one writes first: the other must read the data again.
         """
         self.lockmgr(LK_UPGRADE)
 
     def try_upgrade(self) -> bool:
-        """The same unless another upgrade waits: then False, and the lock is given back."""
+        """The same, but if another upgrade is waiting, release the lock and return False."""
         return self.lockmgr(LK_EXCLUPGRADE) == 0
 
     def downgrade(self) -> None:
@@ -141,5 +141,5 @@ class RwLock(Lockmgr):
         self.lockmgr(LK_DOWNGRADE)
 
     def release(self) -> None:
-        """Give it back, however it was taken."""
+        """Release it, in whichever mode it is held."""
         self.unlock()

@@ -1,4 +1,4 @@
-"""The same scenarios on free-running threads."""
+"""Scenarios on free-running threads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def run_native(scenario: ScenarioClass, times: int = 100, patience: float = 10.0) -> list[str]:
-    """The stress way: *scenario* on real threads, *times* over; what went wrong, in words.
+    """Stress *scenario* on real threads, *times* times; returns what went wrong, as text.
 
-    *patience*: host seconds in which all threads of one run must have ended.
+    *patience*: host seconds within which all threads of one run must end.
     """
     wrong: list[str] = []
     for n in range(times):

@@ -1,8 +1,8 @@
 """Condition variables, semaphores and barriers, made of the kernel's spinlocks and tsleep.
 
-So they behave as the same code in a kernel would: the checkers see their locks and sleeps, a
-thread that sleeps gives its tokens up, and must hold no spinlock.  All waits take *timo* in ticks
-(0: no end) and return False if it ran out.
+So they behave like the same code in a kernel: the checkers see their locks and sleeps, a thread
+that sleeps releases its tokens, and it must hold no spinlock.  All waits take *timo* in ticks (0:
+no limit) and return False on timeout.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Take = Callable[[], object]
 
 
 class Condvar:
-    """A condition variable (kern_condvar.c).  A signal that nobody waits for is lost."""
+    """A condition variable (kern_condvar.c).  A signal is lost if no thread is waiting."""
 
     __slots__ = ("k", "name")
 
@@ -38,17 +38,17 @@ class Condvar:
         return f"condvar {self.name}"
 
     def wait(self, lock: Any, timo: int = 0, cond: Callable[[], bool] | None = None) -> bool:
-        """cv_wait, cv_timedwait: give *lock* back and sleep, in one; then take *lock* again.
+        """cv_wait, cv_timedwait: atomically release *lock* and sleep; then take *lock* again.
 
         *lock*: a spinlock, token, lockmgr or reader/writer lock that the caller holds, in either
-        mode (else Misuse, ``condvar-unlocked``).  *cond* tells the checkers what is waited for.
-        Returns False if *timo* ran out.  The condition must be looked at again in any case.
+        mode (else Misuse, ``condvar-unlocked``).  *cond* tells the checkers the condition.
+        Returns False on timeout.  The caller must recheck its condition in any case.
         """
         rules.number("wait timo", timo)
         rules.condition("wait", cond)
         k = self.k
         td = k.curthread()
-        if isinstance(lock, Token):  # tsleep gives it up, with all others of the thread
+        if isinstance(lock, Token):  # tsleep releases it, like all tokens of the thread
             if not lock.held_by(td):
                 self._unlocked(td, lock)
             return k.sleep.tsleep(self, 0, self.name, timo, cond) == 0
@@ -60,9 +60,9 @@ class Condvar:
         return error == 0
 
     def _of(self, lock: Any, td: Thread) -> tuple[Take, Take]:
-        """How to give *lock* back, and how to take it again as it is held now."""
+        """How to release *lock*, and how to take it again in its current mode."""
         if not isinstance(lock, Spinlock | Lock):
-            raise rules.Refused(f"condvar {self.name}: {lock!r} is no lock to wait with")
+            raise rules.Refused(f"condvar {self.name}: {lock!r} is not a lock to wait with")
         if not lock.held_by(td):
             self._unlocked(td, lock)
         if isinstance(lock, Lock):
@@ -73,19 +73,19 @@ class Condvar:
         return lock.unlock_shared, lock.lock_shared
 
     def _unlocked(self, td: Thread, lock: Any) -> None:
-        self.k.misuse("condvar-unlocked", f"{td} waits on {self} and does not hold {lock}")
+        self.k.misuse("condvar-unlocked", f"{td} waits on {self} without holding {lock}")
 
     def signal(self) -> None:
-        """cv_signal: wake the one who has waited longest, if anybody waits."""
+        """cv_signal: wake the longest waiter, if there is one."""
         self.k.sleep.wakeup_one(self)
 
     def broadcast(self) -> None:
-        """cv_broadcast: wake all who wait."""
+        """cv_broadcast: wake all waiters."""
         self.k.sleep.wakeup(self)
 
 
 class _Monitor:
-    """A spinlock and a condition variable over what subclasses count."""
+    """A spinlock and a condition variable for the state of subclasses."""
 
     __slots__ = ("_changed", "_guard", "_waiters", "k", "name")
 
@@ -98,12 +98,12 @@ class _Monitor:
 
     def _enter(self) -> None:
         td = self.k.curthread()
-        if td.spins:  # said even where there would be nothing to wait for
-            self.k.misuse("sleep-with-spinlock", f"{td} waits on {self}, {td.spins[-1]} held")
+        if td.spins:  # even if there is nothing to wait for
+            self.k.misuse("sleep-with-spinlock", f"{td} waits on {self}, holding {td.spins[-1]}")
         self._guard.lock()
 
     def _await(self, cond: Callable[[], bool], timo: int) -> bool:
-        """Sleep until *cond*; the guard is held on entry and return, not meanwhile."""
+        """Sleep until *cond*; the guard is held on entry and return, released while asleep."""
         ticks = self.k.carrier.ticks
         end = ticks() + timo
         while not cond():
@@ -116,7 +116,7 @@ class _Monitor:
 
 
 class Semaphore(_Monitor):
-    """A counting semaphore: *count* threads may acquire it before one has to wait."""
+    """A counting semaphore: *count* threads can acquire it before one must wait."""
 
     __slots__ = ("count",)
 
@@ -128,7 +128,7 @@ class Semaphore(_Monitor):
         return f"semaphore {self.name}"
 
     def acquire(self, timo: int = 0) -> bool:
-        """Count down; waits while the count is 0."""
+        """Decrement the count; waits while it is 0."""
         rules.number("acquire timo", timo)
         self._enter()
         got = self._await(lambda: self.count > 0, timo)
@@ -137,7 +137,7 @@ class Semaphore(_Monitor):
         return got
 
     def try_acquire(self) -> bool:
-        """Count down unless the count is 0.  Does not wait; spinlocks may be held."""
+        """Decrement the count unless it is 0.  Does not wait; spinlocks may be held."""
         self._guard.lock()
         got = self.count > 0
         self.count -= got
@@ -145,7 +145,7 @@ class Semaphore(_Monitor):
         return got
 
     def release(self) -> None:
-        """Count up, and wake one who waits.  Any thread may; spinlocks may be held."""
+        """Increment the count and wake one waiter.  From any thread; spinlocks may be held."""
         self._guard.lock()
         self.count += 1
         if self._waiters:
@@ -154,7 +154,7 @@ class Semaphore(_Monitor):
 
 
 class Barrier(_Monitor):
-    """Lets threads on when *n* of them have come; then it is as new."""
+    """Lets threads continue when *n* of them have arrived; then it starts over."""
 
     __slots__ = ("_come", "_round", "n")
 
@@ -168,7 +168,7 @@ class Barrier(_Monitor):
         return f"barrier {self.name}"
 
     def wait(self) -> bool:
-        """Wait for the others; True in the one that came last."""
+        """Wait for the others; True in the thread that arrived last."""
         self._enter()
         mine = self._round
         self._come += 1

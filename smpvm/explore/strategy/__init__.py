@@ -1,1 +1,1 @@
-"""How the next thread is chosen: one strategy, one file."""
+"""Search strategies, one per file: they choose the next thread."""

@@ -1,7 +1,7 @@
-"""What a search strategy is: a maker of schedulers, one for each execution.
+"""The protocol of search strategies: a strategy makes one scheduler per execution.
 
 A ``Scheduler`` (host/serial) chooses the next thread within one execution.  A ``Strategy`` decides
-what the next execution shall try, and learns from the one before.
+what the next execution tries, and learns from the previous one.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = [
 ]
 
 Step = tuple[int, str, int, str]
-"""A step in terms that outlive the execution: thread, kind, number of the object, field."""
+"""A step in a form that outlives the execution: thread, kind, object number, field."""
 
 
 def steps_of(log: Sequence[Op]) -> list[Step]:
-    """What an execution did, its objects numbered as they come: a search that goes back to a state
-    of the execution before must find what led there as it was."""
+    """The steps of an execution, with objects numbered in order of use.  A search that returns to
+    a state of the previous execution must find that the same steps lead to it."""
     numbers: dict[object, int] = {}
     number = numbers.setdefault
     return [(tid, kind, number(obj, len(numbers)), field) for tid, kind, obj, field in log]
 
 
 class Names:
-    """The objects of one execution by class and name, which outlive it."""
+    """The objects of one execution by class and name, which are the same in others."""
 
     def __init__(self, carrier: SerialCarrier) -> None:
         self._carrier = carrier
@@ -57,7 +57,7 @@ class Names:
 
 
 class Strategy(Protocol):
-    """One way to search the interleavings of a scenario."""
+    """A way to search the interleavings of a scenario."""
 
     name: str
 
@@ -66,39 +66,39 @@ class Strategy(Protocol):
         """True if executions end in a fair round-robin suffix before a livelock verdict."""
 
     def start(self, n: int) -> Scheduler | None:
-        """The scheduler of execution *n*; None when nothing is left to try."""
+        """The scheduler of execution *n*; None if nothing is left to try."""
 
     def attach(self, carrier: SerialCarrier) -> None:
         """The carrier of the execution that is about to begin."""
 
     def done(self, carrier: SerialCarrier) -> None:
-        """That execution is over: *carrier* has its log."""
+        """That execution is over; *carrier* has its log."""
 
     def claim(self) -> str:
-        """What is proven once ``start`` has returned None; "" if nothing is."""
+        """What is proven once ``start`` has returned None; "" if nothing."""
 
     def notes(self) -> list[str]:
-        """Figures worth a line in the summary."""
+        """Lines for the summary."""
 
 
 class Plain:
-    """The parts of a strategy that most do not need."""
+    """Default methods of a strategy."""
 
     @property
     def fair_after(self) -> bool:
-        """They do."""
+        """True by default."""
         return True
 
     def attach(self, carrier: SerialCarrier) -> None:
-        """Nothing to know."""
+        """Does nothing."""
 
     def done(self, carrier: SerialCarrier) -> None:
-        """Nothing to learn."""
+        """Does nothing."""
 
     def claim(self) -> str:
         """Nothing is proven."""
         return ""
 
     def notes(self) -> list[str]:
-        """Nothing to say."""
+        """No lines."""
         return []

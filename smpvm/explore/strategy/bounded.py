@@ -1,13 +1,13 @@
 """Preemption-bounded search (CHESS: Musuvathi and Qadeer, 2007).
 
-A switch away from a thread that could go on, and does not yield, is a preemption.  First every
-execution without one is run, then those with one, and so on to the bound: most bugs need few.  Each
-is run once; where the budget ends, what a further preemption would lead to is noted for the next
-round.  Without a bound: every interleaving there is, depth first.
+A switch away from a thread that could continue and does not yield is a preemption.  First all
+executions without one are run, then those with one, and so on up to the bound: most bugs need few.
+Each is run once; alternatives that need one more preemption are queued for the next round.  Without
+a bound: every interleaving, depth first.
 
 *reduced*: of the executions that differ only in the order of independent steps one is enough.  A
-state is known by the class of the trace that led to it; one that has been there before, with no
-more preemptions, is not gone on from.  (Musuvathi and Qadeer, Partial-order reduction for
+state is identified by the class of the trace that led to it; an execution that reaches a known
+state with no fewer preemptions is abandoned.  (Musuvathi and Qadeer, Partial-order reduction for
 context-bounded state exploration, 2007.)
 """
 
@@ -23,7 +23,7 @@ from smpvm.host.carrier import YIELD
 from smpvm.text import plural
 
 _State = tuple[int, tuple[tuple[int, int], ...], int]
-"""The class of the trace, the steps of each thread, and who ran last."""
+"""The class of the trace, the steps of each thread, and the thread that ran last."""
 
 
 class _Choice:
@@ -31,14 +31,14 @@ class _Choice:
 
     def __init__(self, n: int, index: int = 0) -> None:
         self.n = n
-        """How many of the runnable threads are tried here."""
+        """How many of the runnable threads to try here."""
         self.index = index
         self.did: str | None = None
-        """What the chosen thread did; None where it has not been seen yet."""
+        """The operation of the chosen thread; None if not yet known."""
 
 
 class Bounded(Plain):
-    """A strategy and its own scheduler: the stack of choices is the state of the search."""
+    """A strategy that is its own scheduler: the stack of choices is the state of the search."""
 
     fair_after = False
 
@@ -48,15 +48,15 @@ class Bounded(Plain):
         self.bound = bound
         self.executions = 0
         self.cut = 0
-        """Executions that came to a known state."""
+        """Executions that reached a known state."""
         self.diverged = 0
         self._round = 0 if bound is not None else None
         """The preemptions of the executions of this round."""
         self._later: deque[tuple[int, ...]] = deque()
-        """The indices of choices that lead to one preemption more."""
+        """Paths of choices that need one more preemption."""
         self._now: deque[tuple[int, ...]] = deque()
         self._given = 0
-        """The choices below this depth are those of an entry of ``_now``."""
+        """The choices below this depth come from an entry of ``_now`` and are fixed."""
         self._seen: dict[_State, int] | None = {} if reduced else None
         """State → the fewest preemptions with which it was reached."""
         self._stack: list[_Choice] = []
@@ -108,7 +108,7 @@ class Bounded(Plain):
             self._stack.append(_Choice(self._width(runnable, goes_on)))
         choice = self._stack[self._depth]
         if choice.index >= len(runnable):
-            return None  # ``done`` sees that it did not come to the end of the stack
+            return None  # ``done`` sees that the stack was not used up
         nxt = runnable[choice.index]
         if current is not None:
             nxt = [current, *(s for s in runnable if s is not current)][choice.index]
@@ -122,7 +122,7 @@ class Bounded(Plain):
         return nxt
 
     def _width(self, runnable: Sequence[SerialThread], goes_on: bool) -> int:
-        """How many to try at a new choice; the others, if any, are for the next round."""
+        """How many threads to try at a new choice; the others are left to the next round."""
         if not goes_on or self._round is None or self._used < self._round:
             return len(runnable)
         if self.bound is not None and self._round < self.bound:
@@ -131,7 +131,7 @@ class Bounded(Plain):
         return 1
 
     def _known(self, current: SerialThread | None) -> bool:
-        """Has this state been gone on from, with no more preemptions?"""
+        """Has this state been explored with as few preemptions?"""
         if self._hash is None or self._seen is None:
             return False
         number = self._hash.value()
@@ -158,7 +158,7 @@ class Bounded(Plain):
             notes.append(f"{self.name}: {runs}, {self.cut} cut at a known state")
         if self._round and not self._exhausted and not self.diverged:
             most = plural(self._round - 1, "preemption")
-            notes.append(f"{self.name}: every schedule of at most {most} was run")
+            notes.append(f"{self.name}: every schedule with at most {most} was run")
         if self.diverged:
             notes.append(f"{self.name}: {plural(self.diverged, 'execution')} could not be repeated")
         return notes
@@ -172,4 +172,4 @@ class Bounded(Plain):
         most = f"at most {plural(self.bound, 'preemption')}"
         if self._seen is not None:
             return f"every class of executions with {most} was run ({runs})"
-        return f"every schedule of {most} was run ({runs})"
+        return f"every schedule with {most} was run ({runs})"

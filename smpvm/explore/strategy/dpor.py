@@ -1,14 +1,14 @@
 """Optimal dynamic partial order reduction (Abdulla, Aronis, Jonsson and Sagonas, 2014).
 
-Runs, of every class of executions that differ only in the order of independent steps, one.  After
-each execution its races are reversed: for a race (e, e') the sequence ``notdep(e).e'`` is put into
-the wakeup tree of the state before e, unless what has been explored there covers it (the sleep
-set contains one of its weak initials).  An execution with the sleep set in its way ends early and
-is counted apart (``blocked``); programs of plain accesses, locks and atomics have none.
+Runs one execution of each class of executions that differ only in the order of independent steps.
+After each execution its races are reversed: for a race (e, e') the sequence ``notdep(e).e'`` is
+inserted into the wakeup tree of the state before e, unless the executions explored from there cover
+it (the sleep set contains one of its weak initials).  A sleep-set-blocked execution is abandoned
+and counted separately (``blocked``); programs of plain accesses, locks and atomics have none.
 
-Acquires race with the acquire that kept them out, not with the release that let them in.  An
-await is enabled by the first write to what was looked at; that another write could have enabled it
-is tried like a race.  Complete for the granularity: what is no schedule point is not permuted.
+An acquire races with the acquire that excluded it, not with the release that admitted it.  An await
+is enabled by the first write to what it read; that another write could have enabled it is handled
+like a race.  Complete for the granularity: operations without schedule points are not permuted.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _GATES = (AWAIT, RESUME, START)
 
 
 PATIENCE = 2_000
-"""Steps in a row of one thread, after which another goes on."""
+"""Steps in a row of one thread after which another thread is chosen."""
 
 _TWO = object()
-"""Stands for objects that have one name."""
+"""Marks a name that several objects have."""
 
 Key = tuple[str, str, str, str]
-"""An operation by names, which outlive the execution: kind, class and name of the object, field."""
+"""An operation in a form that outlives the execution: kind, object's class and name, field."""
 
 
 class Branch:
@@ -54,11 +54,11 @@ class Branch:
     def __init__(self, key: Key | None = None) -> None:
         self.children: list[tuple[int, Branch]] = []
         self.key = key
-        """The operation that leads here."""
+        """The operation that leads to this node."""
 
 
 class Operations(Names):
-    """The operations of one execution by names."""
+    """The operations of one execution in terms of names."""
 
     def __init__(self, carrier: SerialCarrier) -> None:
         super().__init__(carrier)
@@ -66,12 +66,12 @@ class Operations(Names):
         self._objects: dict[tuple[str, str], Any] | None = None
 
     def key(self, op: Op) -> Key | None:
-        """The operation by names; None for one on several objects."""
+        """The operation in terms of names; None for one on several objects."""
         _, kind, obj, field = op
         return None if kind == AWAIT else (kind, *self.name(obj), field)
 
     def op(self, tid: int, key: Key | None) -> Op | None:
-        """The operation on this execution's object of that name; None if it has none, or two."""
+        """The operation on the object of that name; None unless there is exactly one."""
         if key is None:
             return None
         if self._objects is None:
@@ -84,7 +84,7 @@ class Operations(Names):
 
 
 class State:
-    """One state of the current execution: who could run, who sleeps, what is still to be tried."""
+    """One state of the current execution: enabled threads, sleep set, and wakeup tree."""
 
     __slots__ = ("at", "chosen", "enabled", "reads", "sleep", "todo")
 
@@ -95,14 +95,14 @@ class State:
         """The log position of the step chosen here."""
         self.enabled = enabled
         self.reads = reads
-        """Whose next operation is an atomic that would change nothing here."""
+        """Threads whose next operation is an atomic that would change nothing here."""
         self.sleep = sleep
         self.todo = todo
         self.chosen = -1
 
 
 class Dpor(Plain):
-    """A strategy and its own scheduler: the frames are the state of the search."""
+    """A strategy that is its own scheduler: the frames are the state of the search."""
 
     name = "dpor"
     fair_after = False
@@ -113,14 +113,14 @@ class Dpor(Plain):
         self.blocked = 0
         self.diverged = 0
         self.failed = 0
-        """Executions that a failure ended: what the others would have done then is not known."""
+        """Executions ended by a failure: what other threads would have done is unknown."""
         self._frames: list[State] = []
         self._depth = 0
         self._streak = 0
-        """How many steps the thread of the last step has taken in a row."""
+        """How many steps in a row the last thread has taken."""
         self._last = CLOCK
         self._fixed = 0
-        """Frames below this depth are replayed: their steps are those of the execution before."""
+        """Frames below this depth are replayed from the previous execution."""
         self._prefix = Prefix()
         self._carrier: SerialCarrier
         self._names: Operations
@@ -128,9 +128,9 @@ class Dpor(Plain):
         self._stopped = False
         self._exhausted = False
         self._deeds: list[Step] = []
-        """What the execution before did."""
+        """The steps of the previous execution."""
         self._subtree: Branch | None = None
-        """What is to be tried in the state after the step chosen last."""
+        """The wakeup tree of the state after the step chosen last."""
 
     # -- one execution
 
@@ -174,8 +174,8 @@ class Dpor(Plain):
         return chosen
 
     def _diverge(self, depth: int) -> None:
-        """The scenario does not do again what it did: end this execution, and forget what came
-        after *depth*."""
+        """The scenario did not repeat its steps: abandon this execution, and drop the frames after
+        *depth*."""
         self.diverged += 1
         self._prefix = Prefix()
         del self._frames[depth + 1 :]
@@ -192,12 +192,12 @@ class Dpor(Plain):
         return frame
 
     def _asleep(self, last: State) -> set[int]:
-        """Who of the last frame's sleep set sleeps on: its step does not depend on theirs."""
+        """The threads that stay in the sleep set: their steps do not depend on the last step."""
         carrier = self._carrier
         done = carrier.log[last.at]
         doer = next(s for s in carrier.threads if s.tid == last.chosen)
         extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
-        # A write that ended an await came before all others that could have.
+        # The write that ended an await is the first of those that could have.
         ended = [
             look
             for s in carrier.threads
@@ -216,7 +216,7 @@ class Dpor(Plain):
     def _new_choice(
         self, frame: State, runnable: Sequence[SerialThread], current: SerialThread | None
     ) -> SerialThread | None:
-        """The next branch of the wakeup tree, or any thread that does not sleep."""
+        """The next branch of the wakeup tree, or any thread not in the sleep set."""
         while frame.todo.children:
             tid, subtree = frame.todo.children.pop(0)
             for thread in runnable:
@@ -230,16 +230,16 @@ class Dpor(Plain):
             return None
         if current is None or current not in awake:
             return awake[0]
-        if self._streak > PATIENCE and len(awake) > 1:  # it may wait for the others, in a spin
+        if self._streak > PATIENCE and len(awake) > 1:  # it may be spinning until others act
             self._streak = 0
             return next((s for s in awake if s.tid > current.tid), awake[0])
         return current
 
     def _try_all(self, frame: State) -> None:
-        """What the wakeup tree asks for is not possible here: so try everybody, and miss nothing.
+        """The thread that the wakeup tree wants is not enabled: try all threads, to miss nothing.
 
-        It foresees an acquire by the order of another execution, in which who had the lock had
-        given it back.
+        The tree was derived from another execution, in which the owner of the lock had released it
+        before this acquire.
         """
         known = {tid for tid, _ in frame.todo.children}
         for tid in frame.enabled:
@@ -255,7 +255,7 @@ class Dpor(Plain):
             self.executions += 1
         self._compare(carrier)
         self.failed += carrier.failed
-        # Where the execution was cut short, what the others were about to do counts too.
+        # If the execution ended early, the pending operations of the threads count too.
         left = [] if self._stopped else [p for p in carrier.left if p[0][1] not in _GATES]
         n = len(carrier.log)
         gates = carrier_gates(carrier) | {n + i for i, (_, gated) in enumerate(left) if gated}
@@ -270,11 +270,11 @@ class Dpor(Plain):
             self._reverse(order, race, frames)
 
     def _compare(self, carrier: SerialCarrier) -> None:
-        """The steps up to the new choice must be those of the execution before."""
+        """Check that the steps up to the new choice repeat those of the previous execution."""
         before, now = self._deeds, steps_of(carrier.log)
         self._deeds = now
         if self._fixed == 0 or (carrier.stuck is Ending.CUT and not self._stopped):
-            return  # the first; or ``choose`` has seen it
+            return  # the first execution; or ``choose`` has noticed
         end = self._frames[self._fixed - 1].at
         if now[:end] != before[:end]:
             pairs = enumerate(zip_longest(now[:end], before[:end]))
@@ -282,7 +282,7 @@ class Dpor(Plain):
             self._diverge(sum(frame.at < other for frame in self._frames))
 
     def _reverse(self, order: Order, race: Race, frames: dict[int, int]) -> None:
-        """Put the other order of *race* into the wakeup tree of the state before it."""
+        """Insert the reversal of *race* into the wakeup tree of the state before it."""
         depth = frames.get(race.first)
         if depth is None:
             return
@@ -295,7 +295,7 @@ class Dpor(Plain):
         order.ops[race.second] = was
 
     def _try(self, order: Order, frame: State, v: list[int], race: Race) -> None:
-        """Run *v* from *frame* on, unless what was run there covers it."""
+        """Schedule *v* to be run from *frame*, unless it is covered by what was run there."""
         tid = order.ops[race.second][0]
         if len(v) == 1 and tid not in frame.enabled:
             return
@@ -326,14 +326,14 @@ class Dpor(Plain):
                 return
 
     def _pending(self, order: Order, frame: State, tid: int) -> Op | None:
-        """What *tid* was about to do in the state of *frame*."""
+        """The pending operation of *tid* in the state of *frame*."""
         for at in range(frame.at, len(order.ops)):
             if order.ops[at][0] == tid:
                 return order.asked(at, tid in frame.reads)
         return next((op for op, _ in self._carrier.left if op[0] == tid), None)
 
     def _backtrack(self) -> bool:
-        """Leave the deepest state with something to try as the last frame; False if none has."""
+        """Return to the deepest state with something left to try; False if there is none."""
         frames = self._frames
         while frames:
             frame = frames[-1]
@@ -365,32 +365,32 @@ class Dpor(Plain):
         if self.failed:
             lines.append(
                 f"dpor: {plural(self.failed, 'execution')} ended with a failure: nothing is "
-                "claimed, there may be more to find behind it"
+                "proven, other threads may have had more to do"
             )
         return lines
 
 
 def _now(thread: SerialThread) -> Op:
-    """The pending operation, as it would be now."""
+    """The pending operation, as a read if it is an atomic that would change nothing."""
     tid, kind, obj, field = thread.op
     return (tid, READ, obj, field) if kind == ATOMIC and thread.reads_only() else thread.op
 
 
 def _drops(thread: SerialThread, doer: SerialThread, done: Op, extra: Sequence[Any]) -> bool:
-    """May the pending operation give up a token that the step has to do with, or the step one
-    that the operation has to do with?"""
+    """May the pending operation release a token that the step involves, or the step one that the
+    operation involves?"""
     mine = _tokens(thread.td) if gives_up(thread.op) else []
     its = _tokens(doer.td) if gives_up(done) else []
     return any(token in (done[2], *extra, *its) for token in mine) or thread.op[2] in its
 
 
 def _tokens(td: Any) -> list[Any]:
-    """The tokens in the thread's hand."""
+    """The tokens that the thread holds."""
     return [ref.tok for ref in getattr(td, "toks", ())]
 
 
 def _weak_initial(order: Order, v: Sequence[int], tid: int, op: Op | None) -> bool:
-    """Could *v* as well begin with the next step of *tid* (*op*, None if it is not known)?"""
+    """Can *v* equivalently begin with the next step of *tid* (*op*, None if unknown)?"""
     for i, at in enumerate(v):
         if order.ops[at][0] == tid:
             return not any(order.direct(v[j], at) for j in range(i))

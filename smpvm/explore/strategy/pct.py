@@ -1,8 +1,8 @@
 """PCT, probabilistic concurrency testing (Burckhardt, Kothari, Musuvathi and Nagarakatte, 2010).
 
-Threads have random priorities; the highest one that can run does.  At d - 1 random steps the
-running thread drops below all others.  A bug of depth d among n threads and k steps is hit with a
-probability of at least 1 / (n * k^(d-1)) in each execution.
+Threads have random priorities; the runnable thread with the highest one runs.  At d - 1 random
+steps the running thread drops below all others.  In each execution a bug of depth d among n threads
+and k steps is hit with a probability of at least 1 / (n * k^(d-1)).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Priorities:
         self._random = rnd.random
         self._prio: dict[int, float] = {}
         self.steps = 0
-        """Those of threads that must end: a daemon's, or a disk's, are not what is scheduled."""
+        """Steps of non-daemon threads; those of daemons and disks are not counted."""
         self._floor = 0.0
         self._drops = {int(rnd.random() * length) for _ in range(depth - 1)}
 
@@ -56,10 +56,10 @@ class _Priorities:
 
 
 class Pct(Plain):
-    """*depth* is d; k is the longest execution so far (the first one measures it).
+    """*depth* is d; k is the length of the longest execution so far (the first one measures it).
 
-    Those that end in the fair suffix do not count where others end by themselves: the drops would
-    all come long after them.
+    Executions that reach the fair suffix do not count if others end by themselves: the priority
+    drops would come long after the end of those.
     """
 
     name = "pct"
@@ -88,7 +88,7 @@ class Pct(Plain):
         return max(self.length or self._endless, 1)
 
     def bound(self) -> float:
-        """The probability of one execution to hit a bug of this depth, at least."""
+        """A lower bound of the probability that one execution hits a bug of this depth."""
         return float(1 / (self.threads * self._k() ** (self.depth - 1)))
 
     def notes(self) -> list[str]:

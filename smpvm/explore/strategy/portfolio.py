@@ -1,4 +1,4 @@
-"""The strategies by name, and the portfolio: an exhaustive one and random ones in turn."""
+"""The strategies by name, and the portfolio: an exhaustive strategy and random ones in turn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from smpvm.explore.strategy.surw import Surw
 
 
 class Portfolio(Plain):
-    """DPOR every third time, and in turn random walk, PCT of depths 2 and 3 (or *depth*), POS and
-    SURW.
+    """DPOR in every third execution; in the others, in turn, random walk, PCT of depths 2 and 3 (or
+    *depth*), POS and SURW.
 
-    What DPOR does next follows from its execution before, so it cannot begin anywhere: whoever
-    runs schedule 0 (the first piece of a campaign, the first of several workers) has it.  In other
-    pieces its numbers go to the random ones.  When DPOR has been everywhere there is nothing left.
+    DPOR's next execution follows from its previous one, so it cannot start in the middle: it runs
+    only where schedule 0 is run (the first piece of a campaign, the first of several workers).
+    Elsewhere its turns go to the random strategies.  The portfolio ends when DPOR has finished.
     """
 
     name = "portfolio"
@@ -35,13 +35,13 @@ class Portfolio(Plain):
             Surw(seed),
         ]
         self._turns = 0
-        """How often it was DPOR's turn."""
+        """How many turns DPOR has had."""
         self._now: Strategy = self.parts[0]
         self._all_accesses = False
 
     @property
     def fair_after(self) -> bool:
-        """As whoever's turn it is has it."""
+        """That of the strategy whose turn it is."""
         return self._now.fair_after
 
     def start(self, n: int) -> Scheduler | None:
@@ -78,8 +78,8 @@ class Portfolio(Plain):
 def make_strategy(
     name: str, *, seed: int = 0, depth: int | None = None, bound: int | None = None
 ) -> Strategy:
-    """A strategy by its name.  Raises ValueError for an unknown one, and for options that cannot
-    be."""
+    """A strategy by its name.  Raises ValueError for an unknown name, and for options that do not
+    apply or are out of range."""
     makers: dict[str, Callable[[], Strategy]] = {
         "random": lambda: RandomWalk(seed),
         "pct": lambda: Pct(seed, 3 if depth is None else depth),

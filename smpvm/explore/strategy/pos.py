@@ -1,7 +1,7 @@
 """POS, partial order sampling (Yuan, Yang and Gu, 2018).
 
-Every pending operation has a random priority, and the highest runs.  When it has run, operations
-that conflict with it draw again: so each order of the conflicting operations is about as likely,
+Every pending operation has a random priority, and the highest runs.  Then operations that conflict
+with it get new priorities: so each order of the conflicting operations is about equally likely,
 however many other steps there are.
 """
 

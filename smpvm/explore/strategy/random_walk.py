@@ -1,4 +1,4 @@
-"""Random walk: at each point any runnable thread, all equally likely."""
+"""Random walk: at each point a runnable thread, all equally likely."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Replay: a recorded schedule, step for step, and where it stops fitting.
+"""Replay of a recorded schedule, step by step, and detection of where it diverges.
 
-``Replay`` follows the recorded threads exactly.  ``Guided`` is what shrinking uses: it knows only
-the switches ("after its 4th step, thread 1 gives way to thread 2") and runs without preemption in
-between, so that it makes sense of a schedule from which parts have been taken out.
+``Replay`` follows the recorded threads exactly.  ``Guided`` is used for shrinking: it follows only
+the switches ("after its 4th step, switch from thread 1 to thread 2") and runs without preemption in
+between, so that it can run a schedule from which parts have been removed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from smpvm.explore.trace.schedule import Schedule, checksum, step_text
 from smpvm.host.serialthread import CLOCK
 
 Switches = Mapping[tuple[int, int], int]
-"""(thread, how many steps it has taken) → the thread that goes on; thread -1 is the beginning."""
+"""(thread, number of its steps so far) → the thread to switch to; thread -1 is the start."""
 
 
 class Replay(Plain):
-    """One execution.  ``diverged`` says at which step and why it left the record, if it did."""
+    """One execution.  ``diverged`` says at which step and why it left the record; "" if not."""
 
     name = "replay"
     fair_after = True
@@ -28,7 +28,7 @@ class Replay(Plain):
         self.schedule = schedule
         self.diverged = ""
         self.reasons: dict[int, str] = {}
-        """Log position → why another thread runs from here."""
+        """Log position → why there is a switch here."""
         self._steps = schedule.steps()
         self._at = 0
         self._last: SerialThread | None = None
@@ -50,7 +50,7 @@ class Replay(Plain):
             nxt = next((s for s in runnable if s.tid == self._steps[at]), None)
             if nxt is None and not self.diverged:
                 names = ", ".join(f"{s} ({s.tid})" for s in runnable)
-                self.diverged = f"step {at}: thread {self._steps[at]} cannot run; can: {names}"
+                self.diverged = f"step {at}: thread {self._steps[at]} cannot run; runnable: {names}"
                 return None
         elif not self.diverged:
             self.diverged = f"step {at}: the recorded execution had ended here"
@@ -76,18 +76,18 @@ class Replay(Plain):
         self.reasons[len(self._carrier.log)] = why
 
     def done(self, carrier: SerialCarrier) -> None:
-        # What a step did may have been something else long before a thread could not run.
+        # A step may have differed long before a thread could not run.
         self.diverged = self._other(carrier) or self.diverged
 
     def _other(self, carrier: SerialCarrier) -> str:
-        """The first run of steps that is not what was recorded; "" if all are."""
+        """The first run of steps that differs from the record; "" if none does."""
         steps = [op for op in carrier.log if op[0] != CLOCK]
         at = 0
         for tid, n, check in self.schedule.runs:
             if len(steps) < at + n:
                 if self.diverged:
                     return ""
-                return f"step {len(steps)}: the execution ends, the record does not"
+                return f"step {len(steps)}: the execution ended before the record"
             if checksum(steps[at : at + n]) != check:
                 done = ", ".join(map(step_text, steps[at : at + min(n, 6)]))
                 return (
@@ -99,7 +99,7 @@ class Replay(Plain):
 
 
 class Guided(Plain):
-    """Runs without preemption but for the switches given."""
+    """Runs without preemption except for the given switches."""
 
     name = "guided"
     fair_after = True

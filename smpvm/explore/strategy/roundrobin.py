@@ -1,4 +1,4 @@
-"""Round-robin: fair, and the same every time.  Also the fair suffix of the random strategies."""
+"""Round-robin: fair and deterministic.  Also the fair suffix of the random strategies."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """SURW, selectively uniform random walk (Zhao, Wolff, Mathur and Roychoudhury, 2025).
 
-One object is drawn for each execution, and the orders of the steps on it are sampled uniformly: the
-thread whose step on it comes next is drawn with a weight of the steps on it that each has left.
-Who is about to do one out of turn waits; all other steps come in any order.  How many steps each
-thread takes is what the executions before have shown; the first is a plain random walk.
+One object is chosen at random for each execution, and the orders of the steps on it are sampled
+uniformly: the thread whose step on it comes next is drawn, weighted with the number of such steps
+that each thread has left.  A thread about to take one out of turn waits; all other steps come in
+any order.  The numbers of steps come from previous executions; the first is a plain random walk.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Uniform:
         return kind != AWAIT and self.names.name(obj) == self._name
 
     def _draw(self, runnable: Sequence[SerialThread]) -> SerialThread:
-        """Whose step on the object comes next."""
+        """Draw the thread whose step on the object comes next."""
         weights = [max(self._left[s.tid], 0) for s in runnable]
         at = self._random() * sum(weights)
         for thread, weight in zip(runnable, weights, strict=True):
@@ -77,7 +77,7 @@ class Surw(Plain):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._steps: dict[_Name, dict[int, int]] = {}
-        """Object → the most steps on it that each thread has taken, where it was several."""
+        """Object → the most steps that each thread took on it, for objects used by several."""
         self._now: _Uniform
 
     def start(self, n: int) -> Scheduler:

@@ -1,1 +1,1 @@
-"""What an execution did: schedules, happens-before, which steps depend on each other."""
+"""Analysis of executions: schedules, happens-before, dependence of steps."""

@@ -1,9 +1,9 @@
 """Which operations of two threads do not commute.
 
-Two operations depend on each other when they concern the same object and the same field, and are
-not both reads (or both shared acquires).  The field "" means the whole object.  An operation that
-may give up tokens in hand says so (``HOLDING``), and depends on operations on tokens; which it did
-give up is known once it has been executed, from what was ``touched``.
+Two operations depend on each other if they concern the same object and the same field, and are not
+both reads (or both shared acquires).  The field "" means the whole object.  An operation that may
+release its thread's tokens has the field ``HOLDING`` and depends on operations on tokens; which
+tokens it released is known once it has been executed, from what was ``touched``.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from smpvm.host.runnable import is_token
 from smpvm.host.serialthread import AWAIT, RESUME, TIMER, Op
 
 IDENTITY: Final = frozenset((SLEEP, WAKEUP, RESUME))
-"""Kinds of steps that concern an object as the identity of sleeps."""
+"""Kinds of steps that use an object as a sleep identity."""
 _FIELDS: Final = frozenset((READ, WRITE, ATOMIC))
 
 
 def same(a: Any, b: Any) -> bool:
-    """Are two operands one object?  (Identities of sleeps may be equal values.)"""
+    """Are two operands the same object?  (Sleep identities may be equal values.)"""
     return a is b or a == b
 
 
 def conflict(a: Op, b: Op) -> bool:
-    """May the order of *a* and *b*, of different threads, make a difference?"""
+    """Can the order of *a* and *b*, of different threads, make a difference?"""
     return meet(a, b) or (gives_up(a) and is_token(b[2])) or (gives_up(b) and is_token(a[2]))
 
 
 def gives_up(op: Op) -> bool:
-    """May the operation give up tokens that it does not name?
+    """Can the operation release tokens that it does not name?
 
-    Whether an acquire or a sleep does depends on what came before, so what one execution shows is
-    no proof that it does not.
+    Whether an acquire or a sleep does so depends on what came before, so one execution in which it
+    does not is no proof.
     """
     return op[3] == HOLDING
 
 
 def meet(a: Op, b: Op) -> bool:
-    """The same for what the operations name: tokens that they give up beside are left out."""
+    """The same for the operands only, without tokens that the operations may release."""
     _, kind, obj, field = a
     _, kind2, obj2, field2 = b
     if type(obj) is Compound or type(obj2) is Compound:
@@ -71,12 +71,12 @@ def meet(a: Op, b: Op) -> bool:
 
 
 def shares(kind: str, obj: Any) -> bool:
-    """Is it an acquire that commutes with its like?"""
+    """Is it an acquire that commutes with others of its kind?"""
     return kind == ACQUIRE_SHARED
 
 
 def parts(op: Op) -> tuple[Op, ...]:
-    """The operation, or those that are one step."""
+    """The operation, or the operations that make up one step."""
     tid, kind, obj, _ = op
     if type(obj) is not Compound:
         return (op,)
@@ -84,25 +84,25 @@ def parts(op: Op) -> tuple[Op, ...]:
 
 
 def named(op: Op) -> list[Any]:
-    """The objects that it concerns; of an await, those that it looks at as a whole."""
+    """The objects that it concerns; for an await, those that it reads as a whole."""
     if op[1] == AWAIT:
         return [obj for obj, field in op[2] if not field]
     return [] if op[1] == YIELD else [part[2] for part in parts(op)]
 
 
 def apart(kind: str, kind2: str) -> bool:
-    """Is one a matter of an object as the identity of sleeps, the other of its fields?"""
+    """Does one use the object as a sleep identity and the other its fields?"""
     return (kind in IDENTITY and kind2 in _FIELDS) or (kind2 in IDENTITY and kind in _FIELDS)
 
 
 def _awaits(a: Op, b: Op) -> bool:
-    """An await whose loop reads announced fields only opens a gate; one on a whole object may also
-    look at it, or take it, in the step that the await begins."""
+    """An await whose loop reads only announced fields depends on nothing itself; one on a whole
+    object may also read or take it in the step that the await begins."""
     return TIMER in (a[1], b[1]) or any(same(x, y) for x in named(a) for y in named(b))
 
 
 def writes(op: Op, obj: Any, field: str) -> bool:
-    """May the operation change *field* of *obj* ("": anything of it)?"""
+    """Can the operation change *field* of *obj* ("": any field)?"""
     return op[1] not in (READ, AWAIT) and any(
         same(one, obj) and (not field or name in ("", field)) for _, _, one, name in parts(op)
     )
@@ -114,7 +114,7 @@ def is_acquire(op: Op) -> bool:
 
 
 def covers(op: Op, obj: Any) -> bool:
-    """Is the write of *obj* in the step of *op* what *op* says already?"""
+    """Is the write of *obj* in the step of *op* already implied by *op* itself?"""
     _, kind, one, _ = op
     if kind in (AWAIT, READ):
         return False

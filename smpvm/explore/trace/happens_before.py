@@ -1,10 +1,10 @@
 """Happens-before over one execution's log: vector clocks, races, and the class of the trace.
 
-Two executions are of one class when they have the same steps of each thread and order all pairs of
-dependent steps alike (Mazurkiewicz traces).  A step depends on an earlier one of its own thread,
-on what conflicts with it, and on the step that made it possible (``causes``: the spawn of its
-thread, the wakeup that ended its sleep, the write that ended its await).  Time moves only when
-nobody can run, so a timer step comes after everything before it, and before everything after it.
+Two executions are in the same class if they have the same steps of each thread and order all pairs
+of dependent steps alike (Mazurkiewicz traces).  A step depends on earlier steps of its own thread,
+on conflicting steps, and on the step that enabled it (``causes``: the spawn of its thread, the
+wakeup that ended its sleep, the write that ended its await).  Time advances only when no thread can
+run, so a timer step is ordered after all steps before it and before all steps after it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _MANY = frozenset((AWAIT, YIELD))
 
 @dataclass
 class Race:
-    """Two dependent steps that could come the other way round: *first*, then *second*.
+    """Two dependent steps that could occur in the opposite order: *first*, then *second*.
 
-    *second* is a position in the log, or past its end: pending operations of threads that were
-    still there when the execution ended come after the log, in ``Order.ops``.
+    *second* is a position in the log or past its end: in ``Order.ops`` the log is followed by the
+    pending operations of threads that were alive when the execution ended.
     """
 
     first: int
@@ -61,7 +61,7 @@ class Race:
 
 @dataclass
 class Prefix:
-    """What is known of the first *n* steps of an execution: all that begin with them share it."""
+    """The analysis of the first *n* steps, shared by all executions that begin with them."""
 
     n: int = 0
     slot: dict[int, int] = field(default_factory=dict)
@@ -82,9 +82,9 @@ class Order:
         prefix: Prefix | None = None,
         trail: Trail | None = None,
     ) -> None:
-        """*pending* are operations that were never executed; *gated* the log positions (and
-        positions past the log, for pending ones) of acquires that waited until they could be.
-        The log begins with *prefix*.  *trail* knows what the atomics found."""
+        """*pending* are operations that were not executed; *gated* are the positions (past the log
+        for pending ones) of acquires that take place only when possible.
+        The log begins with *prefix*.  *trail* knows what values the atomics found."""
         self.n = len(log)
         self.ops: list[Op] = [*log, *pending]
         self.causes = causes
@@ -142,11 +142,11 @@ class Order:
         clock = clock.copy()
         clock[self.slot[tid]] = at
         self.clocks.append(clock)
-        if at < self.n:  # of what was never executed nothing comes after
+        if at < self.n:  # no step comes after one that was not executed
             self._done(at, alone)
 
     def _done(self, at: int, alone: bool) -> None:
-        """Step *at* is there for later ones to meet; *alone*: it concerns one object."""
+        """Record step *at* for later steps; *alone*: it concerns only one object."""
         op = self.ops[at]
         self._last[op[0]] = at
         if op[1] == TIMER:
@@ -166,7 +166,7 @@ class Order:
         return clock
 
     def _alone(self, at: int) -> bool:
-        """Does the step concern one object only, as most do?"""
+        """Does the step concern only one object, as most do?"""
         _, kind, obj, _ = self.ops[at]
         return not (kind in _MANY or type(obj) is Compound or at in self.extras)
 
@@ -184,7 +184,7 @@ class Order:
         for prev in reversed(self._history.get(target, ())):
             before = ops[prev]
             if reads and before == op:
-                break  # what it conflicts with, that read has met already
+                break  # that read is already ordered after all conflicting steps
             if before[0] != tid and clock[slot[before[0]]] < prev:
                 if not self._depends_on(prev, at, target):
                     continue
@@ -195,10 +195,10 @@ class Order:
         return clock
 
     def _meet_gate(self, at: int, target: Any, clock: Clock, program: Clock) -> Clock:
-        """The same for an acquire that waited until it could be had.
+        """The same for an acquire that takes place only when possible.
 
-        It cannot come before the release that let it in, but before the acquire that kept it out:
-        so that is its race, unless other means order the two.
+        It cannot come before the release that admitted it, but before the acquire that excluded it:
+        so it races with that one, unless they are ordered by other steps.
         """
         tid = self.ops[at][0]
         history = self._history.get(target, ())
@@ -218,7 +218,7 @@ class Order:
         return clock
 
     def _held(self, history: Sequence[int], i: int) -> bool:
-        """Did that acquire get the lock exclusively: is the next step on it its release?"""
+        """Was that lock held exclusively: is the next step on it the release by the same thread?"""
         if i + 1 == len(history):
             return True
         nxt = history[i + 1]
@@ -226,8 +226,8 @@ class Order:
         return self.ops[nxt][0] == self.ops[history[i]][0] and self._gave_back(nxt, target)
 
     def _gave_back(self, at: int, target: Any) -> bool:
-        """Did step *at* release *target*: a release, tokens given up by a thread that blocks, or
-        the end of a thread that is joined?"""
+        """Did step *at* release *target*: a release, tokens released by a thread that blocks, or
+        the end of a joined thread?"""
         _, kind, obj, field = self.ops[at]
         if kind == RELEASE:
             return True
@@ -235,7 +235,7 @@ class Order:
         return other and (field == HOLDING or kind == WAKEUP)
 
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
-        """Does that release give back a shared hold (which need not keep an acquire out)?"""
+        """Does that release end a shared hold (which need not exclude an acquire)?"""
         tid = self.ops[history[i]][0]
         for j in range(i - 1, -1, -1):
             op = self.ops[history[j]]
@@ -255,14 +255,14 @@ class Order:
                     return True
         return False
 
-    # -- asking
+    # -- queries
 
     def before(self, a: int, b: int) -> bool:
-        """Does step *a* happen before step *b* (or is it *b*)?"""
+        """Does step *a* happen before step *b* (or is it *b* itself)?"""
         return self.clocks[b][self.slot[self.ops[a][0]]] >= a
 
     def direct(self, a: int, b: int) -> bool:
-        """Does *b* depend on *a*, an earlier step, by itself?"""
+        """Does *b* depend directly on *a*, an earlier step?"""
         if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
             return True
         if conflict(self.ops[a], self.ops[b]):
@@ -280,11 +280,11 @@ class Order:
         return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
 
     def turned(self, race: Race) -> Op:
-        """What the second step of *race* is when it comes first: it finds another value then."""
+        """The second step of *race* if it came first: an atomic would find another value."""
         op, first = self.ops[race.second], self.ops[race.first]
         update = self._updates.get(race.second)
         if update is None or first[1] == READ:
-            return op  # no atomic; or it finds the same
+            return op  # no atomic, or it finds the same value
         tid, _, obj, field = op
         found = self._updates.get(race.first)
         if found is not None and same(first[2], obj) and first[3] == field:
@@ -292,22 +292,22 @@ class Order:
         return (tid, ATOMIC, obj, field)
 
     def asked(self, at: int, reads: bool) -> Op:
-        """Step *at* as it would be in a state in which, if an atomic, it *reads* only."""
+        """Step *at* in another state; if it is an atomic, *reads* says whether it only reads."""
         tid, kind, obj, field = self.ops[at]
         if kind != ATOMIC and at not in self._updates:
             return self.ops[at]
         return (tid, READ if reads else ATOMIC, obj, field)
 
     def not_after(self, a: int) -> list[int]:
-        """The steps behind *a* in the log that do not happen after it."""
+        """The steps after *a* in the log that do not happen after it."""
         slot = self.slot[self.ops[a][0]]
         clocks = self.clocks
         return [b for b in range(a + 1, self.n) if clocks[b][slot] < a]
 
     def other_causes(self) -> list[Race]:
-        """Awaits that another step than the one that ended them could have ended.
+        """Awaits that could have been ended by another step than the one that did.
 
-        No reversal, but tried like one: *second* is the await, without its cause before it.
+        Not races, but handled like them: *second* is the await, without its cause before it.
         """
         awaits = [at for at in self.causes if self.ops[at][1] == AWAIT]
         if not awaits:
@@ -324,7 +324,7 @@ class Order:
         return [Race(self.causes[at], at) for at in awaits if self._another(at, by_thread)]
 
     def _another(self, at: int, by_thread: dict[int, list[tuple[int, Any]]]) -> bool:
-        """Could another write than its cause have ended the await *at*?"""
+        """Could a write other than its cause have ended the await *at*?"""
         op, cause = self.ops[at], self.causes[at]
         for tid, written in by_thread.items():
             if tid == op[0]:
@@ -332,13 +332,13 @@ class Order:
             for i in range(bisect_right(written, cause, key=itemgetter(0)), len(written)):
                 w, obj = written[i]
                 if self.before(cause, w) or self.before(at, w):
-                    break  # and so is all that the thread does later
+                    break  # the same holds for all later steps of the thread
                 if _wakes(self.ops[w], obj, op):
                     return True
         return False
 
     def signature(self) -> tuple[Any, ...]:
-        """What all executions of one class have in common, and no other class has."""
+        """A value that is equal exactly for executions of the same class."""
         number: dict[int, tuple[int, int]] = {}
         counts: dict[int, int] = {}
         rows = []
@@ -357,12 +357,12 @@ def touches(op: Op, objs: Sequence[Any]) -> bool:
 
 
 def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:
-    """The order of the execution that *carrier* has just run, pending operations left out."""
+    """The order of the execution that *carrier* has just run, without pending operations."""
     return Order(carrier.log, carrier.causes, carrier.touches, (), gated or carrier_gates(carrier))
 
 
 def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:
-    """The log positions of acquires that waited until they could be had."""
+    """The log positions of acquires that take place only when possible."""
     return frozenset(carrier.gates)
 
 
@@ -371,7 +371,7 @@ def _join(a: Clock, b: Clock) -> Clock:
 
 
 def _hides(before: Op, op: Op) -> bool:
-    """Is everything on the object that *op* conflicts with ordered before *before* already?"""
+    """Is every earlier step on the object that conflicts with *op* ordered before *before*?"""
     if is_acquire(before) or apart(before[1], op[1]):
         return False
     if type(before[2]) is Compound or type(op[2]) is Compound:

@@ -1,9 +1,9 @@
-"""A schedule as text: short enough for a bug report, and able to tell where a replay diverges.
+"""Schedules as text: short enough for a bug report, with checksums that locate a divergence.
 
-``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the version of the form, granularity, version of
-smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is a
-thread, a number of steps, and a checksum over the operations of those steps.  Where runs repeat, as
-in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
+``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the format version, granularity, version of smpvm,
+repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is a thread, a
+number of steps, and a checksum of the operations of those steps.  If runs repeat, as in a livelock,
+the format version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from smpvm.host.serialthread import AWAIT, CLOCK, Op
 from smpvm.text import quoted
 
 PLAIN, FOLDED = "s1", "s2"
-"""The versions of the form: every run listed, or repetitions folded."""
+"""The format versions: every run listed, or repetitions folded."""
 MOST_STEPS = 1_000_000
 """No execution is longer: it ends as a livelock after 40,000 steps."""
 MOST_CHARACTERS = 4 << 20
 LONGEST = 64
-"""The longest repetition that is looked for, in runs."""
+"""The longest repeated part that is searched for, in runs."""
 WORTH = 8
-"""Runs that folding must save: a short schedule is easier to read and to edit unfolded."""
+"""The fewest runs that folding must save: short schedules are easier to read unfolded."""
 _RUN = re.compile(r"([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
 _PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9][0-9]{0,6}))(?:\.(?!$)|$)")
-"""A run, or several in parentheses and a number of repetitions."""
+"""A run, or several in parentheses with a repetition count."""
 
 _RENAMED = {
     "Compound": "Several",
@@ -38,7 +38,7 @@ _RENAMED = {
     "TimedSpinlock": "Spinlock",
     "TimedToken": "Token",
 }
-"""Classes that were renamed keep their old names in schedules, so that old schedules still fit."""
+"""Renamed classes keep their old names in schedules, so that old schedules still replay."""
 
 Run = tuple[int, int, str]
 """(tid, steps, checksum)"""
@@ -123,7 +123,7 @@ def _few(steps: int) -> None:
 
 
 def fold(runs: Sequence[str]) -> list[str]:
-    """*runs* with ``(...)*n`` for n times the same in a row."""
+    """*runs* with ``(...)*n`` for n repetitions in a row."""
     out: list[str] = []
     at = 0
     while at < len(runs):
@@ -140,7 +140,7 @@ def fold(runs: Sequence[str]) -> list[str]:
 
 
 def _times(runs: Sequence[str], at: int, size: int) -> int:
-    """How many times the *size* runs from *at* on occur in a row."""
+    """How many times in a row the *size* runs from *at* on occur."""
     end = at + size
     while end < len(runs) and runs[end] == runs[end - size]:
         end += 1
@@ -148,7 +148,7 @@ def _times(runs: Sequence[str], at: int, size: int) -> int:
 
 
 def step_text(op: Op) -> str:
-    """The operation of a step: the same in every run, and cheap (no names of objects)."""
+    """The operation of a step as text: the same in every run, and cheap (no object names)."""
     _, kind, obj, what = op
     if kind == AWAIT:
         return f"{kind} {' '.join(f'{class_name(o)}.{f}' for o, f in obj)}"
@@ -162,7 +162,7 @@ def class_name(obj: Any) -> str:
 
 
 def checksum(ops: Iterable[Op]) -> str:
-    """Two hex digits over a run of steps."""
+    """Two hex digits for a run of steps."""
     return f"{zlib.crc32(' '.join(map(step_text, ops)).encode()) & 0xFF:02x}"
 
 

@@ -1,4 +1,4 @@
-"""A number for the class of a trace: cheap, for counting and for knowing states again."""
+"""A hash of the class of a trace: cheap, for counting classes and recognizing states."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from smpvm.host.trail import Trail
 
 
 class _Place:
-    """What has happened to one object: *last* is the latest step on the whole of it, *since* the
-    sum over the steps behind it, *fields* the latest write and the reads behind it of each."""
+    """The steps on one object: *last* is the hash of the latest step on the whole object, *since*
+    the sum over later steps, *fields* the latest write of each field and the reads after it."""
 
     __slots__ = ("fields", "last", "since")
 
@@ -22,7 +22,7 @@ class _Place:
         self.fields: dict[str, list[int]] = {}
 
     def whole(self, step: tuple[int, int]) -> int:
-        """A step on all of the object; returns its hash."""
+        """A step on the whole object; returns its hash."""
         one = hash((step, self.last, self.since))
         self.last, self.since = one, 0
         self.fields.clear()
@@ -44,7 +44,7 @@ class _Place:
 
 
 class TraceHash:
-    """A number for the class of the trace so far, kept up to date step by step.
+    """A hash of the class of the trace so far, updated step by step.
 
     Each step is hashed with the latest steps that it depends on; the sum does not depend on the
     order of the others.
@@ -58,7 +58,7 @@ class TraceHash:
         self._at = self._touched = 0
 
     def value(self) -> int:
-        """The number for all steps that there are."""
+        """The hash over all steps so far."""
         log, touches = self._trail.log, self._trail.touches
         while self._at < len(log):
             at = self._at
@@ -100,5 +100,5 @@ class TraceHash:
 
 
 def trace_hash(trail: Trail) -> int:
-    """A number for the class of a whole trace: cheap, for counting how many were seen."""
+    """A hash of the class of a whole trace, for counting distinct ones."""
     return TraceHash(trail).value()

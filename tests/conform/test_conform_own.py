@@ -1,4 +1,4 @@
-"""Vectors of our own, for what the kernel's own ones do not reach; read off the C."""
+"""Our own vectors, derived from the C, for cases that the recorded ones do not cover."""
 
 import copy
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from smpvm.conform import read_vectors, run_vector
 from smpvm.vm.page.struct import VM_ALLOC_INTERRUPT, VM_ALLOC_NORMAL, VM_ALLOC_QUICK
 
-PART = Path(__file__).parent / "data" / "vectors.jsonl.gz"
+PART = Path(__file__).parents[1] / "data" / "vectors.jsonl.gz"
 EMPTY = "vm_page_alloc-0093"
 """A vector whose state has no pages."""
 

@@ -1,4 +1,4 @@
-"""stress/undeclared.py: nothing is shared that explorers cannot see, and it would be noticed."""
+"""stress/undeclared.py: the model has no undeclared shared fields, and one would be found."""
 
 import subprocess
 import sys

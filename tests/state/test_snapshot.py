@@ -1,4 +1,4 @@
-"""A snapshot holds all of a machine's memory, and another machine goes on from it."""
+"""A snapshot contains all of a machine's memory, and another machine resumes from it."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Damaged files and odd options: the short part of stress/fuzz.py, and what once failed."""
+"""Damaged files and odd options: a short run of stress/fuzz.py, and inputs that once failed."""
 
 import importlib.util
 import os
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from smpvm.report import findings
+
+HERE = Path(__file__).parents[1]
 CORPUS = sorted((HERE / "data" / "corpus").iterdir())
 
 
@@ -75,7 +77,7 @@ def test_a_fault_is_noticed(fuzz, tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz, "TIMEOUT", 0.2)
     said = []
     for body in (broken, slow, wordy):
-        monkeypatch.setattr("smpvm.report.findings.show_command", body)
+        monkeypatch.setattr(findings, "show_command", body)
         said.append(fuzz.judge(["show", "@"], tmp_path)[1])
     assert said[0].startswith("internal: ")
     assert said[1] == "hang"

@@ -1,4 +1,4 @@
-"""The repairs of the pagers and of page_clean do what they promise."""
+"""The repairs of the pagers and of page_clean fix their defects."""
 
 from smpvm.config import PAGE_SIZE, DiskConfig
 from smpvm.repairs.msync import MsyncRange

@@ -1,4 +1,4 @@
-"""A run directory belongs to one run."""
+"""A run directory belongs to only one run."""
 
 import subprocess
 import sys

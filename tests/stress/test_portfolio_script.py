@@ -1,4 +1,4 @@
-"""stress/portfolio.py: what has been run is kept, and is not run again."""
+"""stress/portfolio.py: finished pieces are kept and not run again."""
 
 import importlib.util
 import json

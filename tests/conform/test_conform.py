@@ -1,4 +1,4 @@
-"""The model does what the kernel's C did, and a model that does not is noticed."""
+"""The model behaves like the kernel's C, and a model that does not is detected."""
 
 import gzip
 import json
@@ -19,8 +19,8 @@ from smpvm.vm.pageout.daemon import Pageout
 from smpvm.vm.pageout.vmdaemon import VmDaemon
 from smpvm.vm.pmap.pmaps import Pmaps
 
-PART = Path(__file__).parent / "data" / "vectors.jsonl.gz"
-ALL = Path(__file__).parents[2] / "shared" / "conformance" / "vectors.jsonl.gz"
+PART = Path(__file__).parents[1] / "data" / "vectors.jsonl.gz"
+ALL = Path(__file__).parents[3] / "shared" / "conformance" / "vectors.jsonl.gz"
 
 
 def explain(report):

@@ -1,11 +1,11 @@
-"""The benchmark of the scans runs, and scans every page of its queue."""
+"""The scan benchmark runs, and scans every page of its queue."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "stress" / "bench_scan.py"
+PATH = Path(__file__).parents[2] / "stress" / "bench_scan.py"
 
 
 @pytest.fixture(scope="module")

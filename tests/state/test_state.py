@@ -1,4 +1,4 @@
-"""A state goes into a machine and comes out the same; a state that no machine has is refused."""
+"""A state loaded into a machine is read back the same; an impossible state is refused."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""stress/torture.py, the quick part: one process for each kind of trouble."""
+"""A short run of stress/torture.py: one process for each kind of disturbance."""
 
 import importlib.util
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "stress" / "torture.py"
+SCRIPT = Path(__file__).parents[2] / "stress" / "torture.py"
 
 CASES = [
     ("stress", "SIGINT", 0.9),
