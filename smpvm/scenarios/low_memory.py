@@ -7,6 +7,8 @@ wake the waiting threads.
 Threads: ``user 1``, ``user 2`` allocate, waiting with vm_wait as vm_page_grab does; ``pagedaemon``
 runs its rounds.
 
+In another scenario a process waits for memory in a fault while ``pagedaemon`` kills it.
+
 What must hold: each thread gets a page, and not because a timeout expired: no thread may sleep on a
 condition that holds.
 
@@ -21,7 +23,7 @@ vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
 
 from __future__ import annotations
 
-from smpvm.scenarios.base import VmScenario, fixed
+from smpvm.scenarios.base import VA, VmScenario, fixed
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
 
 
@@ -57,3 +59,24 @@ class LowMemory(VmScenario):
         vm.page.activate(m)
         vm.page.wakeup(m)
         vm.object.drop(self.own)
+
+
+class FaultKill(VmScenario):
+    """A fault that waits for memory, against the kill of its process.
+
+    The kill wakes those who wait for memory, so that the victim notices (vm_pageout.c:1540); a kill
+    between the fault's check and its sleep is noticed when the timer ends (``free-wait``).
+    """
+
+    name = "fault-kill"
+    title = "a fault that waits for memory against the kill of its process"
+    repairs = ("free-wait",)
+
+    def setup(self) -> None:
+        """Memory severely short, and nothing that could be freed."""
+        self.p = self.process()
+        self.map(self.p)
+        self.write(self.p, VA, 1)
+        self.limits(free_reserved=8, free_min=8, free_severe=8, free_target=9)
+        self.pagedaemon(self.vm.pageout.kill_biggest)
+        self.thread("proc", self.vm.page.vm_wait_pfault, process=self.p)

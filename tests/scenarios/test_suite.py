@@ -32,6 +32,8 @@ def explore(cls, schedules, *, strategy="portfolio", seed=0, until="", **setting
     with collected() as collector:
         for n in range(schedules):
             outcome = execute(cls, chosen, Settings(digest=False, **settings), n)
+            if outcome is None:
+                break  # all has been tried
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or outcome.stuck in ("", "cut")
@@ -87,6 +89,7 @@ def test_clean_with_its_repairs(name, granularity):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
+        ("fault-kill", 4),
         ("protect-kill", 10),
         ("swapout-request", 50),
         ("cache-lookup", 60),
@@ -113,6 +116,7 @@ def test_clean_at_its_smallest(name):
 
 SHOWS = {
     "low-memory": "masked-lost-wakeup",
+    "fault-kill": "masked-lost-wakeup",
     "hold-alloc": "masked-lost-wakeup",
     "terminate-scan": "assertion",
     "swapout-request": "lost-wakeup",
