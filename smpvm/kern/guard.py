@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from smpvm.kern.cname import SKIP
@@ -93,7 +92,10 @@ _QUEUE: Final = _Missing("the spinlock of its queue")
 
 def queue_spin(k: Kernel, m: Any, new: Any) -> Any:
     """The spinlock of the queue that *m* is linked into: whichever is held."""
-    return next((spin for spin in k.curthread().spins if spin.cls == "queue"), _QUEUE)
+    spins = k.curthread().spins
+    if spins and spins[-1].cls == "queue":
+        return spins[-1]
+    return next((spin for spin in spins if spin.cls == "queue"), _QUEUE)
 
 
 def holds(td: Any, lock: Any, mode: str) -> bool:
@@ -109,25 +111,17 @@ def look(k: Kernel) -> Look:
     """The look of one machine: tells ``Probe.unguarded`` of an access without the lock."""
     curthread, tell = k.curthread, k.probe.unguarded
     assert tell is not None
-    finders: dict[Guard, Find] = {}
-
-    def find(guard: Guard) -> Find:
-        if not isinstance(guard.lock, str):
-            return guard.lock
-        attribute = attrgetter(guard.lock)
-        return lambda k, obj, new: attribute(obj)
 
     def access(obj: Any, guards: tuple[Guard, ...], writes: bool, new: Any = None) -> None:
+        # There are very many accesses: the usual case, the lock held exclusively, comes first.
         td = curthread()
         for guard in guards:
             mode = guard.write if writes else guard.read
             if not mode:
                 continue
-            finder = finders.get(guard)
-            if finder is None:
-                finder = finders[guard] = find(guard)
-            lock = finder(k, obj, new)
-            if lock is None or holds(td, lock, mode):
+            where = guard.lock
+            lock = getattr(obj, where) if where.__class__ is str else where(k, obj, new)  # type: ignore[operator]
+            if getattr(lock, "owner", None) is td or lock is None or holds(td, lock, mode):
                 continue
             if not (td is k.boot or td.quiet or k.carrier.stopping):
                 tell(td, obj, guard, lock, writes)

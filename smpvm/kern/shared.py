@@ -118,11 +118,13 @@ def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> prope
     """A field that looks for its locks, after the hook that it may have as well."""
     get0, set0 = _slot(cls, name)
     told = inner is not None
+    looks = any(guard.read for guard in guards)
 
     def get(self: Any) -> Any:
         if told:
             self._hook.read(self, name)
-        self._look(self, guards, False)
+        if looks:
+            self._look(self, guards, False)
         return get0(self)
 
     def set_(self: Any, value: Any) -> None:
@@ -131,7 +133,7 @@ def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> prope
         self._look(self, guards, True, value)
         set0(self, value)
 
-    return property(get, set_)
+    return property(get if told or looks else get0, set_)
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import PAGE_SHIFT
 from smpvm.kern.cname import c, holds
-from smpvm.kern.guard import Guard, guarded
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
@@ -180,7 +180,7 @@ _NEW = Site("timestamp", "vmspace_fork", "vm_map.c:3430", "nobody knows the new 
     Guard("first_free", "lock", "vm_map.c:1155, 2865"),
     Guard("size", "lock", "vm_map.c:1146, 2805"),
     Guard("nentries", "lock", "vm_map.c:875, 902"),
-    Guard("hint", "lock", "vm_map.c:939, 1303"),
+    Guard("hint", "lock", "vm_map.c:939, 1303", read=FREE),
     Guard("tree", "lock", "vm_map.c:880, 901", container=True),
 )
 class VmMap:
