@@ -19,11 +19,15 @@ from smpvm.commands.flags import (
     check_option,
     hang_option,
     json_option,
+    known_option,
     limit_option,
+    memory_option,
     missing,
     repair_option,
     run_dir_option,
     seed_option,
+    spurious_option,
+    wakeup_order_option,
 )
 from smpvm.config import ConfigError
 from smpvm.exits import BROKEN, CLEAN, INCONCLUSIVE, USAGE
@@ -88,6 +92,7 @@ def cli(ctx: click.Context) -> None:
 @repair_option("all: every repair there is.")
 @check_option("default")
 @baseline_option
+@known_option
 @click.option(
     "--history", is_flag=True, help="Keep the last events of each page, to explain stale data."
 )
@@ -310,6 +315,9 @@ def write(path: Path, text: str) -> None:
     help="Where threads may switch: at every access of a shared field, or only at locks, sleeps "
     "and atomics.",
 )
+@memory_option("sc")
+@spurious_option(0)
+@wakeup_order_option
 @carrier_option
 @click.option(
     "--jobs",
@@ -329,6 +337,7 @@ def write(path: Path, text: str) -> None:
 @repair_option("all: every repair that the scenario lists.")
 @check_option("all")
 @baseline_option
+@known_option
 @limit_option
 @run_dir_option
 @json_option
@@ -366,6 +375,9 @@ def explore(**options: Any) -> int:
     metavar="STEP",
     help="Enter pdb at this step, in the thread that takes it; q runs on to the end.",
 )
+@memory_option(None)
+@spurious_option(None)
+@wakeup_order_option
 @carrier_option
 @hang_option
 @check_option("all")

@@ -44,6 +44,9 @@ OPTIONS: dict[str, tuple[type, ...]] = {
     "depth": (int, NONE),
     "bound": (int, NONE),
     "granularity": (str,),
+    "memory": (str,),
+    "spurious": (int,),
+    "wakeup_order": (str,),
     "checks": (str,),
     "repairs": (str, tuple, list),
     "schedule": (str, NONE),
@@ -63,8 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "smpvm(strategy='portfolio', schedules=200 (exhaustive strategies: None), seconds=None, "
-        "granularity='access', depth=None, bound=None, seed=0, checks='all', repairs=(), "
-        "schedule=None): how the smpvm fixture explores",
+        "granularity='access', memory='sc', spurious=0, wakeup_order='', depth=None, bound=None, "
+        "seed=0, checks='all', repairs=(), schedule=None): how the smpvm fixture explores",
     )
 
 
@@ -145,6 +148,9 @@ class Explorer:
             exhaustive = options.get("strategy") in EXHAUSTIVE
             settings = Settings(
                 granularity=options.get("granularity", "access"),
+                memory=options.get("memory", "sc"),
+                spurious=options.get("spurious", 0),
+                wakeup_order=options.get("wakeup_order", ""),
                 checks=parse_checks(options.get("checks", "all")),
                 repairs=tuple(scenario.repairs) if "all" in repairs else repairs,
             )
@@ -266,6 +272,12 @@ def _check(options: dict[str, Any]) -> None:
             raise ValueError(f"{name}={quoted(value)}: must be {kinds}")
     if (granularity := options.get("granularity", "access")) not in ("access", "sync"):
         raise ValueError(f"granularity {quoted(granularity)}: known are access, sync")
+    if (memory := options.get("memory", "sc")) not in ("sc", "tso"):
+        raise ValueError(f"memory {quoted(memory)}: known are sc, tso")
+    if (order := options.get("wakeup_order", "")) not in ("", "c"):
+        raise ValueError(f"wakeup_order {quoted(order)}: known is c")
+    if (spurious := options.get("spurious", 0)) < 0:
+        raise ValueError(f"spurious={spurious}: 0 or more")
     for amount in ("schedules", "seconds"):
         if (value := options.get(amount)) is not None and value <= 0:
             raise ValueError(f"{amount}={value}: must be more than 0, or nothing would run")

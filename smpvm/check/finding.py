@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Final
 from smpvm.check import finding_v1
 from smpvm.check.stacks import Frame, RawStack, frames_from_json, place, resolve
 from smpvm.files import MIB, document, naming
+from smpvm.repairs.catalogue import REPAIRS, shown
 from smpvm.shape import (
     Misfit,
     integer,
@@ -60,6 +61,9 @@ KINDS: Final = (
     "assertion",
     "audit",
     "stale-data",
+    "lifetime",
+    "page-rule",
+    "count",
     "livelock",
     "starvation",
     "stall",
@@ -126,6 +130,8 @@ class Finding:
     count: int = 1
     source_hash: str = ""
     """SHA-256 of the scenario's file, if it is the user's own."""
+    known: tuple[str, ...] = ()
+    """The repairs of the known defects that it shows; empty: a new one."""
     written_as: int = field(default=VERSION, init=False, compare=False)
     """The format version of the file that it was read from."""
 
@@ -165,10 +171,12 @@ class Finding:
         ]
         given["threads"] = [(name, role) for name, role in given["threads"]]
         given["identity"] = tuple(given.get("identity", ()))
+        given["known"] = tuple(given.get("known", shown(given["fingerprint"])))
         found = cls(**given)
         if doc["version"] == 1:
             found = replace(found, identity=finding_v1.identity(found), fingerprint="")
             found.written_as = 1
+            found.known = shown(found.fingerprint)
         return found
 
     def shows_again(self, other: Finding) -> bool:
@@ -186,6 +194,7 @@ class Finding:
         out = [f"{self.kind}: {self.title}"]
         if self.count > 1:
             out.append(f"  seen {self.count} times")
+        out += [f"  {line}" for line in self.known_lines()]
         out += [f"  {line}" for line in self.evidence]
         for site in self.sites:
             out += ["", *(f"  {line}" for line in site.lines())]
@@ -195,6 +204,14 @@ class Finding:
         if self.command:
             out.append(f"  again: {self.command}")
         return [printable(line) for line in out]
+
+    def known_lines(self) -> list[str]:
+        """The defects that it shows, and what repairs them."""
+        return [
+            f"known: {name} ({REPAIRS[name].where if name in REPAIRS else 'not of this version'}); "
+            f"--repair {name}"
+            for name in self.known
+        ]
 
 
 _FRAME_FIELDS: Final = {
@@ -221,6 +238,7 @@ _FINDING: Final = record(
     },
     {
         "identity": list_of(text()),
+        "known": list_of(text()),
         "source_hash": matching("([0-9a-f]{64})?", "a SHA-256 (64 hexadecimal digits)"),
     },
 )
@@ -278,8 +296,9 @@ class FindingLog:
     """The findings of one run, shared by all its checkers.
 
     *run* is the run directory (None: keep them in memory only), *command* the command line that
-    reproduces them; *on_new* is called for each new finding (in the thread that found it).  Those
-    whose fingerprints are *known* (a baseline's) are dropped.
+    reproduces them; *on_new* is called for each new finding (in the thread that found it).
+    *repairs* are those of the run: a finding there does not show their defects.  Those
+    whose fingerprints are in *baseline* are dropped.
     """
 
     def __init__(
@@ -289,9 +308,11 @@ class FindingLog:
         command: str = "",
         on_new: Callable[[Finding], None] | None = None,
         unwritten: Unwritten | None = None,
-        known: frozenset[str] = frozenset(),
+        repairs: Iterable[str] = (),
+        baseline: frozenset[str] = frozenset(),
     ) -> None:
-        self._known = known
+        self._repairs = frozenset(repairs)
+        self._baseline = baseline
         self._mutex = threading.Lock()
         self._found: dict[str, Finding] = {}
         self._written: dict[str, int] = {}
@@ -305,7 +326,7 @@ class FindingLog:
 
     def add(self, finding: Finding) -> Finding:
         """Add a finding; returns the one that is kept: the first with its fingerprint."""
-        if finding.fingerprint in self._known:
+        if finding.fingerprint in self._baseline:
             return finding
         with self._mutex:
             known = self._found.get(finding.fingerprint)
@@ -315,6 +336,7 @@ class FindingLog:
                     self._write(known)
                 return known
             finding.command = finding.command or self._command
+            finding.known = shown(finding.fingerprint, self._repairs)
             self._found[finding.fingerprint] = finding
             self._write(finding)
         if self._on_new is not None:
@@ -366,6 +388,16 @@ class FindingLog:
                     self._write(finding)
 
 
+def new_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Those that nobody knows yet before those of the catalogue; else in their order."""
+    return sorted(findings, key=lambda finding: bool(finding.known))
+
+
+def hidden_lines(hidden: Mapping[str, int]) -> list[str]:
+    """What ``--known hide`` has left out: repairs whose defects were seen, and how often."""
+    return [f"hidden, because known: {names} ({n:,})" for names, n in sorted(hidden.items())]
+
+
 def show(findings: Iterable[Finding]) -> str:
-    """Several findings as one text."""
-    return "\n\n".join("\n".join(f.lines()) for f in findings)
+    """Several findings as one text, the new ones first."""
+    return "\n\n".join("\n".join(f.lines()) for f in new_first(findings))

@@ -51,6 +51,9 @@ class Policy(Checker):
         """Page → what it held when written last, and how often in a row it was that."""
         self._mutex = threading.Lock()
 
+    def attach_vm(self, vm: Any) -> None:
+        self._vm = vm
+
     def call(self, td: Any, what: str, **facts: Any) -> None:
         if what == "killproc":
             self._kill(td, facts["pid"])
@@ -60,8 +63,6 @@ class Policy(Checker):
             for m, status in zip(facts["pages"], facts["statuses"], strict=True):
                 if status in (VM_PAGER_OK, VM_PAGER_PEND):
                     self._write(td, m)
-        elif what == "vm":
-            self._vm = facts["vm"]
 
     # -- kills
 

@@ -74,6 +74,12 @@ class Races(Checker):
             known = st.vc = self._new(td)
         return known
 
+    def clock(self, td: Any) -> VectorClock:
+        """What *td* is ordered after now, for those who watch accesses of their own."""
+        known = self._known(td)
+        known.caught_up()
+        return known
+
     def _new(self, td: Any) -> VectorClock:
         """A clock for *td*.  With a reused slot it is ordered after the slot's former thread."""
         with self._mutex:

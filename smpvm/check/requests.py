@@ -33,9 +33,8 @@ class Requests(Checker):
         self._scans: dict[Any, list[int]] = {}
         """Marker → visits so far, and the most there may be."""
 
-    def call(self, td: Any, what: str, **facts: Any) -> None:
-        if what == "vm":
-            self._vm = facts["vm"]
+    def attach_vm(self, vm: Any) -> None:
+        self._vm = vm
 
     # -- sleeps
 

@@ -54,6 +54,11 @@ def _frames(filename: str) -> int:
     return SKIP
 
 
+def stranger(filename: str) -> bool:
+    """Is it the file of a program that is no part of smpvm, Python or an installed package?"""
+    return not filename.startswith(HOME) and _frames(filename) == KEEP
+
+
 @functools.cache
 def _place(filename: str) -> str:
     """The path as shown in findings."""

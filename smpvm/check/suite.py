@@ -7,12 +7,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
+from smpvm.check.counts import Counts
 from smpvm.check.discipline import Discipline
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
+from smpvm.check.lifetime import Lifetime
 from smpvm.check.lockevents import LockTrace
 from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
+from smpvm.check.pagerule import PageRules
 from smpvm.check.panics import Panics
 from smpvm.check.policy import Policy
 from smpvm.check.progress import Progress
@@ -48,6 +51,9 @@ CHECKERS: Final = (
     Row("policy", Policy),
     Row("request", Requests),
     Row("progress", Progress),
+    Row("lifetime", Lifetime),
+    Row("page", PageRules),
+    Row("count", Counts, default=False),
 )
 CHECKS: Final = tuple(row.name for row in CHECKERS)
 DEFAULT: Final = frozenset(row.name for row in CHECKERS if row.default)

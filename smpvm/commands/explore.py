@@ -15,7 +15,7 @@ import smpvm
 from smpvm.check.baseline import Baseline, write_baseline
 from smpvm.check.finding import FindingLog, write_atomic
 from smpvm.commands.flags import missing
-from smpvm.commands.options import check_carrier, checks_of
+from smpvm.commands.options import check_carrier, check_memory, checks_of
 from smpvm.commands.replay import PACKAGE, explained
 from smpvm.commands.rundir import claimed
 from smpvm.exits import CLEAN, FOUND, INCONCLUSIVE
@@ -88,7 +88,7 @@ class _Run:
         if (file := options["write_baseline"]) is not None:
             with self._unwritten.writing(file):
                 write_baseline(options["baseline"], file, self._log.findings)
-        if (known := self._plan.settings.known) and not options["as_json"]:
+        if (known := self._plan.settings.baseline) and not options["as_json"]:
             self._echo(f"baseline: {plural(len(known), 'known finding')} would not be told")
         result = {"version": 1, "scenarios": [r.to_json() for r in reports]}
         self._write("result.json", result)
@@ -150,6 +150,7 @@ class Budget:
 def _plan(options: Mapping[str, Any]) -> SearchPlan:
     """The search that the options ask for.  Raises ConfigError."""
     choose(options["repairs"])
+    check_memory(options["memory"], options["granularity"])
     schedules, strategy = options["schedules"], options["strategy"]
     if schedules is None and options["seconds"] is None and strategy not in EXHAUSTIVE:
         schedules = 1000
@@ -162,13 +163,17 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
         bound=options["bound"],
         settings=Settings(
             granularity=options["granularity"],
+            memory=options["memory"],
+            spurious=options["spurious"],
+            wakeup_order=options["wakeup_order"] or "",
             limit=options["limit"],
             carrier=options["carrier"],
             checks=checks_of(options["checks"]),
             benign=options["benign"],
             repairs=tuple(options["repairs"]),
-            known=Baseline(options["baseline"]).known,
+            baseline=Baseline(options["baseline"]).known,
         ),
         stop_on_first=options["stop_on_first"],
         shrink=options["shrink"],
+        known=options["known"] == "show",
     )

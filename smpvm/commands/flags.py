@@ -67,6 +67,13 @@ def missing(module: str) -> str:
     return f"the Python module {module} is not installed: python -m pip install {module}"
 
 
+known_option: Decorator = click.option(
+    "--known",
+    type=click.Choice(["show", "hide"]),
+    default="show",
+    show_default=True,
+    help="Report findings that show defects of the catalogue, or only count them.",
+)
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
@@ -136,6 +143,40 @@ def baseline_option(command: Any) -> Any:
         help="Write what was found, beside what --baseline has, as the baseline FILE.",
     )
     return read(write(command))
+
+
+def memory_option(default: str | None) -> Decorator:
+    """``--memory``; None: what the schedule says."""
+    return click.option(
+        "--memory",
+        type=click.Choice(["sc", "tso"]),
+        default=default,
+        show_default=default or "the schedule's",
+        help="When others see a plain store: at once (sc, sequential consistency), or when it "
+        "leaves the CPU's store buffer (tso, x86).",
+    )
+
+
+def spurious_option(default: int | None) -> Decorator:
+    """``--spurious``; None: what the schedule says."""
+    return click.option(
+        "--spurious",
+        type=Whole(0, 999_999),
+        default=default,
+        show_default="the schedule's" if default is None else True,
+        metavar="N",
+        help="Up to N sleeps of an execution may end without a wakeup; tsleep then returns 0.",
+    )
+
+
+def wakeup_order_option(command: Any) -> Any:
+    """``--wakeup-order``: empty for what the scenario, or the schedule, says."""
+    return click.option(
+        "--wakeup-order",
+        type=click.Choice(["c"]),
+        help="c: wakeup_one wakes who has slept longest, as in the C.  [default: so in scenarios "
+        "of the VM; in others any sleeper]",
+    )(command)
 
 
 def limit_option(command: Any) -> Any:

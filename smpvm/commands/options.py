@@ -16,6 +16,12 @@ def checks_of(text: str) -> frozenset[str]:
         raise ConfigError(str(why)) from None
 
 
+def check_memory(memory: str, granularity: str) -> None:
+    """Raises ConfigError for store buffers where plain accesses are no steps."""
+    if memory == "tso" and granularity != "access":
+        raise ConfigError("--memory tso: only with --granularity access")
+
+
 def check_carrier(name: str) -> None:
     """Raises ConfigError for ``--carrier greenlet`` without greenlets."""
     if name == "greenlet" and not have_greenlet():

@@ -13,7 +13,7 @@ from typing import Any, Final
 import smpvm
 from smpvm.check.finding import Finding, load
 from smpvm.commands.debugger import breaking
-from smpvm.commands.options import check_carrier, checks_of
+from smpvm.commands.options import check_carrier, check_memory, checks_of
 from smpvm.commands.source import scenario_of_finding, scenario_of_user
 from smpvm.exits import FOUND, INCONCLUSIVE
 from smpvm.explore.child import Hung, Worker, alone
@@ -78,6 +78,9 @@ def run_schedule(
         scenario = sized(scenario, schedule.scenario)
     settings = Settings(
         granularity=schedule.granularity,
+        memory=schedule.memory,
+        spurious=schedule.spurious,
+        wakeup_order=schedule.wakeup_order,
         carrier=carrier,
         repairs=schedule.repairs,
         checks=checks,
@@ -117,6 +120,11 @@ def replay(options: Mapping[str, Any], echo: Callable[[str], None]) -> int:
     if text is None:
         raise ScheduleError("replay: the finding has no schedule; give one with --schedule")
     schedule = Schedule.parse(text)
+    schedule.memory = options["memory"] or schedule.memory
+    schedule.wakeup_order = options["wakeup_order"] or schedule.wakeup_order
+    if options["spurious"] is not None:
+        schedule.spurious = options["spurious"]
+    check_memory(schedule.memory, schedule.granularity)
     _choose_scenario(schedule, expected, options)
     checks = checks_of(options["checks"])
     try:

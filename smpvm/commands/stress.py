@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smpvm.check.baseline import Baseline, write_baseline
+from smpvm.check.finding import Finding
 from smpvm.commands.options import checks_of
 from smpvm.commands.rundir import claimed
 from smpvm.config import Config, ConfigError, parse_sysctl
@@ -42,7 +43,8 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         repairs=choose(options["repairs"]),
         checks=checks_of(options["checks"]),
         benign=options.get("benign", True),
-        known=Baseline(options.get("baseline")).known,
+        known=options.get("known", "show") == "show",
+        baseline=Baseline(options.get("baseline")).known,
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
@@ -95,6 +97,11 @@ def command(options: Mapping[str, Any]) -> int:
 
 def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
     quiet = options["as_json"]
+
+    def note(finding: Finding) -> None:
+        if plan.known or not finding.known:
+            shown.note(f"finding: {finding.kind}: {finding.title}")
+
     with interrupts(reader_gone) as asked:
         shown = watch(f"smpvm stress: {plan.profile.name}", quiet=quiet)
         with shown:
@@ -102,7 +109,7 @@ def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
                 plan,
                 lambda sample: shown.sample(sample, plan.seconds),
                 asked,
-                lambda finding: shown.note(f"finding: {finding.kind}: {finding.title}"),
+                note,
             )
     if (file := options.get("write_baseline")) is not None:
         try:
@@ -113,8 +120,8 @@ def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
         print(json.dumps(result.to_json(), indent=1))
     else:
         print("\n".join(run_lines(result, coverage=options["coverage"], room=width())))
-        if plan.known:
-            print(f"baseline: {plural(len(plan.known), 'known finding')} would not be told")
+        if plan.baseline:
+            print(f"baseline: {plural(len(plan.baseline), 'known finding')} would not be told")
         if result.snapshot:
             print(result.snapshot)
     for line in result.unwritten:

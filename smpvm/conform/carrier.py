@@ -57,6 +57,9 @@ class ScriptCarrier:
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
         pass
 
+    def in_vain(self) -> None:
+        pass
+
     def touched(self, obj: object) -> None:
         pass
 

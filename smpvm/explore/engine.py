@@ -23,12 +23,14 @@ from smpvm.explore.strategy.roundrobin import Fair
 from smpvm.explore.trace.schedule import Namer, Schedule, runs_of
 from smpvm.explore.watchdog import Watch, unwatched
 from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, Stopped
+from smpvm.host.choices import Choices
 from smpvm.host.serialthread import AWAIT, RESUME, Ending
+from smpvm.host.tso import buffered
 from smpvm.kern.cname import FLOOR
 from smpvm.kern.kernel import Kernel
+from smpvm.kern.order import Ordered
 from smpvm.kern.probe import Probe
 from smpvm.kern.stall import who_waits
-from smpvm.kern.thread import End
 from smpvm.text import nameless, plural
 
 FRAMES: Final = FLOOR
@@ -39,6 +41,12 @@ class Settings:
     """How executions are run."""
 
     granularity: str = "access"
+    spurious: int = 0
+    """How many sleeps of an execution may end without a wakeup."""
+    wakeup_order: str = ""
+    """Whom wakeup_one wakes: ``c``, as the C; "", as the scenario has it."""
+    memory: str = "sc"
+    """Which stores others see: ``sc``, each at once; ``tso``, through x86's store buffers."""
     carrier: str = "auto"
     limit: int = 200_000
     """Steps after which the fair suffix begins; an execution twice as long is a livelock."""
@@ -46,7 +54,7 @@ class Settings:
     repairs: tuple[str, ...] = ()
     benign: bool = True
     """Are races and waits that the source declares as intended only counted, not reported?"""
-    known: frozenset[str] = frozenset()
+    baseline: frozenset[str] = frozenset()
     """Fingerprints of findings that a baseline has: they are not reported."""
     digest: bool = True
     watch: Watch = unwatched
@@ -99,10 +107,15 @@ class Execution:
         settings: Settings,
         observers: Sequence[Probe] = (),
         carrier_class: type[SerialCarrier] = SerialCarrier,
+        n: int = 0,
     ) -> None:
         self.scenario = scenario
         self.strategy = strategy
         self.settings = settings
+        if settings.memory == "tso":
+            if settings.granularity != "access":
+                raise ConfigError("memory tso: only at granularity access")
+            carrier_class = buffered(carrier_class)
         self.carrier = carrier_class(
             scheduler,
             access_points=settings.granularity == "access",
@@ -110,9 +123,15 @@ class Execution:
             limit=settings.limit,
             fair=Fair() if strategy.fair_after else None,
         )
+        self.carrier.choices = Choices(seed=f"{getattr(strategy, 'seed', 0)}/{n}")
+        self.carrier.choices.budget = settings.spurious
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
-        self.log = FindingLog(on_new=_noticer(self.found_at, self.carrier), known=settings.known)
+        self.log = FindingLog(
+            on_new=_noticer(self.found_at, self.carrier),
+            repairs=settings.repairs,
+            baseline=settings.baseline,
+        )
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)
 
@@ -120,6 +139,11 @@ class Execution:
         """Set up, run to the end, and check.  Raises ScenarioError."""
         carrier = self.carrier
         k = self.k = Kernel(carrier, self.observers, spin_pool=self.scenario.spin_pool)
+        order = self.settings.wakeup_order or getattr(self.scenario, "wakeup_order", "")
+        if order != "c":
+            k.sleep.pick = carrier.pick
+        if self.settings.spurious:
+            k.sleep.early = carrier.ends_early
         carrier.on_block = k.probe.lock_block
         carrier.on_idle = self.suite.idle
         carrier.on_stuck = self._stuck
@@ -130,27 +154,36 @@ class Execution:
             watch("set-up", carrier)
             body = self._made(k)
             watch("thread", carrier)
-            carrier.join()
+            if body is not None:
+                carrier.join()
         finally:
             if not carrier.stopping:
                 carrier.unwind()
             watch("check", carrier)
-        self._judge(body)
+        if carrier.pruned_at is None:
+            self._judge(body)
         watch("")
         self.suite.finish()
-        outcome = Outcome(
-            carrier, self.log.findings, k, stuck=carrier.stuck, found_at=self.found_at
-        )
+        outcome = Outcome(carrier, self._counted(), k, stuck=carrier.stuck, found_at=self.found_at)
         if self.settings.digest:
             outcome.digest = self._digest(outcome)
-        if self.log:
+        if outcome.findings:
             outcome.runs = runs_of(carrier.log)
         outcome.benign = self.suite.accepted.counts()
         outcome.not_judged = self.suite.not_judged()
         return outcome
 
+    def _counted(self) -> list[Finding]:
+        """The findings; of an execution that was pruned those before."""
+        findings, pruned = self.log.findings, self.carrier.pruned_at
+        if pruned is None:
+            return findings
+        if self.carrier.stuck is not Ending.CUT:
+            self.carrier.stuck = Ending.PRUNED
+        return [f for f in findings if self.found_at[f.fingerprint] < pruned - 1]
+
     def _made(self, k: Kernel) -> Any:
-        """The scenario, set up.  Raises ScenarioError."""
+        """The scenario, set up; None if it assumes what is not so.  Raises ScenarioError."""
         try:
             return self.scenario(k, self.settings.repairs)
         except ConfigError:
@@ -158,6 +191,8 @@ class Execution:
         except KeyboardInterrupt:
             raise
         except BaseException as why:
+            if self.carrier.pruned_at is not None:
+                return None
             raise self._mistake("set-up", why) from why
 
     def _mistake(self, what: str, why: BaseException) -> ScenarioError:
@@ -202,6 +237,8 @@ class Execution:
             except Refused as why:
                 raise self._mistake("check", why) from why
             except BaseException as why:
+                if carrier.pruned_at is not None:
+                    return
                 # It may fail in this interleaving only, so it is a finding, as in a thread.
                 self._add("assertion", Failure.raised(why, self._blame("check", why)))
 
@@ -214,6 +251,8 @@ class Execution:
     def _stuck(self) -> None:
         """No thread can run, or the threads run without end."""
         carrier = self.carrier
+        if carrier.pruned_at is not None:
+            return
         self.suite.stalled()
         known = {"deadlock", "lost-wakeup", "masked-lost-wakeup", "recursion"}
         if known & set(self.log.kinds()):
@@ -227,7 +266,7 @@ class Execution:
         elif all(s.op[1] == AWAIT for s in live):
             kind = "livelock"
             what = "every live thread spins in a loop that no thread can end"
-        elif any(s.ready is not None and not isinstance(s.op[2], End) for s in live):
+        elif any(s.ready is not None and isinstance(s.op[2], Ordered) for s in live):
             kind, what = "deadlock", "threads wait for locks that no thread will release"
         else:
             kind, what = "stall", "threads sleep, and no thread is left to wake them"
@@ -289,8 +328,10 @@ def execute(
     scheduler = strategy.start(n)
     if scheduler is None:
         return None
-    outcome = Execution(scenario, strategy, scheduler, settings, observers, carrier_class).run()
+    execution = Execution(scenario, strategy, scheduler, settings, observers, carrier_class, n)
+    outcome = execution.run()
     strategy.done(outcome.carrier)
+    outcome.stuck = outcome.carrier.stuck  # the strategy may know that it has run it before
     return outcome
 
 
@@ -325,6 +366,10 @@ def schedule_of(scenario: ScenarioClass, settings: Settings, outcome: Outcome) -
         spec_of(scenario),
         settings.granularity,
         settings.repairs,
+        memory=settings.memory,
+        spurious=settings.spurious,
+        wakeup_order=settings.wakeup_order,
+        choices=outcome.carrier.choices.kept(),
         runs=outcome.runs or runs_of(outcome.carrier.log),
     )
 

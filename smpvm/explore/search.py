@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from smpvm.check.accepted import Declared, accepted_lines
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, hidden_lines, new_first
 from smpvm.check.suite import checks_text
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of, tireless
 from smpvm.explore.registry import source_hash, spec_of
@@ -21,6 +21,9 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Replay
 from smpvm.explore.trace.schedule import Run, Schedule, runs_of
 from smpvm.explore.trace.tracehash import trace_hash
+from smpvm.explore.undeclared.swap import watching
+from smpvm.explore.undeclared.watch import observers
+from smpvm.host.choices import Key
 from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
@@ -42,6 +45,12 @@ class SearchPlan:
     shrink: bool = True
     traces: bool = True
     """Count the distinct traces (equivalence classes of executions)."""
+    known: bool = True
+    """Are findings that show defects of the catalogue reported too?"""
+
+
+MEMORY = {"sc": "sequential consistency", "tso": "x86-TSO"}
+"""The memory models by name."""
 
 
 @dataclass
@@ -51,6 +60,7 @@ class SearchReport:
     scenario: str
     strategy: str
     granularity: str
+    memory: str = "sc"
     executions: int = 0
     points: int = 0
     seconds: float = 0.0
@@ -63,10 +73,16 @@ class SearchReport:
     """What the source declares as intended, and how often it occurred."""
     not_judged: set[str] = field(default_factory=set)
     """What no checker can judge; a claim lists it."""
+    pruned: int = 0
+    """Executions in which an assumption did not hold; not counted in ``executions``."""
+    spurious: int = 0
+    """How many sleeps of each execution could end without a wakeup."""
     cut: int = 0
     """Executions that the strategy abandoned; not counted in ``executions``."""
     limited: int = 0
     """Executions that reached the step limit."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Repairs of known defects that were seen and are not reported → how often."""
     checks: str = "all"
     """The checkers in use, in the form of ``--check``."""
     hung: str = ""
@@ -87,6 +103,7 @@ class SearchReport:
             "scenario": self.scenario,
             "strategy": self.strategy,
             "granularity": self.granularity,
+            "memory": self.memory,
             "checks": self.checks,
             "executions": self.executions,
             "points": self.points,
@@ -96,11 +113,14 @@ class SearchReport:
             "verdict": self.verdict,
             "proven": self.proven,
             "notes": self.notes,
+            "spurious": self.spurious,
+            "pruned": self.pruned,
             "given_up": self.limited,
             "interrupted": self.interrupted,
             "hung": self.hung,
             "not_judged": sorted(self.not_judged),
             "accepted": [d._asdict() | {"count": n} for d, n in sorted(self.benign.items())],
+            "hidden": dict(sorted(self.hidden.items())),
             "findings": [f.to_json() for f in self.findings],
         }
 
@@ -112,12 +132,16 @@ class SearchReport:
         """The kinds of the findings, each with its count."""
         return ", ".join(f"{f.kind} ({plural(f.count, 'time')})" for f in self.findings)
 
+    def how(self) -> str:
+        """Granularity, and the memory model if it is not the usual one."""
+        return self.granularity if self.memory == "sc" else f"{self.granularity}, {self.memory}"
+
     def lines(self) -> list[str]:
         """The summary as text."""
         rate = self.executions / self.seconds if self.seconds else 0.0
         points = self.points / self.seconds if self.seconds else 0.0
         out = [
-            f"{self.scenario}: {self.strategy}, {self.granularity}: "
+            f"{self.scenario}: {self.strategy}, {self.how()}: "
             f"{plural(self.executions, 'execution')}, {plural(self.points, 'point')}, "
             f"{plural(len(self.traces), 'distinct trace')}, "
             f"{self.seconds:.1f} s ({rate:,.0f} executions/s, {points:,.0f} points/s)"
@@ -125,16 +149,22 @@ class SearchReport:
         out += [f"  {note}" for note in self.notes]
         if self.limited:
             out.append(f"  abandoned at the step limit: {plural(self.limited, 'execution')}")
+        if self.pruned:
+            out.append(f"  pruned by assume: {plural(self.pruned, 'execution')}")
         if self.hung:
             out.append(f"  abandoned: {self.hung}")
         if self.interrupted:
             out.append("  interrupted")
         out += [f"  {line}" for line in accepted_lines(self.benign)]
+        out += [f"  {line}" for line in hidden_lines(self.hidden)]
         if self.findings:
             out.append(f"  findings: {self._kinds()}")
         elif self.proven:
             by = "" if self.checks == "all" else f" by the checks {self.checks}"
-            out.append(f"  proven at granularity {self.granularity}: no finding{by}; {self.proven}")
+            out.append(
+                f"  proven at granularity {self.granularity}, under {MEMORY[self.memory]}: "
+                f"no finding{by}; {self.proven}"
+            )
         else:
             out.append("  nothing found; inconclusive: not every interleaving was tried")
         return out
@@ -177,7 +207,10 @@ class Search:
         self._by_mark: dict[str, tuple[Finding, Outcome]] = {}
         self._as_found: dict[str, Finding] = {}
         """Fingerprint → the finding with the schedule that found it."""
-        self._report = SearchReport(spec_of(scenario), plan.strategy, plan.settings.granularity)
+        settings = plan.settings
+        self._report = SearchReport(
+            spec_of(scenario), plan.strategy, settings.granularity, settings.memory
+        )
 
     def so_far(self) -> SearchReport:
         """The report of an unfinished search, with its findings as they were found."""
@@ -185,6 +218,7 @@ class Search:
             replace(finding, count=self._by_mark[mark][0].count)
             for mark, finding in self._as_found.items()
         ]
+        found = new_first(found)
         return replace(self._report, findings=found, traces=set(self._report.traces), proven="")
 
     def run(self) -> SearchReport:
@@ -199,9 +233,11 @@ class Search:
         n = plan.first + mine
         end = None if plan.schedules is None else plan.first + plan.schedules
         first: Record | None = None
-        with collected() as collector:
+        proving = plan.strategy in PROVING or plan.strategy == "portfolio"
+        with collected() as collector, watching(self.scenario if proving else None) as undeclared:
+            seen = observers(undeclared, settings.checks)
             while end is None or n < end:
-                outcome = execute(self.scenario, strategy, settings, n)
+                outcome = execute(self.scenario, strategy, settings, n, seen)
                 if outcome is None:
                     report.proven = self._claim(strategy, report)
                     if report.proven and report.not_judged:
@@ -226,8 +262,20 @@ class Search:
                     break
                 if plan.seconds is not None and report.seconds > plan.seconds:
                     break
+        with collected():
             if report.limited:
                 report.proven = ""  # abandoned executions prove nothing
+            if report.proven and not report.executions:
+                report.proven = ""
+                report.notes.append("no execution met the assumptions: nothing is proven")
+            if report.proven and report.spurious:
+                most = plural(report.spurious, "spurious wakeup")
+                report.proven += f"; at most {most} in each"
+            if report.hidden:
+                report.proven = ""  # what comes after such a defect was not seen
+            if undeclared.noticed:
+                report.proven = ""
+                report.notes += undeclared.lines()
             if report.proven and first is not None and not self._repeats(first):
                 report.proven = ""
                 report.notes.append(
@@ -242,7 +290,8 @@ class Search:
             def over() -> bool:
                 return self.stop() or (until is not None and time.perf_counter() > until)
 
-            report.findings = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            found = [self._finish(f, o, over) for f, o in self._by_mark.values()]
+            report.findings = new_first(found)
         report.interrupted |= self.stop()
         return report
 
@@ -266,7 +315,7 @@ class Search:
     def _repeats(self, first: Record) -> bool:
         """Does the first execution repeat exactly each time it is replayed?"""
         for _ in range(REPEATS):
-            again = Replay(Schedule(spec_of(self.scenario), runs=first[0]))
+            again = Replay(Schedule(spec_of(self.scenario), runs=first[0], choices=first[3]))
             outcome = execute(self.scenario, again, self.plan.settings)
             if outcome is None or again.diverged or _record(outcome) != first:
                 return False
@@ -277,20 +326,27 @@ class Search:
         """Add an execution to the report; returns whether it is kept because of a new finding."""
         kept = False
         report.points += outcome.steps
+        report.spurious = max(report.spurious, outcome.carrier.choices.budget)
         if outcome.stuck is Ending.LIMIT:
             report.limited += 1
             if report.limited == 1:
                 report.notes.append(f"abandoned: {tireless(outcome.carrier)}")
         if outcome.stuck is Ending.CUT:
             report.cut += 1
+        elif outcome.stuck is Ending.PRUNED:
+            report.pruned += 1
         else:
             report.executions += 1
-        if self.plan.traces and outcome.stuck is not Ending.CUT:
+        if self.plan.traces and outcome.stuck not in (Ending.CUT, Ending.PRUNED):
             report.traces.add(trace_hash(outcome.carrier))
         for name, count in outcome.benign.items():
             report.benign[name] = report.benign.get(name, 0) + count
         report.not_judged.update(outcome.not_judged)
         for finding in outcome.findings:
+            if finding.known and not self.plan.known:
+                names = ", ".join(finding.known)
+                report.hidden[names] = report.hidden.get(names, 0) + 1
+                continue
             known = self._by_mark.get(finding.fingerprint)
             if known is None:
                 finding.count = 1  # counts executions, not occurrences within one
@@ -323,8 +379,8 @@ class Search:
         return _scheduled(finding, schedule_of(scenario, settings, outcome), settings)
 
 
-Record = tuple[list[Run], list[Step], list[str]]
-"""Of one execution: its schedule, its steps, and the fingerprints of its findings."""
+Record = tuple[list[Run], list[Step], list[str], dict[Key, int]]
+"""Of one execution: its schedule, its steps, the fingerprints of its findings, its choices."""
 
 REPEATS = 8
 """How often the first execution must repeat before anything counts as proven."""
@@ -332,7 +388,8 @@ REPEATS = 8
 
 def _record(outcome: Outcome) -> Record:
     log = outcome.carrier.log
-    return runs_of(log), steps_of(log), sorted(f.fingerprint for f in outcome.findings)
+    marks = sorted(f.fingerprint for f in outcome.findings)
+    return runs_of(log), steps_of(log), marks, outcome.carrier.choices.kept()
 
 
 def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:

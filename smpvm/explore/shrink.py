@@ -1,7 +1,7 @@
 """Shrinking: the fewest context switches that still show the finding, and the smallest scenario.
 
-Delta debugging (Zeller and Hildebrandt, 2002) over the switches of the execution; between them it
-runs without preemption.  In the result no single switch can be removed.
+Delta debugging (Zeller and Hildebrandt, 2002) over the switches of the execution, between which it
+runs without preemption, and over the choices that are not 0.  At the end none of them can go.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.explore.strategy.replay import Guided, switches_of
 from smpvm.text import plural
 
-Item = tuple[tuple[int, int], int]
+Item = tuple[str, tuple[int, int], int]
+"""A switch (as ``Guided`` takes it) or a choice: which, its key, its value."""
+
+_SWITCH, _CHOICE = "switch", "choice"
 
 STEPS = 3_000_000
 """Budget for shrinking one finding, in execution steps: half a minute for a small scenario."""
@@ -90,8 +93,10 @@ class Shrinker:
         """Shrink the sizes, then the switches; None if the unshrunk schedule does not reproduce the
         finding."""
         outcome = self._smaller(outcome)
-        items: list[Item] = list(switches_of(outcome.carrier.log).items())
-        before = len(items) - 1
+        switches = switches_of(outcome.carrier.log)
+        items = [(_SWITCH, key, to) for key, to in switches.items()]
+        items += [(_CHOICE, key, v) for key, v in outcome.carrier.choices.kept().items()]
+        before = len(switches) - 1
         if not self._shows(items):
             return None
         self._minimise(items)
@@ -137,7 +142,10 @@ class Shrinker:
         if self._best is not None and self.budget.over():
             return False
         self.runs += 1
-        guided = Guided(dict(items))
+        guided = Guided(
+            {key: to for what, key, to in items if what is _SWITCH},
+            {key: value for what, key, value in items if what is _CHOICE},
+        )
         outcome = execute(self.scenario, guided, self.settings)
         assert outcome is not None
         self.budget.spend(outcome)

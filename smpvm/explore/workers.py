@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from smpvm.check.finding import Finding, FindingLog
+from smpvm.check.finding import Finding, FindingLog, new_first
 from smpvm.check.suite import checks_text
 from smpvm.explore.child import Child, Hung, Worker, wait_any
 from smpvm.explore.registry import find
@@ -240,7 +240,11 @@ def _share(share: Callable[..., SearchReport], worker: Worker) -> SearchReport:
 def _nothing(spec: str, plan: SearchPlan) -> SearchReport:
     settings = plan.settings
     return SearchReport(
-        spec, plan.strategy, settings.granularity, checks=checks_text(settings.checks)
+        spec,
+        plan.strategy,
+        settings.granularity,
+        settings.memory,
+        checks=checks_text(settings.checks),
     )
 
 
@@ -248,9 +252,10 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
     """The reports of several workers as one."""
     if len(parts) == 1:
         return parts[0]
-    whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set())
+    whole = replace(parts[0], findings=[], traces=set(), benign={}, not_judged=set(), hidden={})
     whole.executions = sum(p.executions for p in parts)
     whole.points = sum(p.points for p in parts)
+    whole.pruned = sum(p.pruned for p in parts)
     whole.cut = sum(p.cut for p in parts)
     whole.limited = sum(p.limited for p in parts)
     whole.interrupted = any(p.interrupted for p in parts)
@@ -264,10 +269,12 @@ def merge(parts: Sequence[SearchReport]) -> SearchReport:
         whole.not_judged |= part.not_judged
         for name, count in part.benign.items():
             whole.benign[name] = whole.benign.get(name, 0) + count
+        for names, count in part.hidden.items():
+            whole.hidden[names] = whole.hidden.get(names, 0) + count
         for finding in part.findings:
             if finding.fingerprint in found:
                 found[finding.fingerprint].count += finding.count
             else:
                 found[finding.fingerprint] = finding
-    whole.findings = list(found.values())
+    whole.findings = new_first(found.values())
     return whole

@@ -25,6 +25,9 @@ WAKEUP: Final = "wakeup"
 YIELD: Final = "yield"
 IO: Final = "io"
 
+COUNTED: Final = "semaphore"
+"""The ``kind`` of objects that several threads may have acquired, and any thread releases."""
+
 HOLDING: Final = "holding"
 """The field of an operation that may release the thread's tokens: a sleep, a yield, and an acquire
 of one more token, if it fails."""
@@ -144,6 +147,9 @@ class Carrier(Protocol):
 
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
         """The atomic on *obj* is done and found *old*; if it changed nothing, it was a read."""
+
+    def in_vain(self) -> None:
+        """The running step is a wakeup that found no thread to wake."""
 
     def touched(self, obj: object) -> None:
         """*obj* has been written: serial carriers wake the threads that relax on it."""

@@ -171,6 +171,9 @@ class NativeCarrier:
     def updated(self, obj: object, old: Any, op: Callable[[Any], Any]) -> None:
         """Not needed."""
 
+    def in_vain(self) -> None:
+        """Not needed."""
+
     def touched(self, obj: object) -> None:
         """Not needed: spinning threads poll."""
 

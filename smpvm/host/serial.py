@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smpvm.host.carrier import ACQUIRE_SHARED, READ, WRITE, YIELD, Access, Carried, Peek, Stopped
+from smpvm.host.deciding import Deciding
 from smpvm.host.runnable import Runnable
 from smpvm.host.serialthread import (
     AWAIT,
@@ -29,11 +30,10 @@ from smpvm.host.serialthread import (
     unchanged,
 )
 from smpvm.host.switcher import make_switcher
-from smpvm.host.trail import Trail
 from smpvm.host.virtualtime import VirtualTime
 
 
-class SerialCarrier(Trail):
+class SerialCarrier(Deciding):
     """Runs the threads of one machine, one at a time.  A carrier is used for one execution.
 
     *limit* is the number of steps after which *fair* replaces the scheduler, which may be unfair;
@@ -401,6 +401,11 @@ class SerialCarrier(Trail):
             self.log[at] = (me.tid, READ, obj, self.log[at][3])
         else:
             self.touched(obj)
+
+    def in_vain(self) -> None:
+        """The running step is a wakeup that found no thread to wake."""
+        if not self.inert:
+            self.vain.add(len(self.log) - 1)
 
     def touched(self, obj: object) -> None:
         """The current step writes *obj*: threads that wait for that can run again."""

@@ -31,6 +31,8 @@ class Ending(StrEnum):
     """It was too long, so it was abandoned without a verdict."""
     CUT = "cut"
     """The scheduler abandoned it."""
+    PRUNED = "pruned"
+    """An assumption of the scenario did not hold."""
 
 
 Op = tuple[int, str, Any, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smpvm.host.carrier import WRITE
+from smpvm.host.choices import Choices
 from smpvm.host.serialthread import CLOCK, Change, Op, SerialThread
 
 
@@ -23,8 +24,16 @@ class Trail:
         """Log position of an atomic → the value that it found, and its change."""
         self.idle: set[int] = set()
         """Log positions of plain writes that did not change the value, if a thread was waiting."""
+        self.vain: set[int] = set()
+        """Log positions of wakeups that found nobody to wake: they commute with their like."""
         self.gates: list[int] = []
         """Log positions of acquires, which take place only when ready."""
+        self.choices = Choices()
+        """What threads choose among values."""
+        self.picks: list[tuple[int, int]] = []
+        """(log position, value) of each: in the segment that begins with that step."""
+        self.pruned_at: int | None = None
+        """How many steps had been taken when an assumption first did not hold."""
 
     def touched_at(self, at: int) -> list[Any]:
         """What the recent step at log position *at* has written (``touched``)."""

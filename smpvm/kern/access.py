@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from smpvm.host.carrier import READ, WRITE
 from smpvm.kern.cname import SKIP
-from smpvm.kern.shared import Hook, peek
+from smpvm.kern.shared import Hook, peek, poke
 
 FRAMES: Final = SKIP
 
@@ -20,6 +20,9 @@ def serial_hook(carrier: Any, seen: Hook | None) -> Hook:
     if not carrier.access_points:
         return _no_points(carrier, seen)
     read, write = (None, None) if seen is None else (seen.read, seen.write)
+    if getattr(carrier, "drain", None) is not None:
+        carrier.memory(peek, poke)
+        return Hook(carrier.buffered_load(read), carrier.buffered_store(write), carrier.own)
     points = carrier.access_points_of
     return Hook(points(READ, read, peek), points(WRITE, write, peek))
 

@@ -75,7 +75,8 @@ class Atomics:
     def fence(self) -> None:
         """cpu_mfence: every access before it comes before every access after it.
 
-        Memory is sequentially consistent here, so there is nothing to do, and no schedule point.
+        Where memory is sequentially consistent there is nothing to do, and no schedule point; with
+        store buffers it waits until the thread's own is empty.
         """
 
 
@@ -90,13 +91,19 @@ class ProbedAtomics(Atomics):
 
     def _learn(self, cls: type, field: str) -> tuple[Any, Any]:
         """The getter and setter of the field that bypass the hook, as ``peek`` and ``poke`` do."""
-        slot: Any = getattr(getattr(cls, "__bare__", cls), field, None)
+        freed = getattr(cls, "__freed__", None)  # memory given back: its observer is told
+        slot: Any = getattr(freed or getattr(cls, "__bare__", cls), field, None)
         if hasattr(slot, "__set__"):
             pair = (slot.__get__, slot.__set__)
         else:
             pair = (lambda obj: getattr(obj, field), lambda obj, v: setattr(obj, field, v))
         self._access[cls, field] = pair
         return pair
+
+    @c("cpu_mfence", "cpufunc.h:174-178")
+    def fence(self) -> None:
+        if (drain := self._k.drain) is not None:
+            drain()
 
     def _rmw(self, obj: Any, field: str, op: Any) -> Any:
         k = self._k

@@ -81,6 +81,8 @@ class Kernel:
         """curthread: the thread that the calling host thread carries."""
         self.probe = Probes(observers)
         self.point = carrier.point if carrier.serial else None
+        self.drain: Callable[[], None] | None = getattr(carrier, "drain", None)
+        """Waits until the thread's stores are in memory; None where memory has no store buffers."""
         self._hook = self._access_hook()
         self._look = None if self.probe.unguarded is None else guard.look(self)
         self._guard = threading.Lock()  # protects _ids, _retired and the lists below
@@ -309,7 +311,9 @@ class Kernel:
         bare: type = cls
         if hook is None and not hasattr(bare, "__guards__"):
             return cls(*args, **kwargs)
-        real: Any = instrumented(bare, hook is not None, look is not None)
+        real: Any = instrumented(
+            bare, hook is not None, look is not None, buffers=self.drain is not None
+        )
         obj = real.__new__(real)
         obj._hook = SILENT
         obj._look = guard.nobody

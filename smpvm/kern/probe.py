@@ -35,6 +35,9 @@ class Probe:
     def attach(self, kernel: Any) -> None:
         """Not an event: called once, at the end of the kernel's construction, with the kernel."""
 
+    def attach_vm(self, vm: Any) -> None:
+        """Not an event: called once, at the end of the VM's construction, with the VM."""
+
     # -- threads
     def thread_spawn(self, td: Any, child: Any) -> None:
         """*td* made *child* runnable (happens-before edge)."""
@@ -172,6 +175,13 @@ class Probe:
         """The device thread completed *io*."""
 
     # -- the rest
+    def freed(self, td: Any, obj: Any) -> None:
+        """*td* has given back the memory of *obj*: nobody may touch it any more.
+
+        An object, map entry, vmspace with its map and pmap, process, vnode or I/O buffer.  Pages
+        are never given back: see ``page_free``.
+        """
+
     def call(self, td: Any, what: str, **facts: Any) -> None:
         """A call to the outside of the model's core (vget, put_pages, killproc, kprintf, ...)."""
 
@@ -179,7 +189,7 @@ class Probe:
         """A kernel assertion failed; a Panic is about to be raised."""
 
 
-EVENTS = tuple(name for name in vars(Probe) if not name.startswith("_") and name != "attach")
+EVENTS = tuple(name for name in vars(Probe) if not name.startswith(("_", "attach")))
 
 
 @cache
@@ -246,6 +256,7 @@ class Probes:
     pip_block: Event = None
     io_submit: Event = None
     io_complete: Event = None
+    freed: Event = None
     call: Event = None
     panic: Event = None
 

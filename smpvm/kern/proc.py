@@ -54,7 +54,7 @@ _KNOWN = (
     Site("p_flags", "swappable", "vm_glue.c:456", "a guess; the state is judged with p_token"),
     Site("p_flags", "vm_pageout_scan_callback", "vm_pageout.c:1555", "P_SYSTEM never changes"),
     Site("p_flags", "vm_wait_pfault", "vm_page.c:2040", "its own process, asked again each turn"),
-    Site("p_flags", "vm_wait", "vm_page.c:2040", "the same wait, as repaired by free-wait"),
+    Site("p_flags", "vm_wait", "vm_page.c:2040", "the same, asked before the sleep by a repair"),
     Site("p_flags", "userret", "trap.c:297", "its own process, asked again at the next trap"),
     Site("killed", "userret", "signal2.h:45", "lwp_sigpend needs no lock: races end in an AST"),
 )

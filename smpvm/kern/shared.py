@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 
-from smpvm.host.carrier import Access
 from smpvm.kern.cname import SKIP
 
 FRAMES: Final = SKIP
@@ -20,17 +19,28 @@ C = TypeVar("C", bound=type)
 
 
 class Hook:
-    """The functions that an instrumented object calls before each access to a shared field."""
+    """The functions that an instrumented object calls before each access to a shared field.
 
-    __slots__ = ("read", "write")
+    What they return counts with store buffers only: for a read the thread's own store that it
+    finds (None: memory), for a write whether the buffer has taken it.
+    """
 
-    def __init__(self, read: Access, write: Access) -> None:
+    __slots__ = ("own", "read", "write")
+
+    def __init__(
+        self,
+        read: Callable[..., Any],
+        write: Callable[..., Any],
+        own: Callable[[Any, str], Any] | None = None,
+    ) -> None:
         self.read = read
         self.write = write
+        self.own = own or _nobody
+        """The running thread's own store to a field that is not in memory yet."""
 
     def forget(self) -> None:
         """Drop the references to the observers; there will be no further access."""
-        self.read = self.write = _nobody
+        self.read = self.write = self.own = _nobody
 
 
 def _nobody(obj: Any, field: str, new: object = None) -> None:
@@ -114,51 +124,77 @@ def _property(name: str, cls: type) -> property:
     return property(get, set_)
 
 
-def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> property:
-    """A field that looks for its locks, after the hook that it may have as well."""
+def _buffered(name: str, cls: type) -> property:
+    """The same where stores may wait in a buffer (host/tso)."""
     get0, set0 = _slot(cls, name)
-    told = inner is not None
-    looks = any(guard.read for guard in guards)
+    allow = getattr(
+        getattr(cls, name, None), "allow", None
+    )  # a store that memory would refuse is refused at once
 
     def get(self: Any) -> Any:
-        if told:
-            self._hook.read(self, name)
-        if looks:
-            self._look(self, guards, False)
+        own = self._hook.read(self, name)
+        return get0(self) if own is None else own.value
+
+    def set_(self: Any, value: Any) -> None:
+        if allow is not None:
+            allow(value)
+        if not self._hook.write(self, name, value):
+            set0(self, value)
+
+    return property(get, set_)
+
+
+def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> property:
+    """A field that looks for its locks, before the hook that it may have as well."""
+    get0: Any
+    set0: Any
+    get0, set0 = _slot(cls, name) if inner is None else (inner.fget, inner.fset)
+    reads = any(guard.read for guard in guards)
+
+    def get(self: Any) -> Any:
+        self._look(self, guards, False)
         return get0(self)
 
     def set_(self: Any, value: Any) -> None:
-        if told:
-            self._hook.write(self, name, value)
         self._look(self, guards, True, value)
         set0(self, value)
 
-    return property(get if told or looks else get0, set_)
+    return property(get if reads else get0, set_)
 
 
 @cache
-def instrumented(cls: type, told: bool = True, looks: bool = False) -> type:
+def instrumented(
+    cls: type, told: bool = True, looks: bool = False, *, buffers: bool = False
+) -> type:
     """The subclass of *cls* whose shared fields call ``self._hook`` before each access (*told*),
     and whose guarded ones call ``self._look`` (*looks*).
+
+    *buffers*: plain writes of threads go through store buffers.
     """
+    make = _buffered if buffers else _property
     shared_fields = getattr(cls, "__shared__", ()) if told else ()
-    body: dict[str, Any] = {name: _property(name, cls) for name in shared_fields}
+    body: dict[str, Any] = {name: make(name, cls) for name in shared_fields}
     if looks:
         for name, guards in getattr(cls, "__guards__", {}).items():
             if not guards[0].container:
                 body[name] = _guarded(name, cls, body.get(name), guards)
     body["__slots__"] = ("_hook", "_look", "_seen")
     body["__bare__"] = cls
+    body["__buffers__"] = buffers
     body["__doc__"] = cls.__doc__
     body["__module__"] = cls.__module__
     return type(cls.__name__, (cls,), body)
 
 
 def peek(obj: Any, field: str) -> Any:
-    """The value of a shared field, read without calling the hook (checkers, audits, atomics)."""
-    bare = getattr(type(obj), "__bare__", None)
+    """The value of a shared field for the running thread, read without calling the hook (checkers,
+    audits, atomics)."""
+    cls: Any = type(obj)
+    bare = getattr(cls, "__bare__", None)
     if bare is None:
         return getattr(obj, field)
+    if cls.__buffers__ and (own := obj._hook.own(obj, field)) is not None:
+        return own.value
     slot = getattr(bare, field, None)
     return vars(obj)[field] if slot is None else slot.__get__(obj)
 

@@ -115,7 +115,7 @@ class Thread(Carried):
         self.toks: list[TokRef] = []
         self.toks_dropped = False  # blocked: the references stay, the tokens are released
         self.locks: list[Lock] = []  # lockmgr locks held, one entry for each count
-        self.waiting: Spinlock | Token | Lock | End | None = None  # for an acquire
+        self.waiting: Any = None  # for an acquire
         self.sleeper: Sleeper | None = None  # the place on a sleep queue
         self.sintr: Sleeper | None = None  # LWP_SINTR: the sleep that a signal interrupts
         self.wmesg = ""

@@ -72,6 +72,10 @@ class SleepQueue:
         self.k = k
         self._guard = threading.Lock()  # protects _queues and td.sleeper of every thread
         self._queues: dict[Hashable, list[Sleeper]] = {}
+        self.pick: Callable[[int], int] | None = None
+        """Whom of so many wakeup_one takes (0: who has slept longest); None: the C's order."""
+        self.early: Callable[[], object] | None = None
+        """Does this sleep end without a wakeup?  None: they never do."""
 
     # -- the queues; _guard held
 
@@ -233,6 +237,9 @@ class SleepQueue:
     def _wait(self, td: Thread, s: Sleeper) -> bool:
         """Park until a wakeup removes *s* from its queue; True on timeout."""
         carrier = self.k.carrier
+        if self.early is not None and self.early():
+            self._ends_early(td, s)
+            return False
         end = s.since + s.timo if s.timo else None
         while td.sleeper is s:
             left = None if end is None else end - carrier.ticks()
@@ -246,6 +253,15 @@ class SleepQueue:
                 self._remove(td)
                 return True
         return False
+
+    @own
+    def _ends_early(self, td: Thread, s: Sleeper) -> None:
+        """Nobody has to wake the thread; a wakeup may still come first."""
+        if (p := self.k.point) is not None:
+            p(SLEEP, s.ident, "early")
+        with self._guard:
+            if td.sleeper is s:
+                self._remove(td)
 
     @c("CURSIG", "signal2.h:70")
     @c("__cursig", "signal2.h:84-112")
@@ -277,6 +293,8 @@ class SleepQueue:
             woken = queue or []
             for s in woken:
                 s.td.sleeper = None
+        if step and not woken and first is None and k.point is not None:
+            k.carrier.in_vain()
         if (f := k.probe.wakeup) is not None:
             f(k.curthread(), ident, [s.td for s in woken])
         self._run(woken)
@@ -299,6 +317,8 @@ class SleepQueue:
             if not done:
                 for cpu in sorted({s.td.cpu for s in queue} - {td.cpu}):
                     self._wake_first([s for s in queue if s.td.cpu == cpu], woken)
+        if not woken and k.point is not None:
+            k.carrier.in_vain()
         if (f := k.probe.wakeup) is not None:
             f(td, ident, [s.td for s in woken])
         self._run(woken)
@@ -307,8 +327,12 @@ class SleepQueue:
     def _wake_first(self, queue: list[Sleeper], woken: list[Sleeper]) -> bool:
         """_wakeup with PWAKEUP_ONE on one CPU (kern_synch.c:909).
 
-        Also dequeues interlocked threads.
+        Also dequeues interlocked threads.  With ``pick`` any of those who sleep may be the one.
         """
+        asleep = [s for s in queue if s.asleep]
+        if self.pick is not None and len(asleep) > 1:
+            one = asleep[self.pick(len(asleep))]
+            queue = [*queue[: queue.index(asleep[0])], one]
         for s in queue:
             self._remove(s.td)
             woken.append(s)
@@ -336,6 +360,8 @@ class SleepQueue:
 
     @c("_wakeup", "kern_synch.c:932-933", part=True)
     def _run(self, woken: list[Sleeper]) -> None:
+        if woken and (drain := self.k.drain) is not None:
+            drain()  # the message to the other CPU is sent by locked instructions
         unpark = self.k.carrier.unpark
         for s in woken:
             if s.asleep:

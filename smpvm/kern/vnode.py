@@ -18,7 +18,7 @@ from smpvm.kern.lockreq import (
     LK_RETRY,
     LK_TYPE_MASK,
 )
-from smpvm.kern.shared import Site, shared
+from smpvm.kern.shared import Site, peek, shared
 from smpvm.kern.spinlock import Spinlock
 
 if TYPE_CHECKING:
@@ -197,6 +197,11 @@ class Vnodes:
         self._move(vp, VS_INACTIVE)
         vp.v_spin.unlock()
         vp.v_lock.lockmgr(LK_RELEASE)
+        # Unless somebody has got it meanwhile freesomevnodes may take it now (vfs_lock.c:665-961).
+        if (f := self.k.probe.freed) is not None:
+            reclaimed = peek(vp, "v_flag") & VRECLAIMED
+            if reclaimed and peek(vp, "v_refcnt") & ~VREF_FINALIZE == VREF_TERMINATE:
+                f(self.k.curthread(), vp)
 
     # -- the lock
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from smpvm import repairs
 from smpvm.config import ConfigError
 from smpvm.repairs.base import MARK, Repair
+from smpvm.repairs.known import KNOWN
 from smpvm.text import brief
 
 
@@ -27,6 +28,16 @@ def _declared() -> Iterator[Repair]:
 
 REPAIRS: MappingProxyType[str, Repair] = MappingProxyType({r.name: r for r in _declared()})
 """All repairs by name."""
+
+
+def shown(fingerprint: str, repaired: Iterable[str] = ()) -> tuple[str, ...]:
+    """The repairs whose defects a finding with that fingerprint shows.
+
+    *repaired*: those of the run, whose defects cannot be what was found.
+    """
+    if "all" in repaired:
+        return ()
+    return tuple(name for name in KNOWN.get(fingerprint, ()) if name not in repaired)
 
 
 def choose(names: Iterable[str]) -> list[Repair]:

@@ -47,6 +47,8 @@ class MoveRecheck(Fault):
 
     In the C it is compared before the lock is taken and not after, so a mapping that another thread
     changed in between is entered as it was.
+
+    By reading: no schedule was found that shows it.
     """
 
     def _may_move(self, fs: FaultState) -> bool:

@@ -27,7 +27,7 @@ class MsyncEnd(Maps):
 class WireBackOut(Maps):
     """vm_map_wire also undoes its counts behind the entry that failed.
 
-    By reading: no caller in a default kernel wires more than one entry this way.
+    Not reachable: no caller in a default kernel wires more than one entry this way.
     """
 
     def _kernel_wire(

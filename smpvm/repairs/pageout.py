@@ -59,7 +59,10 @@ class ActiveNullObject(Pageout):
     "vm_pageout_scan_inactive (vm_pageout.c:588, 889, 906)",
 )
 class ActCountCap(Pageout):
-    """Cap act_count at ACT_MAX wherever it is raised, so that it cannot wrap as a u_char."""
+    """Cap act_count at ACT_MAX wherever it is raised, so that it cannot wrap as a u_char.
+
+    By reading: sums above ACT_MAX are seen in runs; the wrap only where a test sets the count.
+    """
 
     def inactive_activate(self, m: Page, more: int) -> None:
         """vm_pageout.c:889 and 906."""
@@ -229,7 +232,10 @@ class CleanCounted(Pageout):
     "vm_pageout_scan_callback (vm_pageout.c:1555-1558)",
 )
 class KillOnce(Pageout):
-    """Skip processes that are being killed or are exiting: their memory will soon be free."""
+    """Skip processes that are being killed or are exiting: their memory will soon be free.
+
+    By reading: no run has chosen a process again that was already being killed.
+    """
 
     def never_kill(self, p: Proc) -> bool:
         """vm_pageout.c:1555-1558 with two more flags."""

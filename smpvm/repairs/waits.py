@@ -29,7 +29,7 @@ class FreeWait(Pages):
             k.sleep.wakeup(idents.vm_pages_needed)
         k.sleep.tsleep_interlock(idents.v_free_count)
         k.atomic.add_int(glob, "vm_pages_waiting", 1)
-        over = self._wait_over(wmesg)
+        over = self._over(wmesg)
         if not over():
             k.sleep.tsleep(idents.v_free_count, PINTERLOCKED, wmesg, timo, cond=over)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from smpvm.host.carrier import ATOMIC, READ, WAKEUP, WRITE
 from smpvm.host.serialthread import CLOCK, TIMER, Op
+from smpvm.host.tso import owner_tid
 from smpvm.kern.probe import Probe
 from smpvm.kern.shared import peek
 from smpvm.kern.thread import End
@@ -87,11 +88,22 @@ def step_line(op: Op, notes: Sequence[str]) -> str:
             text = "wakes up"
         case "timer":
             text = "the clock advances"
+        case "store":
+            return "stores " + "; ".join(notes)
+        case "fence":
+            text = "its stores are in memory"
+        case "write":  # without notes: no thread's own step
+            text = f"{obj}.{field} reaches memory"
         case _ if isinstance(obj, End):
             text = f"joins {obj.td}"
         case _:
             text = f"{kind} {obj}" + (f" ({field})" if field else "")
     return "; ".join([text, *notes])
+
+
+def _column(tid: int) -> tuple[int, bool]:
+    """A store buffer is beside its thread."""
+    return (tid, False) if tid >= 0 else (owner_tid(tid), True)
 
 
 def lanes(
@@ -104,7 +116,7 @@ def lanes(
     only: Sequence[int] | None = None,
 ) -> list[str]:
     """The rows.  *reasons*: step → why the thread changed before it; *only*: show these steps."""
-    tids = sorted({op[0] for op in log if op[0] != CLOCK})
+    tids = sorted({op[0] for op in log if op[0] != CLOCK}, key=_column)
     column = max((width - 7) // max(len(tids), 1) - 3, 24)
     out = ["step   " + " | ".join(names.get(t, str(t))[:column].ljust(column) for t in tids)]
     out.append("-" * len(out[0]))

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from smpvm.check.finding import Finding
+from smpvm.check.finding import Finding, hidden_lines
 
 WIDE: Final = 100
 """Characters of a line that goes to a file or a pipe."""
@@ -126,6 +126,7 @@ def run_lines(result: Any, *, coverage: bool = True, room: int = WIDE) -> list[s
         out += finding_lines(result.findings)
         out.append("")
     out += result.accepted
+    out += hidden_lines(result.hidden)
     if result.repairs:
         out += textwrap.wrap(f"repairs: {', '.join(result.repairs)}", room, subsequent_indent="  ")
     out += [result.contents_line, result.audit_line]

@@ -70,6 +70,7 @@ class VmScenario(VmHelpers, Scenario):
     pages: int = 6
     """Pages of the machine; the page-out daemon's target of free pages is 8 times as many."""
     spin_pool: ClassVar[int] = 4
+    wakeup_order: ClassVar[str] = "c"
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Sysctls with other values than their defaults."""
 

@@ -7,8 +7,6 @@ wake the waiting threads.
 Threads: ``user 1``, ``user 2`` allocate, waiting with vm_wait as vm_page_grab does; ``pagedaemon``
 runs its rounds.
 
-In another scenario a process waits for memory in a fault while ``pagedaemon`` kills it.
-
 What must hold: each thread gets a page, and not because a timeout expired: no thread may sleep on a
 condition that holds.
 
@@ -17,14 +15,19 @@ so a wakeup in between is lost until the timeout (``free-wait``, ``pagedaemon-wa
 daemon when it backs off (``back-off-wait``).  pagedaemon_wakeup sees a pending request, the daemon
 takes it and goes to sleep, and the request then added causes no wakeup (``request-hint``).
 
-C: vm_page_alloc, vm_wait, pagedaemon_wakeup, vm_pageout_thread, vm_pageout_scan_inactive,
-vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup.
+In ``kill-wait`` nothing can be made free: a process waits for memory in a fault, and the page-out
+daemon kills it.  It must be told, and not find out when its timer has run out.
+
+C: vm_page_alloc, vm_wait, vm_wait_pfault, pagedaemon_wakeup, vm_pageout_thread,
+vm_pageout_scan_inactive, vm_pageout_scan_cache, vm_page_free_toq, vm_page_free_wakeup, killproc.
 """
 
 from __future__ import annotations
 
+from smpvm.config import PAGE_SIZE
 from smpvm.scenarios.base import VA, VmScenario, fixed
 from smpvm.vm.page.struct import VM_ALLOC_NORMAL
+from smpvm.vm.proc.process import ProcessKilled, SegFault
 
 
 class LowMemory(VmScenario):
@@ -61,22 +64,27 @@ class LowMemory(VmScenario):
         vm.object.drop(self.own)
 
 
-class FaultKill(VmScenario):
-    """A fault that waits for memory, against the kill of its process.
+class KillWait(VmScenario):
+    """See the module."""
 
-    The kill wakes those who wait for memory, so that the victim notices (vm_pageout.c:1540); a kill
-    between the fault's check and its sleep is noticed when the timer ends (``free-wait``).
-    """
-
-    name = "fault-kill"
-    title = "a fault that waits for memory against the kill of its process"
+    name = "kill-wait"
+    title = "a process that waits for memory in a fault, against its kill"
     repairs = ("free-wait",)
 
     def setup(self) -> None:
-        """Memory severely short, and nothing that could be freed."""
+        """A process with one page of two, and no memory left."""
         self.p = self.process()
-        self.map(self.p)
+        self.map(self.p, pages=2)
         self.write(self.p, VA, 1)
-        self.limits(free_reserved=8, free_min=8, free_severe=8, free_target=9)
+        self.waste(0)
+        self.limits(free_reserved=2, free_min=2, free_severe=1, free_target=3)
+        self.thread("victim", self.victim, process=self.p)
         self.pagedaemon(self.vm.pageout.kill_biggest)
-        self.thread("proc", self.vm.page.vm_wait_pfault, process=self.p)
+
+    def victim(self) -> None:
+        """Touch the other page: only the kill ends the fault."""
+        try:
+            self.write(self.p, VA + PAGE_SIZE, 2)
+        except (ProcessKilled, SegFault):
+            return
+        raise AssertionError("the store has found memory")

@@ -12,13 +12,19 @@ What must hold: once msync has returned, its store is in the file; no store is l
 Defect of the C: vm_object_page_clean marks pages only if it cleans a whole object, and writes only
 marked pages, so msync of a range writes nothing (``msync-range``).
 
-C: sys_msync, vm_map_clean, vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush,
-vm_pageout_scan_inactive, vget, vnode_pager_putpages.
+In ``fsync-store`` a process stores through a mapping that a read fault has made, and again after
+each fsync, while the syncer makes its round: what was stored before an fsync is in the file after
+it.
+
+C: vm_fault, vm_object_set_writeable_dirty, vfs_msync, sys_msync, vm_map_clean,
+vm_object_page_clean, vm_object_page_collect_flush, vm_pageout_flush, vm_pageout_scan_inactive,
+vget, vnode_pager_putpages.
 """
 
 from __future__ import annotations
 
 from smpvm.config import PAGE_SIZE
+from smpvm.kern.lockreq import LK_EXCLUSIVE
 from smpvm.scenarios.base import VA, VmScenario
 
 
@@ -53,3 +59,31 @@ class MsyncPageout(VmScenario):
         """Both stores."""
         got = [self.see(self.p, VA, word) for word in (0, 1)]
         assert got == [3, 5], f"the page reads {got} at the end"
+
+
+class FsyncStore(VmScenario):
+    """See the module."""
+
+    name = "fsync-store"
+    title = "stores between fsyncs, against the syncer"
+
+    def setup(self) -> None:
+        """A resident page of a file, mapped and not touched yet."""
+        self.vp = self.file({0: 1})
+        self.page(self.vp.v_object, 0, words={0: 1})
+        self.p = self.process()
+        self.map(self.p, vp=self.vp)
+        self.disks()
+        self.thread("writer", self.writer, process=self.p)
+        self.thread("syncer", lambda: self.vm.syncer.msync(wait=True))
+
+    def writer(self) -> None:
+        """The first store needs no fault: the read has mapped the page writeable."""
+        assert self.read(self.p, VA) == 1
+        for value in (2, 3):
+            self.write(self.p, VA, value)
+            assert self.k.vnode.vn_lock(self.vp, LK_EXCLUSIVE) == 0
+            self.vm.vnode_pager.fsync(self.vp)
+            self.k.vnode.vn_unlock(self.vp)
+            on_disk = self.vm.vnode_pager.file(self.vp).blocks[0].get(0, 0)
+            assert on_disk == value, f"fsync has returned, and the file holds {on_disk}"

@@ -72,5 +72,5 @@ class Vm:
         for name, cls in subsystems.items():
             made: Any = kernel.new(cls, self) if hasattr(cls, "__guards__") else cls(self)
             setattr(self, name, made)
-        if (f := kernel.probe.call) is not None:
-            f(kernel.curthread(), "vm", vm=self)
+        for observer in kernel.probe.observers:
+            observer.attach_vm(self)

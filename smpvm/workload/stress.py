@@ -17,7 +17,7 @@ import smpvm
 from smpvm.check.audit import audit
 from smpvm.check.audit import line as audit_line
 from smpvm.check.contents import Contents, PageHistory
-from smpvm.check.finding import Finding, FindingLog, write_atomic
+from smpvm.check.finding import Finding, FindingLog, new_first, write_atomic
 from smpvm.check.lockevents import LOG_NAME, LockTrace
 from smpvm.check.suite import DEFAULT, CheckSuite
 from smpvm.config import Config, ConfigError
@@ -57,7 +57,9 @@ class StressPlan:
     checks: frozenset[str] = DEFAULT
     benign: bool = True
     """Are races and waits that the source declares as intended only counted, not reported?"""
-    known: frozenset[str] = frozenset()
+    known: bool = True
+    """Are findings that show known defects reported?"""
+    baseline: frozenset[str] = frozenset()
     """Fingerprints of findings that a baseline has: they are not reported."""
     history: bool = False
     run_dir: Path | None = None
@@ -106,6 +108,8 @@ class StressResult:
     accepted: list[str] = field(default_factory=list)
     """What the source declares as intended, and how often it occurred."""
     findings: list[Finding] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Repairs of known defects that were seen and are not reported → how often."""
 
     def to_json(self) -> dict[str, Any]:
         """A document with its format and version."""
@@ -179,7 +183,8 @@ def _run(
         command=plan.command,
         on_new=on_finding,
         unwritten=unwritten,
-        known=plan.known,
+        repairs=[r.name for r in plan.repairs],
+        baseline=plan.baseline,
     )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)
@@ -312,8 +317,12 @@ def _judge(
         stall=machine.stall,
         errors=[f"{td}: {type(why).__name__}: {why}" for td, why in k.errors],
         repairs=[r.name for r in plan.repairs],
-        findings=findings.findings,
+        findings=[f for f in new_first(findings.findings) if plan.known or not f.known],
     )
+    for finding in findings.findings if not plan.known else ():
+        if finding.known:
+            names = ", ".join(finding.known)
+            result.hidden[names] = result.hidden.get(names, 0) + finding.count
     return result
 
 

@@ -114,7 +114,7 @@ class TestBaseline:
         path = tmp_path / "known.json"
         write_baseline(None, path, self.found())
         assert Baseline(path).edges == {("queue", "disk")}
-        log = FindingLog(known=Baseline(path).known)
+        log = FindingLog(baseline=Baseline(path).known)
         for finding in self.found():
             log.add(finding)
         log.add(Finding("audit", "another", identity=("other",)))

@@ -190,7 +190,7 @@ class TestWrong:
             q.spin.unlock()
 
         w.go(forgets)
-        assert w.one("marker").title == "t0 ends with its marker still on queue INACTIVE+1"
+        assert w.one("marker").title == "t0 exits with its marker still on queue INACTIVE+1"
 
     def test_a_marker_that_is_freed(self, queue):
         w, scan, q, _ = queue()

@@ -6,6 +6,7 @@ import pytest
 
 from smpvm.check.policy import Policy
 from smpvm.check.progress import Progress
+from smpvm.check.requests import Requests
 from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_NOWAIT
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.tsleep import Ident
@@ -80,7 +81,7 @@ class TestPolicy:
             return SimpleNamespace(page_array=pages, pq=pq, stats=stats, pageout=pageout)
 
         def body(free, pid):
-            call(w, "vm", vm=machine(free))
+            w.suite.find(Policy).attach_vm(machine(free))
             call(w, "killproc", pid=pid, why="x")
 
         w.go(lambda: body(20, 1))
@@ -108,7 +109,7 @@ class TestRequests:
         daemon = w.k.spawn("daemon", lambda: w.k.sleep.tsleep(needs, 0, "psleep", 0, lambda: False))
         waiter = w.k.spawn("waiter", lambda: w.k.sleep.tsleep(waits, 0, "vmwait", 0, lambda: False))
         w.until(lambda: daemon.sleeper is not None and waiter.sleeper is not None)
-        w.k.probe.call(w.k.boot, "vm", vm=self.machine(w, daemon, waits, needed))
+        w.suite.find(Requests).attach_vm(self.machine(w, daemon, waits, needed))
         w.suite.at_rest()
         if needed:
             assert w.findings == []

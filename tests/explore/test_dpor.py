@@ -399,7 +399,7 @@ def test_an_atomic_that_changes_nothing_is_a_read(explored, scenario, n, classes
     case = type("Case", (scenario,), {"n": n})
     found = explored(case, "dpor")
     assert found.claim
-    assert found.strategy.blocked == 0
+    assert found.strategy.inner.blocked == 0
     assert found.n == len(found.classes)
     assert classes in (None, found.n)
     if n < 4:

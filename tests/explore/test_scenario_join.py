@@ -131,7 +131,7 @@ def test_wrong_joins():
     assert "end of kid" in titles(JoinedWithLock)
     assert kinds(JoinedWithLock) == {"deadlock"}
     assert kinds(JoinedForEver) == {"stall"}
-    assert "sleep-with-spinlock" in titles(JoinedUnderSpinlock)
+    assert "sleep-with-spinlock" in kinds(JoinedUnderSpinlock)
 
 
 class JoinOrLook(Parent):

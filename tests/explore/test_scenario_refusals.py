@@ -65,7 +65,7 @@ IN_SETUP = {
 IN_THREAD = {
     "self.c.d = {}": "shared field d: a value of type dict can change",
     "self.atomic.swap_int(self.c, 'n', [])": "shared field n: a value of type list can change",
-    "self.relax()": "relax() needs what to watch",
+    "self.relax()": "relax() needs something to watch",
     "self.relax(self.c.n)": "relax: 0 is a value, which cannot be watched",
     "self.tsleep('x', cond=self.c.n)": "tsleep cond: a function is expected, not 0",
     "self.tsleep('x', timo=-1)": "tsleep timo: a whole number",
@@ -237,7 +237,7 @@ def test_several_are_listed(tmp_path):
     with pytest.raises(ScenarioError, match=r"defines several scenarios; use .*it.py:Class") as why:
         find(str(path))
     assert "one of B, It" in str(why.value)
-    with pytest.raises(ScenarioError, match="the file defines no C, but B, It"):
+    with pytest.raises(ScenarioError, match="the file defines no C; it defines B, It"):
         find(f"{path}:C")
     path.write_text("from smpvm import Scenario, VmScenario\n")
     with pytest.raises(ScenarioError, match="the file defines no scenario"):

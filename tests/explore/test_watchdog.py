@@ -109,7 +109,7 @@ def line_of(name):
         ("Swallows", "thread [ab] used"),
         ("SetUp", "set-up used"),
         ("Check", "check waited"),
-        ("InC", "the interpreter was kept busy"),
+        ("InC", "the interpreter was blocked"),
     ],
 )
 def test_who_does_not_come_back_is_named_with_the_line(capsys, own, name, who):
@@ -164,7 +164,7 @@ def test_seconds_hold_whatever_happens(capsys, own):
 def test_a_scenario_that_ends_the_process_or_interrupts_it(capsys, own):
     code, out, _ = explore(capsys, f"{own}:Exits")
     assert code == 3
-    assert "ended before it was done (exit code 0)" in out
+    assert "ended early (exit code 0)" in out
     code, out, err = explore(capsys, f"{own}:Raises")
     assert (code, out) == (2, "")
     assert "the scenario raises KeyboardInterrupt" in err

@@ -89,7 +89,6 @@ def test_clean_with_its_repairs(name, granularity):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
-        ("fault-kill", 4),
         ("protect-kill", 10),
         ("swapout-request", 50),
         ("cache-lookup", 60),
@@ -116,7 +115,7 @@ def test_clean_at_its_smallest(name):
 
 SHOWS = {
     "low-memory": "masked-lost-wakeup",
-    "fault-kill": "masked-lost-wakeup",
+    "kill-wait": "masked-lost-wakeup",
     "hold-alloc": "masked-lost-wakeup",
     "terminate-scan": "assertion",
     "swapout-request": "lost-wakeup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -10,6 +11,7 @@ from smpvm.explore.scenario import rules
 from smpvm.explore.scenario.cells import Array, Local, Table, array_class, cell_class, table_class
 from smpvm.explore.scenario.locks import Lockmgr, RwLock, TimedSpinlock, TimedToken
 from smpvm.explore.scenario.sync import Barrier, Condvar, Semaphore
+from smpvm.host.carrier import Stopped
 from smpvm.kern.kernel import Kernel
 from smpvm.kern.thread import End, Thread
 from smpvm.kern.tsleep import PINTERLOCKED
@@ -47,6 +49,8 @@ class Scenario:
     """Repairs of real kernel defects without which the scenario has findings."""
     spin_pool: ClassVar[int] = 16
     """The number of spinlocks that pages share."""
+    wakeup_order: ClassVar[str] = ""
+    """Whom wakeup_one wakes: anybody who sleeps, or ``c``: who has slept longest, as in the C."""
     sizes: ClassVar[Mapping[str, int]] = {}
     """Class attributes that ``?name=value`` sets and shrinking reduces → their smallest values."""
     failure_kind = "assertion"
@@ -123,6 +127,33 @@ class Scenario:
     def set_daemon(self, td: Thread) -> None:
         """*td* need not end (on a carrier that waits for threads to end)."""
         self.k.carrier.set_daemon(td)
+
+    # -- choices
+
+    def choose(self, n: int) -> int:
+        """One of 0 ... *n* - 1: explored like the scheduler's choices (natively by chance)."""
+        rules.number("choose", n, 1)
+        choose = getattr(self.k.carrier, "choose", random.randrange)
+        return int(choose(n))
+
+    def assume(self, condition: object) -> None:
+        """Where *condition* is false the execution is not judged, and the thread goes no further.
+
+        It is counted as pruned.  (Natively the run ends.)
+        """
+        if not condition:
+            prune = getattr(self.k.carrier, "prune", None)
+            if prune is not None:
+                prune()
+            self.k.carrier.stop()
+            raise Stopped
+
+    def spurious(self, n: int) -> None:
+        """For ``setup``: up to *n* sleeps of the execution may end without a wakeup, with 0."""
+        choices = getattr(self.k.carrier, "choices", None)
+        if choices is not None:
+            choices.budget = rules.number("spurious", n)
+            self.k.sleep.early = self.k.carrier.ends_early if n else None  # type: ignore[attr-defined]
 
     # -- memory
 
@@ -234,7 +265,11 @@ class Scenario:
         self.k.sleep.wakeup(ident)
 
     def wakeup_one(self, ident: Any) -> None:
-        """Wake the longest sleeper on *ident*, and the threads interlocked before it."""
+        """Wake one who sleeps on *ident*: which, the scheduler chooses, or ``wakeup_order``.
+
+        Threads that are only interlocked (no ``tsleep`` yet) are taken as in the C: those that
+        came before the first who sleeps, and they do not count as the one.
+        """
         self.k.sleep.wakeup_one(ident)
 
     def relax(self, *watched: Any) -> None:

@@ -32,8 +32,12 @@ class _Field:
 
     def __set__(self, obj: Any, new: Any) -> None:
         if type(new) not in rules.PLAIN:
-            rules.value(self._name, new)
+            self.allow(new)
         self._set(obj, new)
+
+    def allow(self, new: Any) -> None:
+        """Raises Refused for what the field may not hold."""
+        rules.value(self._name, new)
 
 
 class _Item:
@@ -48,8 +52,12 @@ class _Item:
 
     def __set__(self, obj: Any, new: Any) -> None:
         if type(new) not in rules.PLAIN:
-            rules.value(self._name, new)
+            self.allow(new)
         obj._values[self._at] = new
+
+    def allow(self, new: Any) -> None:
+        """As ``_Field.allow``."""
+        rules.value(self._name, new)
 
 
 class Cell:

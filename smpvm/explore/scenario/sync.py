@@ -1,17 +1,18 @@
-"""Condition variables, semaphores and barriers, made of the kernel's spinlocks and tsleep.
+"""Condition variables, semaphores and barriers.
 
-So they behave like the same code in a kernel: the checkers see their locks and sleeps, a thread
-that sleeps releases its tokens, and it must hold no spinlock.  All waits take *timo* in ticks (0:
-no limit) and return False on timeout.
+They behave like code made of the kernel's spinlocks and tsleep: a thread that waits must hold no
+spinlock.  All waits take *timo* in ticks (0: no limit) and return False on timeout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from smpvm.explore.scenario import rules
+from smpvm.host.carrier import ACQUIRE, ACQUIRE_SHARED, COUNTED, RELEASE, TRY
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RELEASE, LK_SHARED
 from smpvm.kern.spinlock import Spinlock
@@ -85,9 +86,16 @@ class Condvar:
 
 
 class _Monitor:
-    """A spinlock and a condition variable for the state of subclasses."""
+    """What semaphores and barriers have in common.
+
+    Under a scheduler a wait is one step, taken when it is over, as an acquire of a lock is: whether
+    the thread slept meanwhile makes no difference to anybody.  On free-running threads it is a
+    spinlock and a condition variable.
+    """
 
     __slots__ = ("_changed", "_guard", "_waiters", "k", "name")
+    kind = cls = ""
+    under = None
 
     def __init__(self, k: Kernel, kind: str, name: str) -> None:
         self.k = k
@@ -96,11 +104,14 @@ class _Monitor:
         self._changed = Condvar(k, name)
         self._waiters = 0
 
+    def owners(self) -> list[Thread]:
+        """As the waits-for graph asks: anybody may end the wait."""
+        return []
+
     def _enter(self) -> None:
         td = self.k.curthread()
         if td.spins:  # even if there is nothing to wait for
             self.k.misuse("sleep-with-spinlock", f"{td} waits on {self}, holding {td.spins[-1]}")
-        self._guard.lock()
 
     def _await(self, cond: Callable[[], bool], timo: int) -> bool:
         """Sleep until *cond*; the guard is held on entry and return, released while asleep."""
@@ -114,11 +125,17 @@ class _Monitor:
             self._waiters -= 1
         return True
 
+    def _ordered(self, obj: Any, old: int, new: int) -> None:
+        """Whoever changes *obj* and whoever sees it later are ordered."""
+        if (f := self.k.probe.atomic) is not None:
+            f(self.k.curthread(), obj, "count", old, new)
+
 
 class Semaphore(_Monitor):
     """A counting semaphore: *count* threads can acquire it before one must wait."""
 
     __slots__ = ("count",)
+    kind = cls = COUNTED
 
     def __init__(self, k: Kernel, name: str, n: int) -> None:
         super().__init__(k, "semaphore", name)
@@ -127,42 +144,110 @@ class Semaphore(_Monitor):
     def __str__(self) -> str:
         return f"semaphore {self.name}"
 
+    def _free(self) -> bool:
+        return self.count > 0
+
+    def _take(self) -> bool:
+        """Count down in the running step, if that is possible."""
+        got = self.count > 0
+        if got:
+            self.count -= 1
+            self._ordered(self, self.count + 1, self.count)
+        return got
+
     def acquire(self, timo: int = 0) -> bool:
         """Decrement the count; waits while it is 0."""
         rules.number("acquire timo", timo)
         self._enter()
-        got = self._await(lambda: self.count > 0, timo)
-        self.count -= got
-        self._guard.unlock()
-        return got
+        if (p := self.k.point) is None:
+            with self._guarded():
+                got = self._await(self._free, timo)
+                self.count -= got
+            return got
+        if timo:
+            return self._acquire_timed(timo)
+        td = self.k.curthread()
+        td.waiting = self
+        p(ACQUIRE, self, ready=self._free)
+        td.waiting = None
+        return self._take()
+
+    def _acquire_timed(self, timo: int) -> bool:
+        """Under a scheduler: look, and in the same step fall asleep."""
+        sleep, ticks = self.k.sleep, self.k.carrier.ticks
+        end = ticks() + timo
+        while not self.try_acquire():
+            if (left := end - ticks()) <= 0:
+                return False
+            sleep.tsleep_interlock(self, step=False)
+            sleep.tsleep(self, PINTERLOCKED, self.name, left, self._free, step=False)
+        return True
 
     def try_acquire(self) -> bool:
         """Decrement the count unless it is 0.  Does not wait; spinlocks may be held."""
-        self._guard.lock()
-        got = self.count > 0
-        self.count -= got
-        self._guard.unlock()
+        if (p := self.k.point) is not None:
+            p(TRY, self)
+            return self._take()
+        with self._guarded():
+            got = self.count > 0
+            self.count -= got
         return got
 
     def release(self) -> None:
         """Increment the count and wake one waiter.  From any thread; spinlocks may be held."""
+        if (p := self.k.point) is not None:
+            p(RELEASE, self)
+            self.count += 1
+            self._ordered(self, self.count - 1, self.count)
+            self.k.carrier.touched(self)
+            self.k.sleep.wakeup(self, step=False)  # threads with a timer, which look again
+            return
+        with self._guarded():
+            self.count += 1
+            if self._waiters:
+                self._changed.signal()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
         self._guard.lock()
-        self.count += 1
-        if self._waiters:
-            self._changed.signal()
+        yield
         self._guard.unlock()
+
+
+class _Round:
+    """One use of a barrier: over when the last has come."""
+
+    __slots__ = ("barrier", "over")
+    kind = cls = "barrier"
+    under = owner = None
+
+    def __init__(self, barrier: Barrier) -> None:
+        self.barrier = barrier
+        self.over = False
+
+    def __str__(self) -> str:
+        return str(self.barrier)
+
+    def owners(self) -> list[Thread]:
+        """As the waits-for graph asks: whoever has not come is not known."""
+        return []
+
+    def is_over(self) -> bool:
+        """May those who wait go on?"""
+        return self.over
 
 
 class Barrier(_Monitor):
     """Lets threads continue when *n* of them have arrived; then it starts over."""
 
     __slots__ = ("_come", "_round", "n")
+    kind = cls = "barrier"
 
     def __init__(self, k: Kernel, name: str, n: int) -> None:
         super().__init__(k, "barrier", name)
         self.n = n
         self._come = 0
-        self._round = 0
+        self._round = _Round(self)
 
     def __str__(self) -> str:
         return f"barrier {self.name}"
@@ -170,14 +255,35 @@ class Barrier(_Monitor):
     def wait(self) -> bool:
         """Wait for the others; True in the thread that arrived last."""
         self._enter()
+        if (p := self.k.point) is None:
+            self._guard.lock()
+            mine = self._round
+            if not (last := self._came()):
+                self._await(mine.is_over, 0)
+            self._guard.unlock()
+            return last
+        p(RELEASE, self)
         mine = self._round
+        self._ordered(self, 0, 1)
+        if self._came():
+            self._ordered(mine, 0, 1)
+            self.k.carrier.touched(mine)
+            return True
+        td = self.k.curthread()
+        td.waiting = mine
+        p(ACQUIRE_SHARED, mine, ready=mine.is_over)
+        td.waiting = None
+        self._ordered(mine, 1, 1)
+        return False
+
+    def _came(self) -> bool:
+        """One more has come; is it the last?"""
         self._come += 1
-        last = self._come == self.n
-        if last:
-            self._come = 0
-            self._round += 1
+        if self._come < self.n:
+            return False
+        self._come = 0
+        self._round.over = True
+        self._round = _Round(self)
+        if self.k.point is None:
             self._changed.broadcast()
-        else:
-            self._await(lambda: self._round != mine, 0)
-        self._guard.unlock()
-        return last
+        return True

@@ -29,7 +29,7 @@ from smpvm.explore.strategy.base import (
 )
 from smpvm.explore.trace.dependence import covers, gives_up, meet, same, writes
 from smpvm.explore.trace.happens_before import Order, Prefix, Race, carrier_gates, touches
-from smpvm.host.carrier import ATOMIC, READ
+from smpvm.host.carrier import ATOMIC, READ, WAKEUP
 from smpvm.host.serialthread import AWAIT, CLOCK, RESUME, START, Ending
 from smpvm.text import plural
 
@@ -196,6 +196,7 @@ class Dpor(Plain):
         carrier = self._carrier
         done = carrier.log[last.at]
         doer = next(s for s in carrier.threads if s.tid == last.chosen)
+        vain = last.at in carrier.vain  # and so would be any other wakeup now
         extra = [obj for obj in carrier.touched_at(last.at) if not covers(done, obj)]
         # The write that ended an await is the first of those that could have.
         ended = [
@@ -208,7 +209,8 @@ class Dpor(Plain):
             s.tid
             for s in carrier.threads
             if s.tid in last.sleep and s.tid != last.chosen and not s.done
-            if not meet(_now(s), done) and not touches(s.op, extra)
+            if (vain and s.op[1] == WAKEUP) or not meet(_now(s), done)
+            if not touches(s.op, extra)
             if not _drops(s, doer, done, extra)
             if not any(writes(s.op, obj, field) for obj, field in ended)
         }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from smpvm.explore.strategy.base import Plain, Scheduler, SerialCarrier, Strategy
 from smpvm.explore.strategy.bounded import Bounded
+from smpvm.explore.strategy.chosen import Chosen
 from smpvm.explore.strategy.dpor import Dpor
 from smpvm.explore.strategy.pct import Pct
 from smpvm.explore.strategy.pos import Pos
@@ -26,7 +27,8 @@ class Portfolio(Plain):
     name = "portfolio"
 
     def __init__(self, seed: int = 0, depth: int | None = None) -> None:
-        self.dpor: Dpor | None = None
+        self.seed = seed
+        self.dpor: Chosen | None = None
         self.parts: list[Strategy] = [
             RandomWalk(seed),
             Pct(seed, depth or 2),
@@ -46,7 +48,7 @@ class Portfolio(Plain):
 
     def start(self, n: int) -> Scheduler | None:
         if n == 0:
-            self.dpor = Dpor()
+            self.dpor = Chosen(Dpor)
             self._turns = 0
         if n % 3 == 0 and self.dpor is not None:
             scheduler = self.dpor.start(self._turns)
@@ -85,9 +87,9 @@ def make_strategy(
         "pct": lambda: Pct(seed, 3 if depth is None else depth),
         "pos": lambda: Pos(seed),
         "surw": lambda: Surw(seed),
-        "bounded": lambda: Bounded(2 if bound is None else bound),
-        "all": lambda: Bounded(None),
-        "dpor": Dpor if bound is None else lambda: Bounded(bound, reduced=True),
+        "bounded": lambda: Chosen(lambda: Bounded(2 if bound is None else bound)),
+        "all": lambda: Chosen(lambda: Bounded(None)),
+        "dpor": lambda: Chosen(Dpor if bound is None else lambda: Bounded(bound, reduced=True)),
         "roundrobin": RoundRobin,
         "portfolio": lambda: Portfolio(seed, depth),
     }

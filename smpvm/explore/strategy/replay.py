@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from smpvm.explore.strategy.base import Op, Plain, Scheduler, SerialCarrier, SerialThread
 from smpvm.explore.trace.schedule import Schedule, checksum, step_text
+from smpvm.host.choices import Choices, Key
 from smpvm.host.serialthread import CLOCK
+from smpvm.host.tso import FENCE
 
 Switches = Mapping[tuple[int, int], int]
 """(thread, number of its steps so far) → the thread to switch to; thread -1 is the start."""
@@ -39,6 +41,7 @@ class Replay(Plain):
 
     def attach(self, carrier: SerialCarrier) -> None:
         self._carrier = carrier
+        carrier.choices = Choices(self.schedule.choices)
 
     def choose(
         self, runnable: Sequence[SerialThread], current: SerialThread | None
@@ -69,6 +72,8 @@ class Replay(Plain):
             why = f"{last} is preempted"
         elif last.parked and not last.runnable:
             why = f"{last} sleeps"
+        elif last.op[1] == FENCE:
+            why = f"{last} waits for its stores"
         elif last.ready is not None:
             why = f"{last} waits for {last.op[2]}"
         else:
@@ -104,12 +109,16 @@ class Guided(Plain):
     name = "guided"
     fair_after = True
 
-    def __init__(self, switches: Switches) -> None:
+    def __init__(self, switches: Switches, choices: Mapping[Key, int] | None = None) -> None:
         self.every = True
         self._switches = switches
+        self._choices = choices
         self.preemptions = 0
         self._taken: dict[int, int] = {}
         self._last = CLOCK
+
+    def attach(self, carrier: SerialCarrier) -> None:
+        carrier.choices = Choices(self._choices)
 
     def start(self, n: int) -> Scheduler | None:
         return self if n == 0 else None

@@ -29,6 +29,7 @@ from smpvm.host.carrier import (
     ACQUIRE,
     ACQUIRE_SHARED,
     ATOMIC,
+    COUNTED,
     HOLDING,
     READ,
     RELEASE,
@@ -95,6 +96,7 @@ class Order:
         self._touches = touches
         self._updates = {} if trail is None else trail.updates_at
         self._idle = set() if trail is None else trail.idle
+        self._vain = set() if trail is None else trail.vain
         for at, obj in touches:
             if not covers(self.ops[at], obj):
                 self.extras.setdefault(at, []).append(obj)
@@ -190,7 +192,7 @@ class Order:
                     continue
                 self.races.append(Race(prev, at))
                 clock = _join(clock, self.clocks[prev])
-            if before[1] != READ and _hides(before, op):
+            if before[1] != READ and prev not in self._vain and _hides(before, op):
                 break
         return clock
 
@@ -210,7 +212,7 @@ class Order:
                 continue
             if not self._depends_on(prev, at, target):
                 continue
-            if not self._gave_back(prev, target) or self._was_shared(history, i):
+            if not self._gave_back(prev, target) or self._spare(history, i, target):
                 self.races.append(Race(prev, at))
             clock = _join(clock, self.clocks[prev])
             if before[1] == ACQUIRE and prev in self.gated and self._held(history, i):
@@ -234,6 +236,15 @@ class Order:
         other = at not in self.gated and not same(obj, target)
         return other and (field == HOLDING or kind == WAKEUP)
 
+    def _spare(self, history: Sequence[int], i: int, target: Any) -> bool:
+        """Could an acquire of *target* have come before that release as well?"""
+        if getattr(target, "kind", "") != COUNTED:
+            return self._was_shared(history, i)
+        kinds = [op[1] for op in self.ops[history[i] : self.n] if op[2] is target]
+        if any(kind not in (ACQUIRE, RELEASE) for kind in kinds):
+            return True  # a try may have taken it, or not
+        return bool(target.count - kinds.count(RELEASE) + kinds.count(ACQUIRE) > 0)
+
     def _was_shared(self, history: Sequence[int], i: int) -> bool:
         """Does that release end a shared hold (which need not exclude an acquire)?"""
         tid = self.ops[history[i]][0]
@@ -244,7 +255,7 @@ class Order:
         return False
 
     def _depends_on(self, prev: int, at: int, target: Any) -> bool:
-        if conflict(self.ops[prev], self.ops[at]):
+        if self._conflict(prev, at):
             return True
         for one, other in ((prev, at), (at, prev)):
             if any(same(obj, target) for obj in self.extras.get(one, ())):
@@ -254,6 +265,12 @@ class Order:
                 if any(same(part[2], target) for part in parts(op)):
                     return True
         return False
+
+    def _conflict(self, a: int, b: int) -> bool:
+        """Do the operations of two steps conflict?  Wakeups that wake nobody commute."""
+        if a in self._vain and b in self._vain:
+            return False
+        return conflict(self.ops[a], self.ops[b])
 
     # -- queries
 
@@ -265,7 +282,7 @@ class Order:
         """Does *b* depend directly on *a*, an earlier step?"""
         if self.ops[a][0] == self.ops[b][0] or self.causes.get(b) == a:
             return True
-        if conflict(self.ops[a], self.ops[b]):
+        if self._conflict(a, b):
             return True
         for obj in self.extras.get(a, ()):
             if any(same(obj, t) for t in self._targets(b, self.ops[b])):
@@ -277,7 +294,9 @@ class Order:
 
     def clash(self, a: int, op: Op) -> bool:
         """Does the pending operation *op* of another thread depend on step *a*?"""
-        return conflict(self.ops[a], op) or touches(op, self.extras.get(a, ()))
+        vain = a in self._vain and op[1] == WAKEUP  # it would wake nobody either
+        meets = not vain and conflict(self.ops[a], op)
+        return meets or touches(op, self.extras.get(a, ()))
 
     def turned(self, race: Race) -> Op:
         """The second step of *race* if it came first: an atomic would find another value."""
@@ -358,7 +377,8 @@ def touches(op: Op, objs: Sequence[Any]) -> bool:
 
 def order_of(carrier: SerialCarrier, gated: frozenset[int] = frozenset()) -> Order:
     """The order of the execution that *carrier* has just run, without pending operations."""
-    return Order(carrier.log, carrier.causes, carrier.touches, (), gated or carrier_gates(carrier))
+    gated = gated or carrier_gates(carrier)
+    return Order(carrier.log, carrier.causes, carrier.touches, (), gated, trail=carrier)
 
 
 def carrier_gates(carrier: SerialCarrier) -> frozenset[int]:

@@ -1,9 +1,13 @@
 """Schedules as text: short enough for a bug report, with checksums that locate a divergence.
 
-``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the format version, granularity, version of smpvm,
-repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  A run is a thread, a
-number of steps, and a checksum of the operations of those steps.  If runs repeat, as in a livelock,
-the format version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of them.
+``s1/access/0.1.0/-/1x4~3f.2x2~a0/lost-update``: the format version, granularity, version of
+smpvm, repairs (``-`` for none, else joined by ``+``), the runs, and the scenario.  What else
+decides follows the granularity, each after a ``+``: ``tso`` (store buffers), ``spurious2`` (the
+sleeps that may end early), ``wakeup-c`` (the C's order of wakeups), and the choices that were not 0
+(``1.0:2``: the first of thread 1 was 2; commas between them).  A run is a thread (``b1``: the
+buffer of thread 1), a number of steps, and a checksum over the operations of those steps.  Where
+runs repeat, as in a livelock, the version is ``s2``, and ``(1x6~66.2x4~0a)*1999`` stands for all of
+them.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ from itertools import groupby
 from typing import Any
 
 import smpvm
+from smpvm.host.choices import Key
 from smpvm.host.serialthread import AWAIT, CLOCK, Op
+from smpvm.host.tso import owner_tid, shadow_tid
 from smpvm.text import quoted
 
 PLAIN, FOLDED = "s1", "s2"
@@ -28,7 +34,12 @@ LONGEST = 64
 """The longest repeated part that is searched for, in runs."""
 WORTH = 8
 """The fewest runs that folding must save: short schedules are easier to read unfolded."""
-_RUN = re.compile(r"([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
+_RUN = re.compile(r"(b?)([0-9]{1,6})x([1-9][0-9]{0,6})~([0-9a-f]{2})")
+_HOW = re.compile(
+    r"(access|sync)(?:\+(?P<memory>tso))?(?:\+spurious(?P<spurious>[1-9][0-9]{0,5}))?"
+    r"(?:\+wakeup-(?P<order>c))?(?:\+(?P<choices>[0-9.:,]+))?"
+)
+_CHOICE = re.compile(r"([0-9]{1,9})\.([0-9]{1,7}):([1-9][0-9]{0,8})")
 _PART = re.compile(r"(?:([^.()]+)|\(([^()]+)\)\*([1-9][0-9]{0,6}))(?:\.(?!$)|$)")
 """A run, or several in parentheses with a repetition count."""
 
@@ -56,14 +67,31 @@ class Schedule:
     granularity: str = "access"
     repairs: tuple[str, ...] = ()
     version: str = smpvm.__version__
+    memory: str = "sc"
     runs: list[Run] = field(default_factory=list)
+    spurious: int = 0
+    wakeup_order: str = ""
+    choices: dict[Key, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """The schedule as text."""
-        folded = fold([f"{tid}x{n}~{check}" for tid, n, check in self.runs])
+        folded = fold([f"{_who(tid)}x{n}~{check}" for tid, n, check in self.runs])
         version = FOLDED if len(folded) < len(self.runs) else PLAIN
         repairs, runs = "+".join(self.repairs) or "-", ".".join(folded)
-        return "/".join((version, self.granularity, self.version, repairs, runs, self.scenario))
+        return "/".join((version, self._how(), self.version, repairs, runs, self.scenario))
+
+    def _how(self) -> str:
+        """What decides besides the scheduler."""
+        how = [self.granularity]
+        if self.memory != "sc":
+            how.append(self.memory)
+        if self.spurious:
+            how.append(f"spurious{self.spurious}")
+        if self.wakeup_order:
+            how.append(f"wakeup-{self.wakeup_order}")
+        if self.choices:
+            how.append(",".join(f"{tid}.{n}:{v}" for (tid, n), v in self.choices.items()))
+        return "+".join(how)
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
@@ -73,11 +101,14 @@ class Schedule:
         parts = text.strip().split("/", 5)
         if parts[0] not in (PLAIN, FOLDED):
             raise ScheduleError(f"schedule: not of version {PLAIN} or {FOLDED}: {quoted(parts[0])}")
-        if len(parts) != 6 or parts[1] not in ("access", "sync") or not parts[5]:
+        how = _HOW.fullmatch(parts[1]) if len(parts) == 6 else None
+        if how is None or not parts[5]:
             raise ScheduleError("schedule: damaged: expected six parts between slashes")
         runs = _unfold(parts[4]) if parts[0] == FOLDED else _runs(parts[4])
         repairs = () if parts[3] == "-" else tuple(parts[3].split("+"))
-        return cls(parts[5], parts[1], repairs, parts[2], runs)
+        memory, order = how["memory"] or "sc", how["order"] or ""
+        spurious, choices = int(how["spurious"] or 0), _choices(how["choices"] or "")
+        return cls(parts[5], how[1], repairs, parts[2], memory, runs, spurious, order, choices)
 
     def steps(self) -> list[int]:
         """The thread (tid) of each step."""
@@ -88,6 +119,11 @@ class Schedule:
         return max(len(self.runs) - 1, 0)
 
 
+def _who(tid: int) -> str:
+    """A thread, or the buffer of one."""
+    return str(tid) if tid >= 0 else f"b{owner_tid(tid)}"
+
+
 def _runs(text: str) -> list[Run]:
     """The runs of a text without repetitions.  Raises ScheduleError."""
     runs = []
@@ -95,7 +131,8 @@ def _runs(text: str) -> list[Run]:
         match = _RUN.fullmatch(run)
         if match is None:
             raise ScheduleError(f"schedule: damaged: {quoted(run)} is not a run of steps")
-        runs.append((int(match[1]), int(match[2]), match[3]))
+        tid = shadow_tid(int(match[2])) if match[1] else int(match[2])
+        runs.append((tid, int(match[3]), match[4]))
     _few(sum(n for _, n, _ in runs))
     return runs
 
@@ -114,6 +151,17 @@ def _unfold(text: str) -> list[Run]:
         runs += part * times
         at = match.end()
     return runs
+
+
+def _choices(text: str) -> dict[Key, int]:
+    """The choices of a text.  Raises ScheduleError."""
+    choices = {}
+    for choice in text.split(",") if text else ():
+        match = _CHOICE.fullmatch(choice)
+        if match is None:
+            raise ScheduleError(f"schedule: damaged: {quoted(choice)} is not a choice")
+        choices[int(match[1]), int(match[2])] = int(match[3])
+    return choices
 
 
 def _few(steps: int) -> None:

@@ -55,11 +55,11 @@ class TraceHash:
         self._places: dict[Any, _Place] = {}
         self._counts: dict[int, int] = {}
         self._total = 0
-        self._at = self._touched = 0
+        self._at = self._touched = self._picked = 0
 
     def value(self) -> int:
         """The hash over all steps so far."""
-        log, touches = self._trail.log, self._trail.touches
+        log, touches, picks = self._trail.log, self._trail.touches, self._trail.picks
         while self._at < len(log):
             at = self._at
             self._at += 1
@@ -69,14 +69,18 @@ class TraceHash:
                 self._touched += 1
                 if by == at and not covers(log[at], obj):
                     extra.append(obj)
-            self._add(log[at], extra)
+            self._add(log[at], extra, at in self._trail.vain)
+            while self._picked < len(picks) and picks[self._picked][0] <= at:
+                tid, value = log[at][0], picks[self._picked][1]
+                self._picked += 1
+                self._total += hash((value, tid, self._counts[tid]))
         return self._total & 0xFFFFFFFFFFFFFFFF
 
     def counts(self) -> tuple[tuple[int, int], ...]:
         """How many steps each thread has taken."""
         return tuple(sorted(self._counts.items()))
 
-    def _add(self, op: Op, extra: Sequence[Any]) -> None:
+    def _add(self, op: Op, extra: Sequence[Any], vain: bool) -> None:
         tid, kind, obj, _ = op
         places, counts = self._places, self._counts
         counts[tid] = n = counts.get(tid, 0) + 1
@@ -90,7 +94,7 @@ class TraceHash:
                 name = "as identity"
             elif name == HOLDING:
                 name = ""
-            reads = kind == READ or shares(kind, one)
+            reads = vain or kind == READ or shares(kind, one)
             if name or reads:
                 self._total += place.part((tid, n), name, reads)
             else:

@@ -152,6 +152,8 @@ class MapBase:
         self.k.kassert(map.hint is not entry, "entry-is-hint", str(entry))
         self.k.kassert(map.first_free is not entry, "entry-is-first-free", str(entry))
         entry.freed = True
+        if (f := self.k.probe.freed) is not None:
+            f(self.k.curthread(), entry)
 
     @c("vmspace_swap_count", "vm_map.c:509-524", part=True)
     @c("vmspace_anonymous_count", "vm_map.c:546-561", part=True)

@@ -232,6 +232,10 @@ class VmSpaces:
         self.vm.map.unlock(map)
         self.vm.pmap.release(space.vm_pmap)
         map.token.release()
+        if (f := self.k.probe.freed) is not None:
+            td = self.k.curthread()
+            for part in (space.vm_pmap, map, space):
+                f(td, part)
 
     # -- sizes
 

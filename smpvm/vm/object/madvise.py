@@ -114,6 +114,8 @@ class Madvise(ObjectsBase):
             self.vm.pmap.clear_modify(m)
             m.dirty = 0
             m.act_count = 0
+            if (f := self.k.probe.call) is not None:
+                f(self.k.curthread(), "madvise_free", page=m)
             page.dontneed(m)
             if at.type == OBJT_SWAP:
                 self.vm.swap.freespace(at, pindex, 1)

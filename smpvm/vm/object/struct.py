@@ -315,6 +315,8 @@ class ObjectsBase:
     def zfree(self, obj: VmObject) -> None:
         """zfree(obj_zone, obj): the structure is freed; it must not be held again."""
         k = self.k
+        if (freed := k.probe.freed) is not None:
+            freed(k.curthread(), obj)
         k.kassert(not obj.zfreed, "object-freed-twice", str(obj))
         obj.zfreed = True
         if (f := k.probe.call) is not None:

@@ -91,23 +91,23 @@ class PageWait(PageObjects):
         # Freeing threads do not take vm_token: memory freed between the caller's check and this
         # tsleep wakes nobody, and the timeout recovers (as in the C).
         glob.vm_pages_waiting = i32(glob.vm_pages_waiting + 1)
-        k.sleep.tsleep(idents.v_free_count, 0, wmesg, timo, cond=self._wait_over(wmesg))
-
-    @own
-    def _wait_over(self, wmesg: str) -> Callable[[], bool]:
-        """What should end the caller's wait early: memory, and in a fault that its process is to
-        be killed for lack of it (vm_page.c:2039; the kill wakes it, vm_pageout.c:1540).
-        """
-        proc = self.k.curthread().proc if wmesg == "pfault" else None
-        if proc is None:
-            return self._waiters_served
-        return lambda: self._waiters_served() or bool(proc.p_flags & P_LOWMEMKILL)
+        k.sleep.tsleep(idents.v_free_count, 0, wmesg, timo, cond=self._over(wmesg))
 
     @c("vm_page_free_wakeup", "vm_page.c:2116-2117", part=True)
     def _waiters_served(self) -> bool:
         """The condition on which vm_page_free_wakeup wakes the waiting threads."""
         meter = self.vm.meter
         return not meter.count_min(self.vm.sysctl.page_free_hysteresis) or not meter.count_target()
+
+    @own
+    def _over(self, wmesg: str) -> Callable[[], bool]:
+        """What the caller waits for: memory, and in a fault (``pfault``) also to be killed for it,
+        which vm_pageout_scan_cache tells it (vm_page.c:2034-2040, vm_pageout.c:1537-1539).
+        """
+        p = self.k.curthread().proc
+        if wmesg != "pfault" or p is None:
+            return self._waiters_served
+        return lambda: bool(p.p_flags & P_LOWMEMKILL) or self._waiters_served()
 
     @c("vm_page_free_wakeup", "vm_page.c:2098-2099", part=True)
     def _daemon_served(self) -> bool:

@@ -333,6 +333,8 @@ class Slots:
         """
         self.users.pop(io, None)
         io.slots = None
+        if (f := self.k.probe.freed) is not None:
+            f(self.k.curthread(), io)
         old = self.k.atomic.fetchadd_int(self, "count", 1)
         if self.wakes(old):
             self.k.sleep.wakeup(self)

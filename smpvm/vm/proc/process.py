@@ -346,6 +346,8 @@ class Processes:
         self.vm.vmspace.exitfree(p)
         proc.pstall(p, "reap5", 0)
         del self.families[p]
+        if (f := self.k.probe.freed) is not None:
+            f(self.k.curthread(), p)
 
     # -- user mode
 
