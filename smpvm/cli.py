@@ -14,6 +14,7 @@ from smpvm.commands.flags import (
     FILE,
     Seconds,
     Whole,
+    baseline_option,
     carrier_option,
     check_option,
     hang_option,
@@ -90,6 +91,7 @@ def cli(ctx: click.Context) -> None:
 )
 @repair_option("all: every repair there is.")
 @check_option("default")
+@baseline_option
 @known_option
 @click.option(
     "--history", is_flag=True, help="Keep the last events of each page, to explain stale data."
@@ -334,6 +336,7 @@ def write(path: Path, text: str) -> None:
 )
 @repair_option("all: every repair that the scenario lists.")
 @check_option("all")
+@baseline_option
 @known_option
 @limit_option
 @run_dir_option

@@ -11,6 +11,9 @@ from smpvm.text import plural
 ATOMIC_READ: Final = "atomic-read"
 """Kind of declaration: a field that is changed atomically and read without synchronization."""
 
+UNGUARDED: Final = "unguarded-access"
+"""Kind of finding: a field used without its lock."""
+
 
 class Declared(NamedTuple):
     """One declaration, as shown in verdicts."""
@@ -67,11 +70,15 @@ class Accepted:
 
 
 def accepted_lines(counts: Mapping[Declared, int]) -> list[str]:
-    """What was accepted, one line per declaration; reads of atomic fields are only summed up."""
-    rows = [(d, n) for d, n in counts.items() if d.kind != ATOMIC_READ]
+    """What was accepted, one line per declaration; of the usual ones only the sums."""
+    rows = [(d, n) for d, n in counts.items() if d.kind not in (ATOMIC_READ, UNGUARDED)]
     out = [f"accepted {plural(n, 'time')}: {declared}" for declared, n in sorted(rows)]
     atomic = [n for d, n in counts.items() if d.kind == ATOMIC_READ]
     if atomic:
         reads, fields = plural(sum(atomic), "read"), plural(len(atomic), "atomic field")
         out.append(f"accepted: {reads} of {fields} without synchronization")
+    bare = [n for d, n in counts.items() if d.kind == UNGUARDED]
+    if bare:
+        uses, places = plural(sum(bare), "use"), plural(len(bare), "declared place")
+        out.append(f"accepted: {uses} of fields without their locks at {places}")
     return out

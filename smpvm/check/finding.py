@@ -53,6 +53,11 @@ KINDS: Final = (
     "spurious-wakeup",
     "race",
     "marker",
+    "unguarded-access",
+    "undocumented-order",
+    "policy",
+    "request",
+    "progress",
     "assertion",
     "audit",
     "stale-data",
@@ -292,7 +297,8 @@ class FindingLog:
 
     *run* is the run directory (None: keep them in memory only), *command* the command line that
     reproduces them; *on_new* is called for each new finding (in the thread that found it).
-    *repairs* are those of the run: a finding there does not show their defects.
+    *repairs* are those of the run: a finding there does not show their defects.  Those
+    whose fingerprints are in *baseline* are dropped.
     """
 
     def __init__(
@@ -303,8 +309,10 @@ class FindingLog:
         on_new: Callable[[Finding], None] | None = None,
         unwritten: Unwritten | None = None,
         repairs: Iterable[str] = (),
+        baseline: frozenset[str] = frozenset(),
     ) -> None:
         self._repairs = frozenset(repairs)
+        self._baseline = baseline
         self._mutex = threading.Lock()
         self._found: dict[str, Finding] = {}
         self._written: dict[str, int] = {}
@@ -318,6 +326,8 @@ class FindingLog:
 
     def add(self, finding: Finding) -> Finding:
         """Add a finding; returns the one that is kept: the first with its fingerprint."""
+        if finding.fingerprint in self._baseline:
+            return finding
         with self._mutex:
             known = self._found.get(finding.fingerprint)
             if known is not None:

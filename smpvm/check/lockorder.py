@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -56,7 +56,8 @@ class LockEdge:
     """Can it be part of a deadlock?  Not if either end is a token."""
     held: str = ""
     """Everything held at that moment."""
-    evidence: list[str] = field(default_factory=list)
+    forbidden: bool = False
+    """Is it what a rule forbids?  That has been told already."""
 
 
 class OrderGraph:
@@ -149,7 +150,9 @@ class LockOrder(Checker):
                 continue
             first = exact(held.node.stack, live)
             told = describe_held(st)
-            self._learn(LockEdge(held.cls, node.cls, first, live, st.td, binding, told))
+            edge = LockEdge(held.cls, node.cls, first, live, st.td, binding, told)
+            edge.forbidden = broken is not None
+            self._learn(edge)
 
     def _meant(self, held: Held, node: Node, res: Any, live: RawStack) -> bool:
         """Does the source knowingly wait for *res* with a timeout, against the order to *held*?"""

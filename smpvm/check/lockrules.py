@@ -1,9 +1,9 @@
 """The documented lock order, with the line of the kernel's source that states each rule.
 
-``DOCUMENTED`` are the edges that the source intends; ``FORBIDDEN`` are those that it rules out:
-each occurrence is a finding, whether or not anything hangs; ``NESTING`` are the classes of which
-one thread may hold two at once, and in which order; ``MEANT`` are the deadlocks that the source
-leaves to a timeout to resolve.
+``DOCUMENTED`` (in documented.py) are the edges that the source intends; ``FORBIDDEN`` are those
+that it rules out: each occurrence is a finding, whether or not anything hangs; ``NESTING`` are the
+classes of which one thread may hold two at once, and in which order; ``MEANT`` are the deadlocks
+that the source leaves to a timeout to resolve.
 
 Class names are those of the locks (``lock.cls``); ``busy`` is a page's hard busy bit.
 """
@@ -15,41 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from smpvm.check.accepted import Declared
+from smpvm.check.documented import DOCUMENTED, Order
 from smpvm.check.held import BUSY, LOCKMGR, SPIN, TOKEN
 from smpvm.check.stacks import RawStack, c_functions
 from smpvm.kern.order import family_class
 from smpvm.kern.shared import peek
-
-
-@dataclass(frozen=True)
-class Order:
-    """A documented order: *first* is held when *then* is taken."""
-
-    first: str
-    then: str
-    source: str
-    why: str
-
-
-DOCUMENTED: Final = (
-    Order("page", "queue", "vm_page.c:550", "the page's spinlock, then its queue's spinlock"),
-    Order("vnode", BUSY, "vm_pageout.c:1054", "the vnode lock, then a page of its object busied"),
-    Order("object", "vnode", "vm_fault.c:535", "the object held, then its vnode locked"),
-    Order("map", "vnode", "vm_fault.c:535", "the entry is looked up, then its vnode locked"),
-    Order("p_token", "map_token", "vm_pageout.c:2187", "the process, then its vmspace"),
-    Order("map_token", "map", "vm_map.c:3422", "the vmspace's token, then the map lock"),
-    Order("p_token", "map", "vm_pageout.c:2187", "the process, then its map"),
-    Order("map", "map", "vm_map.c:3431", "fork: the parent's map, then the child's"),
-    Order("object", "object", "vm_pageout.c:534", "an object, then the one that backs it"),
-    Order("map", "object", "vm_fault.c:531", "the entry is looked up, then the object held"),
-    Order("map", BUSY, "vm_fault.c:1359", "the entry is looked up, then the page busied"),
-    Order(BUSY, "page", "vm_page.c:2060", "a busy page's own spinlock"),
-    Order(BUSY, "queue", "vm_page.c:2062", "a busy page's queue, through its own spinlock"),
-    Order("object", "page", "vm_page.c:1035", "the object held, then its page's spinlock"),
-    Order("object", "queue", "vm_page.c:2062", "the object held, then its page's queue"),
-    Order("object", BUSY, "vm_fault.c:1359", "the object held, then its page busied"),
-    Order("object", "vm", "vm_fault.c:1400", "a fault waits for memory with its object held"),
-)
 
 
 @dataclass(frozen=True)
@@ -245,3 +215,6 @@ NESTING: Final = (
 def matches(rule: str, cls: str, family: str) -> bool:
     """Does a rule's class or family name cover a resource?"""
     return rule in (cls, family_class(cls), family)
+
+
+__all__ = ["DOCUMENTED", "FORBIDDEN", "MEANT", "NESTING", "Forbidden", "Meant", "Nesting", "Order"]

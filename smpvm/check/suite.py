@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from smpvm.check.accepted import Accepted
 from smpvm.check.checker import Checker, Context
 from smpvm.check.counts import Counts
+from smpvm.check.discipline import Discipline
 from smpvm.check.finding import FindingLog
 from smpvm.check.held import HeldTracker
 from smpvm.check.lifetime import Lifetime
@@ -16,7 +17,11 @@ from smpvm.check.lockorder import LockOrder
 from smpvm.check.markers import Markers
 from smpvm.check.pagerule import PageRules
 from smpvm.check.panics import Panics
+from smpvm.check.policy import Policy
+from smpvm.check.progress import Progress
 from smpvm.check.race import Races
+from smpvm.check.requests import Requests
+from smpvm.check.undocumented import Undocumented
 from smpvm.check.waitfor import WaitFor
 from smpvm.check.wakeup import LostWakeups
 from smpvm.kern.probe import Probe
@@ -37,10 +42,15 @@ class Row(NamedTuple):
 
 CHECKERS: Final = (
     Row("order", LockOrder, tracks=True),
+    Row("documented", Undocumented, tracks=True),
     Row("waitfor", WaitFor, tracks=True),
     Row("wakeup", LostWakeups),
     Row("race", Races, default=False),
     Row("marker", Markers),
+    Row("discipline", Discipline),
+    Row("policy", Policy),
+    Row("request", Requests),
+    Row("progress", Progress),
     Row("lifetime", Lifetime),
     Row("page", PageRules),
     Row("count", Counts, default=False),
@@ -100,10 +110,14 @@ class CheckSuite:
         self.tracker = tracker = HeldTracker()
         self.accepted = Accepted(heeded=benign)
         context = Context(tracker, self.log, self.accepted)
-        rows = [row for row in CHECKERS if row.name in self.which]
+        wanted = self.which | ({"order"} if "documented" in self.which else set())
+        rows = [row for row in CHECKERS if row.name in wanted]
         self.checkers = (Panics(context), *(row.cls(context) for row in rows))
+        order, judge = self.find(LockOrder), self.find(Undocumented)
+        if order is not None and judge is not None:
+            order.on_edge.append(judge.edge)
         for trace in self.traces:
-            trace.follow(tracker, self.find(LockOrder))
+            trace.follow(tracker, order)
         tracks = bool(self.traces) or any(row.tracks for row in rows)
         # Otherwise the tracker only supplies the kernel and thread states.
         first: Probe = tracker if tracks else _Attach(tracker)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import smpvm
+from smpvm.check.baseline import Baseline, write_baseline
 from smpvm.check.finding import FindingLog, write_atomic
 from smpvm.commands.flags import missing
 from smpvm.commands.options import check_carrier, check_memory, checks_of
@@ -26,6 +27,7 @@ from smpvm.host.switcher import have_greenlet
 from smpvm.interrupt import interrupts
 from smpvm.repairs.catalogue import choose
 from smpvm.report.output import complain, reader_gone
+from smpvm.text import plural
 from smpvm.unwritten import Unwritten
 
 
@@ -83,6 +85,11 @@ class _Run:
                 if asked.is_set() or (report.findings and options["stop_on_first"]):
                     break
         self._log.finish()
+        if (file := options["write_baseline"]) is not None:
+            with self._unwritten.writing(file):
+                write_baseline(options["baseline"], file, self._log.findings)
+        if (known := self._plan.settings.baseline) and not options["as_json"]:
+            self._echo(f"baseline: {plural(len(known), 'known finding')} would not be told")
         result = {"version": 1, "scenarios": [r.to_json() for r in reports]}
         self._write("result.json", result)
         if options["as_json"]:
@@ -164,6 +171,7 @@ def _plan(options: Mapping[str, Any]) -> SearchPlan:
             checks=checks_of(options["checks"]),
             benign=options["benign"],
             repairs=tuple(options["repairs"]),
+            baseline=Baseline(options["baseline"]).known,
         ),
         stop_on_first=options["stop_on_first"],
         shrink=options["shrink"],

@@ -122,9 +122,27 @@ def check_option(default: str) -> Decorator:
         default=default,
         show_default=True,
         metavar="all|none|default|NAME,...",
-        help="Which checkers watch: order, waitfor, wakeup, race, marker.  default: all but race.",
+        help="Which checkers watch: order, documented, waitfor, wakeup, race, marker, "
+        "discipline, policy, request, progress.  default: all but race.",
     )
     return lambda command: check(benign(command))
+
+
+def baseline_option(command: Any) -> Any:
+    """``--baseline`` and ``--write-baseline``: findings and edges that are known."""
+    read = click.option(
+        "--baseline",
+        type=FILE,
+        metavar="FILE",
+        help="Do not tell again the findings and lock-order edges that FILE has.",
+    )
+    write = click.option(
+        "--write-baseline",
+        type=FILE,
+        metavar="FILE",
+        help="Write what was found, beside what --baseline has, as the baseline FILE.",
+    )
+    return read(write(command))
 
 
 def memory_option(default: str | None) -> Decorator:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from smpvm.check.baseline import Baseline, write_baseline
 from smpvm.check.finding import Finding
 from smpvm.commands.options import checks_of
 from smpvm.commands.rundir import claimed
@@ -21,6 +22,7 @@ from smpvm.report.live import watch
 from smpvm.report.output import complain, reader_gone, width
 from smpvm.report.summary import run_lines
 from smpvm.state.snapshot import Snapshot
+from smpvm.text import plural
 from smpvm.workload.profiles import Profile, find
 from smpvm.workload.resume import read as read_snapshot
 from smpvm.workload.stress import StressPlan, StressResult, check_plan, run
@@ -42,6 +44,7 @@ def plan_of(options: Mapping[str, Any]) -> StressPlan:
         checks=checks_of(options["checks"]),
         benign=options.get("benign", True),
         known=options.get("known", "show") == "show",
+        baseline=Baseline(options.get("baseline")).known,
         history=options["history"],
         run_dir=options["run_dir"],
         log_file=options["log_file"],
@@ -108,10 +111,17 @@ def _run(plan: StressPlan, options: Mapping[str, Any]) -> int:
                 asked,
                 note,
             )
+    if (file := options.get("write_baseline")) is not None:
+        try:
+            write_baseline(options.get("baseline"), file, result.findings)
+        except OSError as why:
+            complain(f"{file}: {why.strerror}")
     if quiet:
         print(json.dumps(result.to_json(), indent=1))
     else:
         print("\n".join(run_lines(result, coverage=options["coverage"], room=width())))
+        if plan.baseline:
+            print(f"baseline: {plural(len(plan.baseline), 'known finding')} would not be told")
         if result.snapshot:
             print(result.snapshot)
     for line in result.unwritten:

@@ -54,6 +54,8 @@ class Settings:
     repairs: tuple[str, ...] = ()
     benign: bool = True
     """Are races and waits that the source declares as intended only counted, not reported?"""
+    baseline: frozenset[str] = frozenset()
+    """Fingerprints of findings that a baseline has: they are not reported."""
     digest: bool = True
     watch: Watch = unwatched
     """Told which part of an execution runs the scenario's code; it has no influence."""
@@ -126,7 +128,9 @@ class Execution:
         strategy.attach(self.carrier)
         self.found_at: dict[str, int] = {}
         self.log = FindingLog(
-            on_new=_noticer(self.found_at, self.carrier), repairs=settings.repairs
+            on_new=_noticer(self.found_at, self.carrier),
+            repairs=settings.repairs,
+            baseline=settings.baseline,
         )
         self.suite = CheckSuite(settings.checks, self.log, benign=settings.benign)
         self.observers = (*observers, *self.suite.observers)

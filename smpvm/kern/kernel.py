@@ -9,10 +9,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 from smpvm.host.carrier import ACQUIRE_SHARED, Carrier, Stopped
+from smpvm.kern import guard
 from smpvm.kern.access import serial_hook
 from smpvm.kern.atomic import Atomics, ProbedAtomics
 from smpvm.kern.clock import Clock
@@ -82,6 +84,7 @@ class Kernel:
         self.drain: Callable[[], None] | None = getattr(carrier, "drain", None)
         """Waits until the thread's stores are in memory; None where memory has no store buffers."""
         self._hook = self._access_hook()
+        self._look = None if self.probe.unguarded is None else guard.look(self)
         self._guard = threading.Lock()  # protects _ids, _retired and the lists below
         self._ids: dict[str, Iterator[int]] = {}
         watched = carrier.serial or self._hook is not None or self.probe.atomic is not None
@@ -302,16 +305,37 @@ class Kernel:
     @own
     def new(self, cls: type[T], *args: Any, **kwargs: Any) -> T:
         """An instance of a class with shared fields: plain, or instrumented if anybody observes."""
-        if self._hook is None:
+        hook, look = self._hook, self._look
+        if hook is None and look is None:
             return cls(*args, **kwargs)
         bare: type = cls
-        real: Any = instrumented(bare, self.drain is not None)
+        if hook is None and not hasattr(bare, "__guards__"):
+            return cls(*args, **kwargs)
+        real: Any = instrumented(
+            bare, hook is not None, look is not None, buffers=self.drain is not None
+        )
         obj = real.__new__(real)
         obj._hook = SILENT
-        obj._seen = {}  # used by the race checker, by field
+        obj._look = guard.nobody
+        if hook is not None:
+            obj._seen = {}  # used by the race checker, by field
         obj.__init__(*args, **kwargs)
-        obj._hook = self._hook
+        obj._hook = hook
+        obj._look = look
         return cast(T, obj)
+
+    @own
+    def container(self, cls: type[T], obj: Any, field: str, *args: Any) -> T:
+        """A container for a guarded field of *obj*: it looks for the lock itself, if anybody cares.
+
+        What changes it can then be told from what only looks into it.
+        """
+        look = self._look
+        if look is None:
+            return cls(*args)
+        made: Any = guard.container_of(cast(type, cls))(*args)
+        made._access = partial(look, obj, type(obj).__guards__[field])
+        return cast(T, made)
 
     def _access_hook(self) -> Hook | None:
         """The hook of instrumented objects; None if neither scheduler nor observer needs it."""

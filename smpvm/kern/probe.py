@@ -105,6 +105,9 @@ class Probe:
         atomic operation or wait.
         """
 
+    def unguarded(self, td: Any, obj: Any, guard: Any, lock: Any, writes: bool) -> None:
+        """An access of the field that *guard* declares (kern/guard.py), without *lock*."""
+
     # -- pages
     def page_busied(self, td: Any, m: Any) -> None:
         """*td* owns PG_BUSY of *m* now."""
@@ -231,6 +234,7 @@ class Probes:
     read: Event = None
     write: Event = None
     atomic: Event = None
+    unguarded: Event = None
     page_busied: Event = None
     page_unbusied: Event = None
     page_want: Event = None

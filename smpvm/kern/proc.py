@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import ATOMIC, READ
 from smpvm.kern.cname import c, holds, own
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.shared import Site, peek, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.kern.token import Token
@@ -61,6 +62,32 @@ _KNOWN = (
 )
 
 
+_YOUNG = (Site("p_stat", "fork1", "kern_fork.c:834", "it has not been started", "write"),)
+_ALONE = (
+    Site("p_vmspace", "proc_add_allproc", "kern_proc.c:976", "on no list yet", "write"),
+    Site("p_vmspace", "vmspace_exitfree", "vm_map.c:409", "a zombie off the lists", "write"),
+)
+_ONE = (
+    Site("threads", "vm_fault", "vm_fault.c:512", "its own process: one stays one"),
+    Site("threads", "scheduler_callback", "vm_glue.c:398", "PHOLD only; here no thread leaves it"),
+    Site("threads", "swapout_procs_callback", "vm_glue.c:518", "the same"),
+)
+_EMPTY = Site("first", "allproc_scan", "kern_proc.c:1271", "an empty list is only passed over")
+
+
+def _bucket_token(k: Kernel, p: Proc, new: object) -> Token:
+    """The token of the list that *p* is on."""
+    return k.proc.bucket(p.p_pid).proc_token
+
+
+@guarded(
+    Guard("next", _bucket_token, "kern_proc.c:1056, 1147, 1273"),
+    Guard("prev", _bucket_token, "kern_proc.c:1056, 1147"),
+    Guard("p_stat", "p_token", "kern_exit.c:519", read=FREE, sites=_YOUNG),
+    Guard("p_flags", "p_token", "vm_glue.c:585", read=FREE),
+    Guard("p_vmspace", "p_token", "kern_exec.c:830", read=FREE, sites=_ALONE),
+    Guard("threads", "p_token", "kern_fork.c:749", container=True, sites=_ONE),
+)
 @shared(
     "p_stat",
     "p_flags",
@@ -110,7 +137,7 @@ class Proc:
         self.p_vmspace = None
         self.p_pptr: Proc | None = None
         self.p_swtime = 0
-        self.threads: list[Thread] = []
+        self.threads: list[Thread] = k.container(list, self, "threads")
         self.killed = False  # SIGKILL is pending: set once, never cleared
         self.next: Proc | None = None  # p_list, protected by the bucket's token
         self.prev: Proc | None = None
@@ -119,6 +146,7 @@ class Proc:
         return f"proc {self.p_pid}"
 
 
+@guarded(Guard("first", "proc_token", "kern_proc.c:1056, 1147, 1273", sites=(_EMPTY,)))
 class ProcGlob:
     """One bucket of the process hash: its list and its token (procglob_t)."""
 
@@ -127,6 +155,9 @@ class ProcGlob:
     def __init__(self, token: Token) -> None:
         self.proc_token = token
         self.first: Proc | None = None
+
+    def __str__(self) -> str:
+        return f"processes of {self.proc_token.name}"
 
 
 class Procs:
@@ -151,7 +182,7 @@ class Procs:
             prg = self.procglob[slot]
             if prg is None:
                 token = Token(self.k, "allproc", f"bucket {slot}")
-                prg = self.procglob[slot] = ProcGlob(token)
+                prg = self.procglob[slot] = self.k.new(ProcGlob, token)
         return prg
 
     def _empty_point(self) -> None:

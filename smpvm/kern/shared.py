@@ -95,8 +95,23 @@ def shared(
     return declare
 
 
-def _property(name: str, slot: Any) -> property:
-    get0, set0 = slot.__get__, slot.__set__
+def _slot(cls: type, name: str) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]]:
+    """How to get and set a field past everybody: a slot, or an entry of the object's dict."""
+    slot: Any = getattr(cls, name, None)
+    if slot is not None and hasattr(slot, "__set__"):
+        return slot.__get__, slot.__set__
+
+    def get(obj: Any) -> Any:
+        try:
+            return vars(obj)[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    return get, lambda obj, value: vars(obj).__setitem__(name, value)
+
+
+def _property(name: str, cls: type) -> property:
+    get0, set0 = _slot(cls, name)
 
     def get(self: Any) -> Any:
         self._hook.read(self, name)
@@ -109,10 +124,12 @@ def _property(name: str, slot: Any) -> property:
     return property(get, set_)
 
 
-def _buffered(name: str, slot: Any) -> property:
+def _buffered(name: str, cls: type) -> property:
     """The same where stores may wait in a buffer (host/tso)."""
-    get0, set0 = slot.__get__, slot.__set__
-    allow = getattr(slot, "allow", None)  # a store that memory would refuse is refused at once
+    get0, set0 = _slot(cls, name)
+    allow = getattr(
+        getattr(cls, name, None), "allow", None
+    )  # a store that memory would refuse is refused at once
 
     def get(self: Any) -> Any:
         own = self._hook.read(self, name)
@@ -127,17 +144,41 @@ def _buffered(name: str, slot: Any) -> property:
     return property(get, set_)
 
 
+def _guarded(name: str, cls: type, inner: property | None, guards: Any) -> property:
+    """A field that looks for its locks, before the hook that it may have as well."""
+    get0: Any
+    set0: Any
+    get0, set0 = _slot(cls, name) if inner is None else (inner.fget, inner.fset)
+    reads = any(guard.read for guard in guards)
+
+    def get(self: Any) -> Any:
+        self._look(self, guards, False)
+        return get0(self)
+
+    def set_(self: Any, value: Any) -> None:
+        self._look(self, guards, True, value)
+        set0(self, value)
+
+    return property(get if reads else get0, set_)
+
+
 @cache
-def instrumented(cls: type, buffers: bool = False) -> type:
-    """The subclass of *cls* whose shared fields call ``self._hook`` before each access.
+def instrumented(
+    cls: type, told: bool = True, looks: bool = False, *, buffers: bool = False
+) -> type:
+    """The subclass of *cls* whose shared fields call ``self._hook`` before each access (*told*),
+    and whose guarded ones call ``self._look`` (*looks*).
 
     *buffers*: plain writes of threads go through store buffers.
     """
     make = _buffered if buffers else _property
-    body: dict[str, Any] = {
-        name: make(name, getattr(cls, name)) for name in getattr(cls, "__shared__", ())
-    }
-    body["__slots__"] = ("_hook", "_seen")
+    shared_fields = getattr(cls, "__shared__", ()) if told else ()
+    body: dict[str, Any] = {name: make(name, cls) for name in shared_fields}
+    if looks:
+        for name, guards in getattr(cls, "__guards__", {}).items():
+            if not guards[0].container:
+                body[name] = _guarded(name, cls, body.get(name), guards)
+    body["__slots__"] = ("_hook", "_look", "_seen")
     body["__bare__"] = cls
     body["__buffers__"] = buffers
     body["__doc__"] = cls.__doc__
@@ -154,13 +195,15 @@ def peek(obj: Any, field: str) -> Any:
         return getattr(obj, field)
     if cls.__buffers__ and (own := obj._hook.own(obj, field)) is not None:
         return own.value
-    return getattr(bare, field).__get__(obj)
+    slot = getattr(bare, field, None)
+    return vars(obj)[field] if slot is None else slot.__get__(obj)
 
 
 def poke(obj: Any, field: str, value: Any) -> None:
     """Set a shared field without calling the hook: for loaders and for kern/atomic only."""
     bare = getattr(type(obj), "__bare__", None)
-    if bare is None:
+    slot = None if bare is None else getattr(bare, field, None)
+    if slot is None:
         setattr(obj, field, value)
     else:
-        getattr(bare, field).__set__(obj, value)
+        slot.__set__(obj, value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from smpvm.kern.clock import i32
 from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ENOENT
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.lockreq import (
     LK_EXCLUSIVE,
@@ -63,6 +64,7 @@ def vlktimeout(hz: int) -> int:
         "v_flag": "vsetflags and vclrflags are atomic; scans look first, and again with the vnode",
     },
 )
+@guarded(Guard("v_state", "v_spin", "vnode.h:236", read=FREE))
 class Vnode:
     """struct vnode: the fields that the page-out path uses."""
 

@@ -70,7 +70,7 @@ class Vm:
         self.queues = []
         self.page_array = []
         for name, cls in subsystems.items():
-            made: Any = cls(self)
+            made: Any = kernel.new(cls, self) if hasattr(cls, "__guards__") else cls(self)
             setattr(self, name, made)
         for observer in kernel.probe.observers:
             observer.attach_vm(self)

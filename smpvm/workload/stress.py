@@ -59,6 +59,8 @@ class StressPlan:
     """Are races and waits that the source declares as intended only counted, not reported?"""
     known: bool = True
     """Are findings that show known defects reported?"""
+    baseline: frozenset[str] = frozenset()
+    """Fingerprints of findings that a baseline has: they are not reported."""
     history: bool = False
     run_dir: Path | None = None
     """Gets run.json, result.json, findings/ and lockorder.jsonl."""
@@ -182,6 +184,7 @@ def _run(
         on_new=on_finding,
         unwritten=unwritten,
         repairs=[r.name for r in plan.repairs],
+        baseline=plan.baseline,
     )
     history = PageHistory() if plan.history else None
     contents = Contents(findings, history)

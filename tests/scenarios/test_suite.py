@@ -32,6 +32,8 @@ def explore(cls, schedules, *, strategy="portfolio", seed=0, until="", **setting
     with collected() as collector:
         for n in range(schedules):
             outcome = execute(cls, chosen, Settings(digest=False, **settings), n)
+            if outcome is None:
+                break  # all has been tried
             for finding in outcome.findings:
                 kinds.setdefault(finding.kind, finding.title)
             assert outcome.findings or outcome.stuck in ("", "cut")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.config import PAGE_SHIFT
 from smpvm.kern.cname import c, holds
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.lockmgr import Lock
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
@@ -159,6 +160,9 @@ class VmMapEntry:
 
 _HINT = "set with the map read-locked: any entry of the map will do, and none can go meanwhile"
 
+_GUESS = Site("timestamp", "vm_fault_object", "vm_fault.c:1828", "a first look, the map unlocked")
+_NEW = Site("timestamp", "vmspace_fork", "vm_map.c:3430", "nobody knows the new map yet", "write")
+
 
 @shared(
     "timestamp",
@@ -170,6 +174,14 @@ _HINT = "set with the map read-locked: any entry of the map will do, and none ca
         Site("hint", "vm_map_lookup_entry", "vm_map.c:962", _HINT, "both"),
         Site("hint", "vm_map_lookup", "vm_map.c:4007", _HINT),
     ],
+)
+@guarded(
+    Guard("timestamp", "lock", "vm_map.h:323", sites=(_NEW, _GUESS)),
+    Guard("first_free", "lock", "vm_map.c:1155, 2865"),
+    Guard("size", "lock", "vm_map.c:1146, 2805"),
+    Guard("nentries", "lock", "vm_map.c:875, 902"),
+    Guard("hint", "lock", "vm_map.c:939, 1303", read=FREE),
+    Guard("tree", "lock", "vm_map.c:880, 901", container=True),
 )
 class VmMap:
     """struct vm_map: an address space, protected by ``lock`` (lockmgr) and serialised by ``token``.
@@ -201,7 +213,7 @@ class VmMap:
         self.id = ident
         self.header: VmMapEntry = k.new(VmMapEntry, low, high)
         self.header.next = self.header.prev = self.header
-        self.tree: list[VmMapEntry] = []
+        self.tree: list[VmMapEntry] = k.container(list, self, "tree")
         self.nentries = 0
         self.size = 0
         self.system_map = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smpvm.kern.cname import c, holds, own
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.token import Token
 from smpvm.kern.vnode import VOBJDIRTY
@@ -55,6 +56,9 @@ _KNOWN = (
 )
 
 
+_FEW = Site("shadow_head", "vm_fault", "vm_fault.c:511", _MODE)
+
+
 @shared(
     "ref_count",
     "hold_count",
@@ -78,6 +82,20 @@ _KNOWN = (
         "paging_in_progress": "refcount(9): atomic, with a bit for who waits",
         "chainlk": "a lock word: atomic, looked at before each compare-and-set",
     },
+)
+@guarded(
+    Guard("rb_memq", "token", "vm_page.c:1023, 1124", container=True),
+    Guard("shadow_head", "token", "vm_object.c:1082, 1940", container=True, sites=(_FEW,)),
+    Guard("size", "token", "vm_object.h:140", read=FREE),
+    Guard("type", "token", "swap_pager.c:2169", read=FREE),
+    Guard("handle", "token", "vnode_pager.c:162, 222", read=FREE),
+    Guard("swblock_root", "token", "swap_pager.c:2117, 2131", container=True),
+    Guard("swblock_count", "token", "swap_pager.c:2169"),
+    Guard("shadow_count", "token", "vm_object.c:1084, 1942"),
+    Guard("generation", "token", "vm_page.c:1023, vm_object.c:1378"),
+    Guard("resident_page_count", "token", "vm_page.c:1023, 1090"),
+    Guard("backing_object", "token", "vm_object.c:1088, 2412"),
+    Guard("backing_object_offset", "token", "vm_object.c:1954, 2424"),
 )
 class VmObject:
     """struct vm_object (vm_object.h:127-196).
@@ -117,8 +135,8 @@ class VmObject:
     def __init__(self, kernel: Kernel, type_: int, size: int, pg_color: int) -> None:
         self.num = kernel.next_id("object")
         self.token = Token(kernel, "object", str(self))
-        self.rb_memq = PageTree()
-        self.shadow_head: dict[VmObject, None] = {}
+        self.rb_memq = kernel.container(PageTree, self, "rb_memq")
+        self.shadow_head: dict[VmObject, None] = kernel.container(dict, self, "shadow_head")
         self.type = type_
         self.size = size
         self.ref_count = 1
@@ -133,7 +151,7 @@ class VmObject:
         self.backing_object_offset = 0
         self.generation = 1
         self.swblock_count = 0
-        self.swblock_root: dict[int, SwBlock] = {}
+        self.swblock_root: dict[int, SwBlock] = kernel.container(dict, self, "swblock_root")
         self.chainlk = 0
         self.devp: Any = None
         self.zfreed = False
@@ -145,6 +163,17 @@ class VmObject:
         return f"<object {self.num} {OBJT_NAMES[self.type]} refs {self.ref_count}>"
 
 
+@guarded(Guard("objects", "token", "vm_object.c:408, 1232", container=True))
+class ObjectList:
+    """One of the lists of all objects: ``objects``, with vmobj_tokens[n]."""
+
+    __slots__ = ("objects", "token")
+
+    def __init__(self, k: Kernel, n: int) -> None:
+        self.token = Token(k, "vmobjlst", f"{n}")
+        self.objects: dict[VmObject, None] = k.container(dict, self, "objects")
+
+
 class ObjectsBase:
     """The base of vm_object.c; ``Objects`` combines it with the other parts."""
 
@@ -153,8 +182,9 @@ class ObjectsBase:
         self.vm = vm
         self.k = k = vm.k
         self.atomic = k.atomic
-        self.lists: list[dict[VmObject, None]] = [{} for _ in range(VMOBJ_HSIZE)]
-        self.list_tokens: list[Token] = [Token(k, "vmobjlst", f"{n}") for n in range(VMOBJ_HSIZE)]
+        lists = [ObjectList(k, n) for n in range(VMOBJ_HSIZE)]
+        self.lists = [some.objects for some in lists]
+        self.list_tokens = [some.token for some in lists]
         self.quick_color = [0] * max(vm.config.ncpus, 1)
         self.collapses = 0
         self.bypasses = 0

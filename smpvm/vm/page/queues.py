@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.kern.cname import c, holds, primitive
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.shared import Site, shared
 from smpvm.kern.spinlock import Spinlock
 from smpvm.vm.page.base import PageBase
@@ -32,6 +33,12 @@ _AGAIN = "takes the page's and the queue's spinlock, and compares m->queue again
         Site("tail", "vm_page_list_find", "vm_page.c:1407", _AGAIN),
         Site("lcnt", "vm_pageout_page_stats", "vm_pageout.c:1620", "only sizes its scan"),
     ],
+)
+@guarded(
+    # Read without it by vm_page_list_find and the statistics scan; the links are not.
+    Guard("head", "spin", "vm_page.c:672, 709", read=FREE),
+    Guard("tail", "spin", "vm_page.c:672, 709", read=FREE),
+    Guard("lcnt", "spin", "vm_page.c:674, 700", read=FREE),
 )
 class PageQueue:
     """struct vpgqueues (vm_page.h:236-246): a doubly linked list through the pages themselves.

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from smpvm.host.carrier import READ, WRITE
-from smpvm.kern.shared import Site, shared
+from smpvm.kern.guard import FREE, Guard, guarded, page_spin, queue_spin
+from smpvm.kern.shared import Site, peek, shared
 
 if TYPE_CHECKING:
     from smpvm.kern.kernel import Kernel
     from smpvm.kern.thread import Thread
+    from smpvm.vm.object.struct import VmObject
     from smpvm.vm.pmap.pte import PvEntry
 
 PG_BUSY: Final = 0x00000001
@@ -97,6 +99,15 @@ _KNOWN = (
 )
 
 
+_AGAIN = Site("pv_first", "pmap_is_modified", "pmap.c:4666", "looks again with the spinlock")
+
+
+def _object_token(k: Kernel, m: Page, new: VmObject | None) -> object:
+    """The token of the object that *m* is in, or comes into."""
+    obj = peek(m, "object") if new is None else new
+    return None if obj is None else obj.token
+
+
 @shared(
     "flags",
     "busy",
@@ -115,6 +126,16 @@ _KNOWN = (
         "flags": "changed by atomic operations only (vm_page.h:366-382), and read anywhere",
         "hold_count": "vm_page_hold and vm_page_unhold are atomic; scans look, and pass over",
     },
+)
+@guarded(
+    Guard("queue", page_spin, "vm_page.c:550", read=FREE),
+    Guard("queue", queue_spin, "vm_page.c:550", read=FREE),
+    Guard("q_next", queue_spin, "vm_page.c:672, 709"),
+    Guard("q_prev", queue_spin, "vm_page.c:672, 709"),
+    Guard("object", page_spin, "vm_page.c:1035", read=FREE),
+    Guard("object", _object_token, "vm_page.c:1023, 1097", read=FREE),
+    Guard("pv_first", page_spin, "pmap.c:2674, 4252", sites=(_AGAIN,)),
+    Guard("pv_last", page_spin, "pmap.c:2674, 4252"),
 )
 class Page:
     """struct vm_page (vm_page.h:128-165), plus the model's own fields.

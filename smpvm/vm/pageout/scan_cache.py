@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpvm.kern.cname import c, holds
+from smpvm.kern.guard import Guard, guarded
 from smpvm.kern.proc import P_LOWMEMKILL, P_SYSTEM, PRIO_MIN, SACTIVE, SCORE, SSTOP
 from smpvm.vm.console import kprintf
 from smpvm.vm.page.struct import PG_MAPPED, PG_NEED_COMMIT, PG_UNMANAGED
@@ -12,6 +13,7 @@ from smpvm.vm.pageout.clean import Clean
 from smpvm.vm.param import PQ_PRIME2, VM_SWAP_IDLE, VM_SWAP_NORMAL, i32, u32
 
 if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
     from smpvm.kern.proc import Proc
     from smpvm.vm.page.struct import Page
     from smpvm.vm.vm import Vm
@@ -28,6 +30,12 @@ class BigProc:
         self.bigsize = bigsize
 
 
+def _daemon(k: Kernel, scan: ScanCache, new: object) -> object:
+    """The page-out daemon: nobody else scans the cache queues."""
+    return scan.vm.pageout.pagethread
+
+
+@guarded(Guard("cache_rover", _daemon, "vm_pageout.c:1437"))
 class ScanCache(Clean):
     """Draining the cache queue, requests to other daemons, and the kill."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smpvm.kern.cname import c, holds, own
+from smpvm.kern.guard import FREE, Guard, guarded
 from smpvm.kern.token import Token
 from smpvm.vm.console import kprintf
 from smpvm.vm.object.struct import VmObject
@@ -38,6 +39,11 @@ class SwBlock:
         self.swb_pages = [SWAPBLK_NONE] * SWAP_META_PAGES
 
 
+@guarded(
+    Guard("blist", "vm_token", "swap_pager.c:491, 542", container=True),
+    Guard("vm_swap_anon_use", "vm_token", "swap_pager.c:514, 545", read=FREE),
+    Guard("vm_swap_cache_use", "vm_token", "swap_pager.c:516, 547", read=FREE),
+)
 class SwapSpace:
     """The machine's swap blocks, and swp_pager_meta_*.
 
@@ -51,7 +57,7 @@ class SwapSpace:
         self.glob = vm.glob
         self.vm_token = Token(k, "vm", "vm_token")
         self.vm_swap_max = vm.config.swap_pages
-        self.blist = Blist(self.vm_swap_max)
+        self.blist = k.container(Blist, self, "blist", self.vm_swap_max)
         self.vm_swap_anon_use = 0
         self.vm_swap_cache_use = 0
         self.nswap_lowat = 128

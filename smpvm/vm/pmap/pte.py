@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from smpvm.host.carrier import ATOMIC, Compound
 from smpvm.kern.atomic import Atomics
 from smpvm.kern.cname import c, holds
+from smpvm.kern.guard import FREE, Guard, guarded, page_spin
 from smpvm.kern.shared import peek, poke, shared
 from smpvm.kern.tsleep import PINTERLOCKED
 
@@ -36,6 +37,22 @@ MISS: Final = -1
 """Returned by ``access`` if the access faults."""
 
 
+def _list_spin(k: Kernel, pv: PvEntry, new: object) -> object:
+    """The spinlock of the page in whose list of mappings *pv* is."""
+    m = peek(pv, "m")
+    return None if m is None else page_spin(k, m, new)
+
+
+def _page_spin(k: Kernel, pv: PvEntry, new: Page | None) -> object:
+    """The spinlock of the page that *pv* maps, or is to map."""
+    return page_spin(k, new, None) if new is not None else _list_spin(k, pv, None)
+
+
+@guarded(
+    Guard("m", _page_spin, "pmap.c:2673, 4252", read=FREE),
+    Guard("pv_next", _list_spin, "pmap.c:2673, 4252"),
+    Guard("pv_prev", _list_spin, "pmap.c:2673, 4252"),
+)
 @shared(
     "bits",
     "hold",

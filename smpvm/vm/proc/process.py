@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from smpvm.config import PAGE_SHIFT, PAGE_SIZE
 from smpvm.kern.cname import c, holds, own
 from smpvm.kern.errno import ECHILD
+from smpvm.kern.guard import Guard, guarded
 from smpvm.kern.proc import P_SWAPPEDOUT, P_SWAPWAIT, P_WEXIT, SACTIVE, SIDL, SZOMB, Proc
 from smpvm.kern.shared import shared
 from smpvm.kern.thread import Thread
@@ -39,6 +40,7 @@ from smpvm.vm.param import VM_MAX_USER_ADDRESS, VM_PROT_ALL, VM_PROT_READ, VM_PR
 from smpvm.vm.pmap.pte import MISS
 
 if TYPE_CHECKING:
+    from smpvm.kern.kernel import Kernel
     from smpvm.vm.vm import Vm
 
 Body = Callable[[Proc], None]
@@ -67,14 +69,16 @@ class SegFault(Exception):
 
 
 @shared("waitgen", atomic={"waitgen": "atomic (kern_exit.c:1194); read to tell a change"})
+@guarded(Guard("children", "p_token", "kern_fork.c:567, kern_exit.c:905", container=True))
 class Family:
     """p_children of process *pid*, protected by its p_token, and p_waitgen."""
 
-    __slots__ = ("children", "pid", "waitgen")
+    __slots__ = ("children", "p_token", "pid", "waitgen")
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.children: list[Proc] = []
+    def __init__(self, k: Kernel, p: Proc) -> None:
+        self.pid = p.p_pid
+        self.p_token = p.p_token
+        self.children: list[Proc] = k.container(list, self, "children")
         self.waitgen = 0
 
     def __str__(self) -> str:
@@ -111,7 +115,7 @@ class Processes:
         """The structure, in state SIDL, on the lists."""
         proc = self.k.proc
         p = proc.new(FIRST_PID + proc.new_pid())
-        self.families[p] = self.k.new(Family, p.p_pid)
+        self.families[p] = self.k.new(Family, self.k, p)
         p.p_pptr = parent
         if parent is not None:
             self.families[parent].children.append(p)
