@@ -21,6 +21,8 @@ vnode_pager_lock.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from smpvm.config import PAGE_SIZE
 from smpvm.kern.lockreq import LK_EXCLUSIVE, LK_RETRY
 from smpvm.scenarios.base import VA, VmScenario, fixed
@@ -37,7 +39,7 @@ class TruncatePageout(VmScenario):
 
     name = "truncate-pageout"
     title = "truncation against page-out and msync"
-    repairs = ("launder-recheck",)
+    repairs: ClassVar[tuple[str, ...]] = ("launder-recheck",)
     scans = 2
     sizes = fixed(scans=1)
 
@@ -108,7 +110,7 @@ class ReclaimPageout(TruncatePageout):
 
     name = "reclaim-pageout"
     title = "reclaim of a mapped vnode against page-out and faults"
-    repairs = ("launder-held", "launder-recheck")
+    repairs = ("launder-held", "launder-recheck", "pager-lock-ident")
 
     def user(self) -> None:
         """Store, for as long as that can be done."""
