@@ -26,8 +26,8 @@ What must hold after every scenario is checked automatically: a clean audit at r
 left, no panic, and nothing left over when everything that the set-up made has been released.
 
 The machine has a handful of pages, one page color (or ``colors``), few spinlocks, and no daemons
-unless the scenario starts them.  Of its limits only the target for free pages is set, so that the page-out
-daemon frees what it has cached, while memory is not short for other threads.
+unless the scenario starts them.  Of its limits only the target for free pages is set, so that the
+page-out daemon frees what it has cached, while memory is not short for other threads.
 """
 
 from __future__ import annotations

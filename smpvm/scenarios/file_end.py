@@ -110,7 +110,7 @@ class ReclaimPageout(TruncatePageout):
 
     name = "reclaim-pageout"
     title = "reclaim of a mapped vnode against page-out and faults"
-    repairs = ("launder-held", "launder-recheck")
+    repairs = ("launder-held", "launder-recheck", "pager-lock-ident")
 
     def user(self) -> None:
         """Store, for as long as that can be done."""

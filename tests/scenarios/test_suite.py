@@ -150,7 +150,7 @@ def test_clean_with_its_repairs(name, granularity):
         ("swapout-request", 50),
         ("cache-lookup", 60),
         ("two-scanners-active", 100),
-        ("vget-inactive", 100),
+        ("vget-inactive", 40),
     ],
 )
 def test_proven_clean_with_its_repairs(name, least):
@@ -212,6 +212,9 @@ RARELY = {
     "file-wire-error",
     "invalidate-pageout",
     "terminate-alloc",
+    "truncate-pageout",
+    "fsync-pageout",
+    "cluster-file",
 }
 """These show it in one of very many schedules (stress/portfolio.py); another does at once."""
 HOW = {

@@ -173,11 +173,20 @@ class VnodePager(VnodeIo):
                 k.vnode.vput(vp)
             else:
                 kprintf(k, "vnode-pager-lock", vnode=vp, error=error)
-                ident = obj.handle
+                ident = self.retry_ident(obj, vp)
                 if ident is None:
                     k.panic("sleep-no-ident", f"vnpgrl, {obj} has no handle")
                 k.sleep.tsleep(ident, 0, "vnpgrl", k.hz, cond=lambda: False)
         return None
+
+    @c("vnode_pager_lock", "vnode_pager.c:835", part=True)
+    @holds("obj held")
+    def retry_ident(self, obj: VmObject, vp: Vnode) -> Vnode | None:
+        """What to sleep on when *vp* cannot be had: the handle of the first object of the chain, of
+        which an anonymous one has none, and a reclaimed file's no longer.
+        """
+        handle: Vnode | None = obj.handle
+        return handle
 
     @c("vnode_pager_setsize", "vnode_pager.c:295-409", blocks=True)
     @holds("vp locked exclusively normally")
