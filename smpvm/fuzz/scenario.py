@@ -1,4 +1,5 @@
-"""A program as a scenario: what explore, replay, shrinking and DPOR work on.  Spec: ``fuzz:TEXT``."""
+"""A program as a scenario, so that explore, replay and shrinking work on it.  Its spec is
+``fuzz:TEXT``."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from smpvm.fuzz.start import StartState, body_of
 from smpvm.fuzz.words import Oracle, Space, StaleData
 from smpvm.kern.cname import KEEP
 from smpvm.kern.proc import Proc
+from smpvm.repairs.catalogue import REPAIRS
 from smpvm.vm.map.mmap import MAP_ANON, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, MAP_STACK, PROT_RW
 
 FRAMES: Final = KEEP
@@ -130,6 +132,7 @@ def of_program(program: Program) -> ScenarioClass:
         "name": "fuzz",
         "spec": f"{PREFIX}{program.text}",
         "title": "a generated program",
+        "repairs": tuple(REPAIRS),
         "program": program,
         **body_of(program),
     }

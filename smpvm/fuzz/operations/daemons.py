@@ -13,7 +13,7 @@ from smpvm.fuzz.shape import Op
 from smpvm.kern.shared import poke
 from smpvm.vm.pageout.daemon import Round
 from smpvm.vm.pageout.marker import Tally
-from smpvm.vm.proc.glue import VM_SWAP_IDLE, VM_SWAP_NORMAL
+from smpvm.vm.param import VM_SWAP_IDLE, VM_SWAP_NORMAL
 
 if TYPE_CHECKING:
     from smpvm.fuzz.actor import Actor

@@ -35,11 +35,15 @@ def locked(a: Actor, vp: Vnode, flags: int) -> VmObject | None:
 
 
 def fread(a: Actor, op: Op) -> None:
-    """read(2) of one page: vm_fault_object_page, as vop_helper_read_shortcut's slow path."""
+    """A page of the file, held: vm_fault_object_page, as exec reads an image (imgact_elf.c:379).
+
+    The vnode is referenced, not locked: the fault locks it.
+    """
     vp = a.file(op.region)
     obj = locked(a, vp, LK_SHARED)
     if obj is None:
         return
+    a.k.vnode.vn_unlock(vp)
     vm = a.vm
     offset = (op.page or 0) * PAGE_SIZE
     if offset < vm.vnode_pager.file(vp).size:
@@ -48,7 +52,7 @@ def fread(a: Actor, op: Op) -> None:
         vm.object.drop(obj)
         if m is not None:
             vm.page.unhold(m)
-    a.k.vnode.vput(vp)
+    a.k.vnode.vrele(vp)
 
 
 def fwrite(a: Actor, op: Op) -> None:

@@ -1,0 +1,135 @@
+"""The programs that showed something new, and how often each thing was shown; kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from smpvm.check.finding import write_atomic
+from smpvm.files import MIB, read
+from smpvm.fuzz.program import ProgramError, parse
+from smpvm.fuzz.shape import Program
+from smpvm.text import brief
+
+VERSION: Final = 1
+FILE: Final = "corpus.json"
+MOST: Final = 64 * MIB
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be read: one line."""
+
+
+@dataclass
+class Kept:
+    """A program of the corpus."""
+
+    program: Program
+    shown: frozenset[str] = frozenset()
+    """What it showed that nobody had shown before."""
+    runs: int = 0
+    """Schedules of it that have been run."""
+
+
+@dataclass
+class Corpus:
+    """Programs, and everything seen: interaction → in how many programs."""
+
+    kept: list[Kept] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    programs: int = 0
+    """Programs that were run, kept or not."""
+    executions: int = 0
+    points: int = 0
+    pairs: int = 0
+    """Cells of the table that are done."""
+    proven: int = 0
+    """Cells that are proven."""
+
+    def add(self, program: Program, shown: set[str], runs: int) -> int:
+        """A program showed these things.  Returns how many are new; then it is kept."""
+        new = frozenset(s for s in shown if s not in self.seen)
+        self.seen.update(shown)
+        if new:
+            self.kept.append(Kept(program, new, runs))
+        return len(new)
+
+    def more(self, kept: Kept, shown: set[str]) -> int:
+        """Another schedule of a program showed these things."""
+        new = frozenset(s for s in shown if s not in self.seen)
+        self.seen.update(new)
+        kept.shown |= new
+        return len(new)
+
+    def energy(self, kept: Kept) -> float:
+        """How much a program is worth: what it shows is rare, and it has not been run for long."""
+        rare = min((self.seen[s] for s in kept.shown), default=1)
+        return 1.0 / (rare * (1 + kept.runs / 16))
+
+    def merge(self, other: Corpus) -> None:
+        """Take what another worker has."""
+        for kept in other.kept:
+            new = frozenset(s for s in kept.shown if s not in self.seen)
+            if new:
+                self.kept.append(Kept(kept.program, new, kept.runs))
+        self.seen.update(other.seen)
+        self.programs += other.programs
+        self.executions += other.executions
+        self.points += other.points
+        self.pairs += other.pairs
+        self.proven += other.proven
+
+    # -- on disk
+
+    def save(self, where: Path) -> None:
+        """Write it to a directory."""
+        doc = {
+            "version": VERSION,
+            "programs": self.programs,
+            "executions": self.executions,
+            "points": self.points,
+            "pairs": self.pairs,
+            "proven": self.proven,
+            "kept": [
+                {"program": k.program.text, "shown": sorted(k.shown), "runs": k.runs}
+                for k in self.kept
+            ],
+            "seen": dict(sorted(self.seen.items())),
+        }
+        write_atomic(where / FILE, json.dumps(doc, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, where: Path) -> Corpus:
+        """Read it; an empty one where there is none.  Raises CorpusError."""
+        path = where / FILE
+        if not path.exists():
+            return cls()
+        try:
+            doc = json.loads(read(path, MOST, CorpusError))
+        except ValueError as why:
+            raise CorpusError(f"{path}: {brief(str(why))}") from None
+        try:
+            if doc["version"] != VERSION:
+                raise CorpusError(f"{path}: version {brief(str(doc['version']))}, known is 1")
+            return cls(
+                [_kept(k) for k in doc["kept"]],
+                Counter({str(s): _count(n) for s, n in doc["seen"].items()}),
+                *(_count(doc[n]) for n in ("programs", "executions", "points", "pairs", "proven")),
+            )
+        except ProgramError as why:
+            raise CorpusError(f"{path}: {why}") from None
+        except (KeyError, TypeError, AttributeError) as why:
+            raise CorpusError(f"{path}: damaged: {type(why).__name__} {brief(str(why))}") from None
+
+
+def _kept(doc: Any) -> Kept:
+    return Kept(parse(doc["program"]), frozenset(map(str, doc["shown"])), _count(doc["runs"]))
+
+
+def _count(n: Any) -> int:
+    if type(n) is not int or n < 0:
+        raise TypeError(f"{n!r} is not a count")
+    return n
