@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,9 @@ from smpvm.text import brief
 
 VERSION: Final = 1
 FILE: Final = "corpus.json"
+_HEX: Final = re.compile(r"[0-9a-f]{1,100000}")
 MOST: Final = 64 * MIB
+COUNTS: Final = ("programs", "executions", "points", "proven")
 
 
 class CorpusError(ValueError):
@@ -44,8 +47,8 @@ class Corpus:
     """Programs that were run, kept or not."""
     executions: int = 0
     points: int = 0
-    pairs: int = 0
-    """Cells of the table that are done."""
+    pairs: set[int] = field(default_factory=set)
+    """The numbers of the cells of the table that are done."""
     proven: int = 0
     """Cells that are proven."""
 
@@ -69,18 +72,17 @@ class Corpus:
         rare = min((self.seen[s] for s in kept.shown), default=1)
         return 1.0 / (rare * (1 + kept.runs / 16))
 
-    def merge(self, other: Corpus) -> None:
-        """Take what another worker has."""
-        for kept in other.kept:
+    def merge(self, base: Corpus, other: Corpus) -> None:
+        """Take what a worker, who began with *base*, has more than that."""
+        for kept in other.kept[len(base.kept) :]:
             new = frozenset(s for s in kept.shown if s not in self.seen)
             if new:
                 self.kept.append(Kept(kept.program, new, kept.runs))
-        self.seen.update(other.seen)
-        self.programs += other.programs
-        self.executions += other.executions
-        self.points += other.points
-        self.pairs += other.pairs
-        self.proven += other.proven
+        self.seen |= other.seen
+        self.pairs |= other.pairs
+        for name in COUNTS:
+            more = getattr(other, name) - getattr(base, name)
+            setattr(self, name, getattr(self, name) + more)
 
     # -- on disk
 
@@ -88,17 +90,15 @@ class Corpus:
         """Write it to a directory."""
         doc = {
             "version": VERSION,
-            "programs": self.programs,
-            "executions": self.executions,
-            "points": self.points,
-            "pairs": self.pairs,
-            "proven": self.proven,
+            **{name: getattr(self, name) for name in COUNTS},
+            "pairs": f"{sum(1 << n for n in self.pairs):x}",
             "kept": [
                 {"program": k.program.text, "shown": sorted(k.shown), "runs": k.runs}
                 for k in self.kept
             ],
             "seen": dict(sorted(self.seen.items())),
         }
+        where.mkdir(parents=True, exist_ok=True)
         write_atomic(where / FILE, json.dumps(doc, indent=1) + "\n")
 
     @classmethod
@@ -117,7 +117,8 @@ class Corpus:
             return cls(
                 [_kept(k) for k in doc["kept"]],
                 Counter({str(s): _count(n) for s, n in doc["seen"].items()}),
-                *(_count(doc[n]) for n in ("programs", "executions", "points", "pairs", "proven")),
+                pairs=_cells(doc["pairs"]),
+                **{name: _count(doc[name]) for name in COUNTS},
             )
         except ProgramError as why:
             raise CorpusError(f"{path}: {why}") from None
@@ -127,6 +128,13 @@ class Corpus:
 
 def _kept(doc: Any) -> Kept:
     return Kept(parse(doc["program"]), frozenset(map(str, doc["shown"])), _count(doc["runs"]))
+
+
+def _cells(text: Any) -> set[int]:
+    """The numbers of the bits that are set in a hexadecimal number."""
+    if not isinstance(text, str) or not _HEX.fullmatch(text):
+        raise TypeError("pairs is not a hexadecimal number")
+    return {n for n, bit in enumerate(f"{int(text, 16):b}"[::-1]) if bit == "1"}
 
 
 def _count(n: Any) -> int:

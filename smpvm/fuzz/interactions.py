@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from smpvm.check.stacks import HOME, kind_of
 from smpvm.kern.cname import KEEP, MARKS, SKIP
-from smpvm.kern.probe import Probe
+from smpvm.kern.probe import WAIT, Probe
 
 FRAMES: Final = SKIP
 STEPS: Final = 8
@@ -153,9 +153,9 @@ class Interactions(Probe):
 
     # -- locks and sleeps
 
-    def lock_acquired(self, td: Any, lock: Any, mode: str, tried: bool) -> None:
+    def lock_acquired(self, td: Any, lock: Any, mode: str, how: int) -> None:
         held = self._held.setdefault(td.tid, [])
-        if held and not tried:
+        if held and how == WAIT:
             self._orders.add(f"{held[-1]} > {lock.cls}")
         held.append(lock.cls)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
 
 from smpvm.fuzz.generate import legal
 from smpvm.fuzz.operations import OPERATIONS, Operation
@@ -81,25 +80,29 @@ def cells() -> list[Cell]:
     out = []
     for region in starts():
         ops = operations(region)
-        out += [
-            Cell(one, other, region) for n, one in enumerate(ops) for other in ops[n:]
-        ]
+        out += [Cell(one, other, region) for n, one in enumerate(ops) for other in ops[n:]]
     return out
 
 
 class Pairs:
-    """The programs of the table in an order that a seed gives, from cell number *done* on."""
+    """The programs of the table, in an order that a seed gives.
 
-    def __init__(self, seed: int, done: int = 0) -> None:
+    *done*: the numbers of cells that need not be done again; *part* = (i, n): only every n-th cell.
+    """
+
+    def __init__(self, seed: int, done: set[int], part: tuple[int, int] = (0, 1)) -> None:
         self.table = cells()
-        random.Random(f"pairs {seed}").shuffle(self.table)
         self.done = done
+        order = list(range(len(self.table)))
+        random.Random(f"pairs {seed}").shuffle(order)
+        self._left = iter(order[part[0] :: part[1]])
 
     def next(self) -> Program | None:
         """The next program; None when the table is finished."""
-        while self.done < len(self.table):
-            self.done += 1
-            program = self.table[self.done - 1].program()
-            if program is not None:
-                return program
+        for number in self._left:
+            if number not in self.done:
+                self.done.add(number)
+                program = self.table[number].program()
+                if program is not None:
+                    return program
         return None

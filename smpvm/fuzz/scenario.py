@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from smpvm.check.finding import Failure
@@ -30,9 +31,23 @@ FLAGS: Final = {
 
 
 class FuzzProgram(StartState):
-    """The base of the classes that ``scenario_of`` makes."""
+    """A program; a saved one is a class with its text::
 
+    class Found(FuzzProgram):
+        "page 0 is wired without an owner"
+        text = "start: x anon 1 wired | a: exec"
+    """
+
+    text: ClassVar[str] = ""
     program: ClassVar[Program]
+    repairs = tuple(REPAIRS)
+
+    def __init_subclass__(cls) -> None:
+        if "program" not in vars(cls):
+            cls.program = parse(cls.text)
+        for name, value in body_of(cls.program).items():
+            setattr(cls, name, value)
+        super().__init_subclass__()
 
     def setup(self) -> None:
         """The start, then a thread for each of the program's."""
@@ -131,9 +146,17 @@ def of_program(program: Program) -> ScenarioClass:
         "__doc__": "A generated program.",
         "name": "fuzz",
         "spec": f"{PREFIX}{program.text}",
-        "title": "a generated program",
-        "repairs": tuple(REPAIRS),
+        "text": program.text,
         "program": program,
-        **body_of(program),
     }
     return type("FuzzProgram", (FuzzProgram,), body)  # type: ignore[return-value]
+
+
+def saved(programs: Iterable[tuple[str, Program]]) -> str:
+    """The text of a scenario file with these programs, each with a title."""
+    out = ['"""Programs that ``smpvm fuzz`` found something in."""', ""]
+    out += ["from smpvm.fuzz.scenario import FuzzProgram", ""]
+    for n, (title, program) in enumerate(programs, 1):
+        out += ["", f"class Found{n}(FuzzProgram):", f"    {title!r}", ""]
+        out += [f"    text = {program.text!r}", ""]
+    return "\n".join(out)

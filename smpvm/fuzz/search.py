@@ -17,15 +17,18 @@ from smpvm.check.finding import Finding
 from smpvm.explore.engine import Outcome, Settings, collected, execute, schedule_of
 from smpvm.explore.search import never, scheduled
 from smpvm.explore.shrink import Budget, Shrinker
+from smpvm.explore.strategy.base import Strategy
 from smpvm.explore.strategy.portfolio import make_strategy
 from smpvm.fuzz.corpus import Corpus, Kept
 from smpvm.fuzz.generate import Maker
 from smpvm.fuzz.interactions import Interactions, Seen
+from smpvm.fuzz.known import known
 from smpvm.fuzz.pairs import Pairs
 from smpvm.fuzz.scenario import of_program
 from smpvm.fuzz.shape import Program
 from smpvm.fuzz.shrink import shrink
 from smpvm.fuzz.target import Target
+from smpvm.host.serialthread import Ending
 from smpvm.text import plural
 
 SCHEDULES: Final = 4
@@ -40,6 +43,10 @@ SAVE_EVERY: Final = 20.0
 """Seconds between two savings of the corpus."""
 
 
+SETTINGS: Final = Settings(digest=False, limit=20_000)
+"""Of executions: small programs end soon, or do not."""
+
+
 @dataclass(frozen=True)
 class FuzzPlan:
     """What to do, and how much of it."""
@@ -47,13 +54,16 @@ class FuzzPlan:
     seconds: float | None = None
     programs: int | None = None
     seed: int = 0
-    settings: Settings = field(default_factory=lambda: Settings(digest=False))
+    settings: Settings = SETTINGS
     feedback: bool = True
     pairs: bool = True
     prove: bool = False
     stop_on_first: bool = False
     shrink: bool = True
     corpus: Path | None = None
+    """A directory: where the corpus is read from and written to."""
+    save_to: Path | None = None
+    """Where it is written to, if not there."""
     cover: str = ""
     """``file.c:line``: end when a program has run it."""
 
@@ -119,8 +129,10 @@ class FuzzReport:
                 "executions": corpus.executions,
                 "kept": len(corpus.kept),
             },
-            "pairs": {"cells": self.table, "done": corpus.pairs, "proven": corpus.proven},
-            "split": {n: {"new": new, "steps": round(1000 * k)} for n, (new, k) in self.arms.items()},
+            "pairs": {"cells": self.table, "done": len(corpus.pairs), "proven": corpus.proven},
+            "split": {
+                n: {"new": new, "steps": round(1000 * k)} for n, (new, k) in self.arms.items()
+            },
             "given_up": self.given_up,
             "covered": self.covered,
             "interrupted": self.interrupted,
@@ -134,7 +146,7 @@ class FuzzReport:
             f"fuzz: {plural(self.programs, 'program')}, {plural(self.executions, 'execution')}, "
             f"{self.seconds:.1f} s; {plural(len(c.seen), 'interaction')} known, "
             f"{plural(len(c.kept), 'program')} kept",
-            f"  pairs: {c.pairs:,} of {self.table:,} cells"
+            f"  pairs: {len(c.pairs):,} of {self.table:,} cells"
             + (f", {c.proven:,} proven" if c.proven else ""),
         ]
         split = ", ".join(f"{n} {new:,}" for n, (new, _) in self.arms.items() if new)
@@ -158,6 +170,7 @@ class Fuzz:
         self,
         plan: FuzzPlan,
         *,
+        part: tuple[int, int] = (0, 1),
         stop: Callable[[], bool] = never,
         on_first: Callable[[Finding], None] | None = None,
         progress: Callable[[FuzzReport], None] | None = None,
@@ -168,9 +181,9 @@ class Fuzz:
         self.progress = progress
         self.corpus = Corpus.load(plan.corpus) if plan.corpus is not None else Corpus()
         # A campaign that goes on must not do again what it has done.
-        self.rng = random.Random(f"fuzz {plan.seed}/{self.corpus.programs}")
+        self.rng = random.Random(f"fuzz {plan.seed}/{part[0]}/{self.corpus.programs}")
         self.maker = Maker(self.rng)
-        self.pairs = Pairs(plan.seed, self.corpus.pairs)
+        self.pairs = Pairs(plan.seed, self.corpus.pairs, part)
         self.watch = Interactions()
         self.target = Target(plan.cover) if plan.cover else None
         self.found: dict[str, Found] = {}
@@ -199,17 +212,21 @@ class Fuzz:
                     told = now
                     report.findings = [f.finding for f in self.found.values()]
                     self.progress(report)
-                if plan.corpus is not None and now - saved > SAVE_EVERY:
+                if now - saved > SAVE_EVERY:
                     saved = now
-                    self.corpus.save(plan.corpus)
+                    self._save()
             report.interrupted = self.stop()
             report.last_hour = self._last_hour()
             report.arms = {a.name: (a.total, a.cost) for a in self.arms.values()}
-            if plan.corpus is not None:
-                self.corpus.save(plan.corpus)
+            self._save()
             until = None if plan.seconds is None else began + 2 * plan.seconds
             report.findings = [self._finish(f, until) for f in self.found.values()]
         return report
+
+    def _save(self) -> None:
+        where = self.plan.save_to or self.plan.corpus
+        if where is not None:
+            self.corpus.save(where)
 
     def _over(self, report: FuzzReport) -> bool:
         plan = self.plan
@@ -240,7 +257,6 @@ class Fuzz:
             return self._explore(self._known())
         if name == "pair":
             program = self.pairs.next()
-            self.corpus.pairs = self.pairs.done
             if program is None:
                 del self.arms["pair"]
                 return 0
@@ -255,7 +271,9 @@ class Fuzz:
         kept = self.corpus.kept
         energies = [self.corpus.energy(k) for k in kept]
         if self.target is not None:
-            energies = [e * self.target.nearness(k.shown) for e, k in zip(energies, kept, strict=True)]
+            energies = [
+                e * self.target.nearness(k.shown) for e, k in zip(energies, kept, strict=True)
+            ]
         return self.rng.choices(kept, energies)[0]
 
     def _new(self, program: Program, *, prove: bool = False) -> int:
@@ -264,11 +282,13 @@ class Fuzz:
         self.corpus.programs += 1
         shown: set[str] = set()
         clean = True
+        strategy = make_strategy("portfolio", seed=self.plan.seed)
         for n in range(SCHEDULES):
-            traced = self.target if n == 0 else None
-            seen, found = self._execute(program, n, traced)
-            shown |= seen.all()
-            clean = clean and not found
+            ran = self._execute(program, strategy, n, self.target if n == 0 else None)
+            if ran is None:
+                break
+            shown |= ran[0].all()
+            clean = clean and not ran[1]
         if self.target is not None and self.target.reached:
             self.report.covered = f"{self.plan.cover}: reached by fuzz:{program.text}"
         if prove and clean and self._proves(program):
@@ -278,14 +298,14 @@ class Fuzz:
     def _explore(self, kept: Kept) -> int:
         """More schedules of a known program."""
         shown: set[str] = set()
+        strategy = make_strategy("portfolio", seed=self.plan.seed)  # without DPOR, in the middle
         for n in range(kept.runs, kept.runs + MORE):
-            shown |= self._execute(kept.program, n)[0].all()
+            ran = self._execute(kept.program, strategy, n)
+            shown |= set() if ran is None else ran[0].all()
         kept.runs += MORE
         return self.corpus.more(kept, shown)
 
-    def _execute(
-        self, program: Program, n: int, target: Target | None = None
-    ) -> tuple[Seen, bool]:
+    def _execute(self, program: Program, n: int, target: Target | None = None) -> tuple[Seen, bool]:
         """Schedule number *n* of *program*: what it showed, and whether something was found."""
         strategy = make_strategy("portfolio", seed=self.plan.seed)
         observers = (self.watch,) if target is None else (self.watch, target)
@@ -294,12 +314,13 @@ class Fuzz:
         finally:
             if target is not None:
                 target.close()
-        assert outcome is not None
+        if outcome is None:
+            return None
         seen = self.watch.take()
         self.corpus.executions += 1
         self.report.executions += 1
         self.corpus.points += outcome.steps
-        self.report.given_up += outcome.stuck == "limit"
+        self.report.given_up += outcome.stuck is Ending.LIMIT
         found = bool(outcome.findings)
         if not self._keep(program, outcome):
             outcome.forget()
@@ -336,7 +357,7 @@ class Fuzz:
             self.report.executions += 1
             self.corpus.executions += 1
             self.corpus.points += outcome.steps
-            found, stuck = bool(outcome.findings), outcome.stuck == "limit"
+            found, stuck = bool(outcome.findings), outcome.stuck is Ending.LIMIT
             if found:
                 self._keep(program, outcome)
             else:
@@ -369,4 +390,6 @@ class Fuzz:
                 finding.evidence.append(shrunk.text())
         finding.count = count
         finding.evidence.insert(0, f"program: {program.text}")
+        if not over() and (names := known(program, finding.fingerprint, settings)):
+            finding.evidence.insert(1, f"known: does not show with the repair {' or '.join(names)}")
         return scheduled(finding, schedule_of(of_program(program), settings, outcome), settings)
