@@ -305,9 +305,13 @@ class Fuzz:
         kept.runs += MORE
         return self.corpus.more(kept, shown)
 
-    def _execute(self, program: Program, n: int, target: Target | None = None) -> tuple[Seen, bool]:
-        """Schedule number *n* of *program*: what it showed, and whether something was found."""
-        strategy = make_strategy("portfolio", seed=self.plan.seed)
+    def _execute(
+        self, program: Program, strategy: Strategy, n: int, target: Target | None = None
+    ) -> tuple[Seen, bool] | None:
+        """Schedule number *n* of *program*: what it showed, and whether something was found.
+
+        None if every interleaving has been tried.
+        """
         observers = (self.watch,) if target is None else (self.watch, target)
         try:
             outcome = execute(of_program(program), strategy, self.plan.settings, n, observers)
