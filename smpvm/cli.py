@@ -460,6 +460,29 @@ def fuzz(**options: Any) -> int:
     return run(options, print)
 
 
+@cli.command(short_help="Say what of the C scenarios, a corpus or a run reach, and what not.")
+@click.argument("what", nargs=-1, metavar="[SCENARIO|all|CORPUS|RUN]...")
+@click.option(
+    "--schedules",
+    type=Whole(1),
+    default=4,
+    show_default=True,
+    help="Executions of each scenario or program.",
+)
+@seed_option
+@repair_option("all: every repair there is.")
+@json_option
+def coverage(**options: Any) -> int:
+    """Run some schedules of each scenario (default: all), and say what they reach.
+
+    C functions, lines of the model, branches of vm_pageout.c, interactions of threads.  CORPUS is
+    the directory of fuzz --corpus, RUN one of explore or fuzz --run-dir.
+    """
+    from smpvm.commands.coverage import coverage as run
+
+    return run(options, print)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.  Standard output and error cannot make it fail."""
     with printing():
