@@ -283,8 +283,8 @@ class Fuzz:
         shown: set[str] = set()
         clean = True
         strategy = make_strategy("portfolio", seed=self.plan.seed)
-        for n in range(SCHEDULES):
-            ran = self._execute(program, strategy, n, self.target if n == 0 else None)
+        for n in range(1, SCHEDULES + 1):  # from 1 on: without DPOR
+            ran = self._execute(program, strategy, n, self.target if n == 1 else None)
             if ran is None:
                 break
             shown |= ran[0].all()
@@ -298,8 +298,8 @@ class Fuzz:
     def _explore(self, kept: Kept) -> int:
         """More schedules of a known program."""
         shown: set[str] = set()
-        strategy = make_strategy("portfolio", seed=self.plan.seed)  # without DPOR, in the middle
-        for n in range(kept.runs, kept.runs + MORE):
+        strategy = make_strategy("portfolio", seed=self.plan.seed)
+        for n in range(kept.runs + 1, kept.runs + MORE + 1):
             ran = self._execute(kept.program, strategy, n)
             shown |= set() if ran is None else ran[0].all()
         kept.runs += MORE

@@ -103,6 +103,9 @@ class StartState(VmScenario):
             space.words[region.name, page, BASE] = word
         if region.state == "unmapped":
             return
+        if region.state not in ("empty", "swapped"):
+            for page, words in enumerate(blocks):  # so that the set-up waits for no disk
+                self.page(self.vnodes[region.name].v_object, page, "active", words=words)
         self.map_region(life.p, region)
         self.k.boot.proc = life.p  # stacks grow only for a process's own thread
         for page in range(region.pages):
