@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from smpvm.check.finding import write_atomic
@@ -19,6 +20,7 @@ VERSION: Final = 1
 FILE: Final = "corpus.json"
 _HEX: Final = re.compile(r"[0-9a-f]{1,100000}")
 MOST: Final = 64 * MIB
+WORTH: Final = MappingProxyType({"branch": 30.0, "order": 5.0, "wakeup": 5.0})
 COUNTS: Final = ("programs", "executions", "points", "proven")
 
 
@@ -35,6 +37,8 @@ class Kept:
     """What it showed that nobody had shown before."""
     runs: int = 0
     """Schedules of it that have been run."""
+    children: int = 0
+    """Programs that were made of it; not kept on disk."""
 
 
 @dataclass
@@ -68,9 +72,13 @@ class Corpus:
         return len(new)
 
     def energy(self, kept: Kept) -> float:
-        """How much a program is worth: what it shows is rare, and it has not been run for long."""
-        rare = min((self.seen[s] for s in kept.shown), default=1)
-        return 1.0 / (rare * (1 + kept.runs / 16))
+        """How much a program is worth: what it shows is rare, and it has not been run for long.
+
+        A branch of the C says more than an order of locks or a wakeup, that more than a pair of
+        places, of which there are very many.
+        """
+        rare = sum(WORTH.get(s.partition(" ")[0], 1.0) / self.seen[s] for s in kept.shown)
+        return rare / (1 + kept.runs / 16 + kept.children / 4)
 
     def merge(self, base: Corpus, other: Corpus) -> None:
         """Take what a worker, who began with *base*, has more than that."""

@@ -262,7 +262,9 @@ class Fuzz:
                 return 0
             return self._new(program, prove=self.plan.prove)
         if name == "mutate":
-            return self._new(self.maker.mutate(self._known().program))
+            kept = self._known()
+            kept.children += 1
+            return self._new(self.maker.mutate(kept.program))
         if name == "cross":
             return self._new(self.maker.cross(self._known().program, self._known().program))
         return self._new(self.maker.program(self.maker.pick((2, 3, 4, 6, 8))))

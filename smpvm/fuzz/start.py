@@ -272,7 +272,7 @@ def body_of(program: Program) -> dict[str, Any]:
     start = program.start
     return {
         "spin_pool": start.locks,
-        "colours": start.colours,
+        "colors": start.colours,
         "sysctls": {"page_max_wired": pages_for(program), **dict(start.sysctls)},
         "pages": pages_for(program),
         "swap_pages": 16 if start.swap_full else 32,

@@ -7,7 +7,14 @@ from typing import Final
 from smpvm.config import PAGE_SIZE
 from smpvm.repairs.base import repair
 from smpvm.vm.fault.fault import Fault
-from smpvm.vm.map.entry import KERN_PROTECTION_FAILURE, KERN_SUCCESS, VmMap, VmMapEntry
+from smpvm.vm.map.entry import (
+    KERN_PROTECTION_FAILURE,
+    KERN_SUCCESS,
+    MAP_ENTRY_IN_TRANSITION,
+    VmMap,
+    VmMapEntry,
+)
+from smpvm.vm.map.vmspace import VmSpaces
 from smpvm.vm.page.struct import Page
 from smpvm.vm.param import VM_PROT_WRITE
 from smpvm.vm.pmap.pmaps import Pmaps
@@ -92,3 +99,21 @@ class QuickDirty(Pmaps):
 
     def fault_page_quick(self, pmap: Pmap, va: int, prot: int) -> Page | None:
         return None if prot & VM_PROT_WRITE else super().fault_page_quick(pmap, va, prot)
+
+
+@repair(
+    "fork-transition",
+    "Clear MAP_ENTRY_IN_TRANSITION in the child's copies of map entries",
+    "vmspace_fork_normal_entry (vm_map.c:3538-3539, 3563-3564)",
+)
+class ForkTransition(VmSpaces):
+    """The entries of a child are not in transition.
+
+    In the C a fork while another thread of the parent wires a mapping copies the flag.  Nobody will
+    clear it, or wake a waiter: the child sleeps for ever when it unmaps the entry, or exits.
+    """
+
+    def _fork_clone(self, dst: VmMap, old: VmMapEntry, objectless: bool = False) -> VmMapEntry:
+        new = super()._fork_clone(dst, old, objectless)
+        new.eflags &= ~MAP_ENTRY_IN_TRANSITION
+        return new
