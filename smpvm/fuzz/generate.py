@@ -164,11 +164,12 @@ class Maker:
 
     def mutate(self, program: Program) -> Program:
         """A program like *program*, with one to three changes."""
-        ways = (self.insert, self.remove, self.replace, self.swap, self.restart, self.add_thread)
+        ways = (self.remove, self.replace, self.swap, self.restart, self.add_thread)
         for _ in range(TRIES):
             made = program
-            for _ in range(self.pick((1, 1, 2, 3))):
-                made = self.pick(ways)(made)
+            for _ in range(self.pick((1, 1, 1, 2, 3))):
+                # What is longer can show what the shorter one showed, and more.
+                made = self.insert(made) if self.chance(0.5) else self.pick(ways)(made)
             if made != program and legal(made):
                 return made
         return self.program(len(program.ops()))
@@ -195,9 +196,9 @@ class Maker:
         return replace(program, threads=tuple(t for t in threads if t.ops))
 
     def insert(self, program: Program) -> Program:
-        """One operation more."""
+        """One operation more, at the end more often than elsewhere."""
         td = self.pick(program.threads)
-        at = self.rng.randrange(len(td.ops) + 1)
+        at = len(td.ops) if self.chance(0.5) else self.rng.randrange(len(td.ops) + 1)
         return self._with(program, td, (*td.ops[:at], self.op(program, td), *td.ops[at:]))
 
     def remove(self, program: Program) -> Program:

@@ -9,20 +9,22 @@ from smpvm import Change
 from smpvm.explore.engine import Settings, execute
 from smpvm.explore.shrink import Budget
 from smpvm.explore.strategy.portfolio import make_strategy
-from smpvm.fuzz import search
+from smpvm.fuzz import generate, search
 from smpvm.fuzz.corpus import FILE, Corpus, CorpusError
 from smpvm.fuzz.interactions import Interactions
 from smpvm.fuzz.known import known
+from smpvm.fuzz.operations import OPERATIONS
 from smpvm.fuzz.pairs import Pairs, cells, operations, starts
 from smpvm.fuzz.program import parse
-from smpvm.fuzz.scenario import of_program
+from smpvm.fuzz.scenario import FuzzProgram, of_program
 from smpvm.fuzz.search import SETTINGS, Fuzz, FuzzPlan
+from smpvm.fuzz.shape import Start
 from smpvm.fuzz.shrink import shrink
 from smpvm.fuzz.target import Target, TargetError
 from smpvm.repairs.catalogue import REPAIRS
 from smpvm.vm.pageout.daemon import Pageout
 
-PLAN = FuzzPlan(programs=12, seed=5, shrink=False, settings=replace(SETTINGS, repairs=("all",)))
+PLAN = FuzzPlan(programs=8, seed=5, shrink=False, settings=replace(SETTINGS, repairs=tuple(REPAIRS)))
 
 
 def told(report):
@@ -42,7 +44,7 @@ def test_a_corpus_goes_on_where_it_stopped(tmp_path):
     first = Fuzz(plan).run()
     assert Corpus.load(plan.corpus) == first.corpus
     second = Fuzz(plan).run()
-    assert second.corpus.programs == 24
+    assert second.corpus.programs == 16
     assert len(second.corpus.pairs) > len(first.corpus.pairs) > 0
     assert set(second.corpus.seen) > set(first.corpus.seen)
     assert [k.program for k in second.corpus.kept][: len(first.corpus.kept)] == [
@@ -110,43 +112,55 @@ def test_a_small_cell_is_proven():
 # -- feedback
 
 
-class Planted(Change, Pageout):
-    """A scan of active pages panics for a page that was inactive, cached, and is wired now."""
+class Maze(Change, Pageout):
+    """Scans in a certain order end in a panic; each step of the way is a branch of its own."""
 
-    def scan_active(self, pass_, q, avail, inactive, tally):
-        stats, k = self.vm.stats, self.k
-        if stats.v_wire_count > 0 and stats.v_cache_count > 0 and self.vm.glob.swap_pager_full:
-            k.panic("planted", "found")
-        return super().scan_active(pass_, q, avail, inactive, tally)
+    WAY = ("stats", "active", "inactive", "stats", "active")
+    stage = 0
 
+    def _step(self, name):
+        if self.WAY[self.stage] == name:
+            self.stage += 1
+            self.k.curthread().hit(f"maze:{self.stage}")
+            if self.stage == len(self.WAY):
+                self.k.panic("planted", "the end of the maze")
 
-def until_found(feedback, seed, most=1200):
-    """Executions until the planted bug is found."""
-    plan = replace(
-        PLAN,
-        seed=seed,
-        programs=most,
-        feedback=feedback,
-        pairs=False,
-        settings=Settings(digest=False, limit=20_000, checks=frozenset()),
-    )
-    fuzz = Fuzz(plan)
-    fuzz._over = lambda report: report.programs >= most or any(
-        "planted" in f.finding.title for f in fuzz.found.values()
-    )
-    return fuzz.run().executions
+    def scan_active(self, *args):
+        self._step("active")
+        return super().scan_active(*args)
+
+    def scan_inactive(self, *args):
+        self._step("inactive")
+        return super().scan_inactive(*args)
+
+    def page_stats(self, q):
+        self._step("stats")
+        super().page_stats(q)
 
 
 @pytest.fixture
-def planted(monkeypatch):
-    from smpvm.fuzz.scenario import FuzzProgram
+def maze(monkeypatch):
+    """Programs of scans only, on a machine with the maze in it."""
+    scans = tuple(OPERATIONS[n] for n in ("inactive", "active", "stats", "cache"))
+    monkeypatch.setattr(FuzzProgram, "changes", (Maze,))
+    monkeypatch.setattr(generate, "KERNEL", scans)
+    monkeypatch.setattr(generate, "USER", (OPERATIONS["wait"],))
+    monkeypatch.setattr(generate, "OFTEN", ("stats", "active", "inactive"))
+    monkeypatch.setattr(generate, "THREADS", ("a", "pageout"))
+    monkeypatch.setattr(generate.Maker, "start", lambda self: Start())
 
-    monkeypatch.setattr(FuzzProgram, "changes", (Planted,))
+
+def until_found(feedback, seed, most=250):
+    """Executions until the end of the maze; at most four for each of *most* programs."""
+    settings = Settings(digest=False, limit=20_000, checks=frozenset())
+    plan = FuzzPlan(
+        programs=most, seed=seed, feedback=feedback, pairs=False, settings=settings, shrink=False
+    )
+    return Fuzz(replace(plan, stop_on_first=True)).run().executions
 
 
-def test_feedback_finds_a_planted_bug_sooner(planted):
-    seeds = range(4)
-    assert sum(until_found(True, s) for s in seeds) < sum(until_found(False, s) for s in seeds)
+def test_feedback_finds_a_planted_bug_sooner(maze):
+    assert until_found(True, seed=3) < until_found(False, seed=3)
 
 
 def test_interactions_are_of_two_threads():
