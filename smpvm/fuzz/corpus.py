@@ -37,7 +37,7 @@ class Kept:
     """What it showed that nobody had shown before."""
     runs: int = 0
     """Schedules of it that have been run."""
-    children: int = 0
+    children: int = field(default=0, compare=False)
     """Programs that were made of it; not kept on disk."""
 
 

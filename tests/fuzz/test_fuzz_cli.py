@@ -56,7 +56,7 @@ def test_several_jobs(tmp_path, capsys):
         (["fuzz", "--programs", "0"], "too small"),
         (["fuzz", "--repair", "nothing"], "unknown"),
         (["explore", "fuzz:a: fly"], "fly: unknown; known are"),
-        (["replay", "--schedule", "s1/access/0/-/1x1~00/fuzz:q: x"], "thread q"),
+        (["replay", "--schedule", "s1/access/0/-/1x1~00/fuzz:q: x"], "q: x: unknown"),
         (["coverage", "nothing"], "unknown"),
     ],
 )
