@@ -245,8 +245,10 @@ class Fuzz:
     # -- one thing
 
     def _choose(self) -> Arm | None:
-        """An arm, by what each has brought; each gets a share of a twentieth at least, and changes of
-        what is known most of the rest when nothing brings anything any more."""
+        """An arm, by what each has brought; each gets a share of a twentieth at least.
+
+        When nothing brings anything any more, changes of what is known get most.
+        """
         arms = [a for a in self.arms.values() if self.corpus.kept or a.name in ("pair", "invent")]
         least = 0.05 * sum(a.rate() for a in arms) or 1.0
         weights = [max(a.rate(), least) + (0.5 if a.name == "mutate" else 0.0) for a in arms]

@@ -9,10 +9,10 @@ from smpvm.explore.search import Search, SearchPlan
 from smpvm.fuzz.search import SETTINGS
 
 FOUND = {
-    "unwire-object": ("start: x anon 1 wired | a: exec", "no page is wired without an owner"),
+    "unwire-object": ("start: x anon 1 wired | a: exec", "still wired"),
     "fork-transition": (
         "start: x shared 1 busy | a: fork | a2: mlock x+0",
-        "threads sleep, and nobody is left",
+        "threads sleep, and no thread is left",
     ),
     "wired-store": (
         "start: f private 1 backed | a: mlock f | a2: write f+0",
@@ -24,7 +24,7 @@ FOUND = {
     ),
     "cache-free": (
         "start: x anon 1 swapped | kernel: try-cache x+0",
-        "a page in use belongs to an object",
+        "in use, but belongs to no object",
     ),
     "revoke-split": ("start: f private 1 backed | a: reclaim f; fork", "ref-quick-not-vnode"),
     "revoke-sleep": (

@@ -24,7 +24,8 @@ from smpvm.fuzz.target import Target, TargetError
 from smpvm.repairs.catalogue import REPAIRS
 from smpvm.vm.pageout.daemon import Pageout
 
-PLAN = FuzzPlan(programs=8, seed=5, shrink=False, settings=replace(SETTINGS, repairs=tuple(REPAIRS)))
+REPAIRED = replace(SETTINGS, repairs=tuple(REPAIRS))
+PLAN = FuzzPlan(programs=8, seed=5, shrink=False, settings=REPAIRED)
 
 
 def told(report):
