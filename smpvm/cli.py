@@ -397,6 +397,95 @@ def replay(**options: Any) -> int:
     return run(options, print)
 
 
+@cli.command(short_help="Generate small programs and look for what goes wrong in them.")
+@click.option(
+    "--seconds",
+    type=Seconds(0.01),
+    help="Search for at most this many host seconds; shrinking may take as long again.  "
+    "[default: 60, without --programs]",
+)
+@click.option("--programs", type=Whole(1), help="Run at most this many programs.")
+@seed_option
+@click.option(
+    "--jobs",
+    type=Whole(1, 256),
+    default=1,
+    show_default=True,
+    help="Worker processes; only one job does the same again for the same seed.",
+)
+@click.option(
+    "--corpus",
+    type=FILE,
+    metavar="DIR",
+    help="Keep the programs that showed something new in DIR; go on with those that are there.",
+)
+@click.option(
+    "--cover",
+    metavar="FILE.c:LINE",
+    help="Aim at this line of the C, and end when a program has run it.",
+)
+@click.option(
+    "--feedback/--no-feedback",
+    default=True,
+    show_default=True,
+    help="Change and cross the programs that showed something new.",
+)
+@click.option(
+    "--pairs/--no-pairs",
+    default=True,
+    show_default=True,
+    help="Work through the table of all pairs of operations.",
+)
+@click.option("--prove", is_flag=True, help="Prove cells of that table by DPOR where it is short.")
+@click.option("--stop-on-first", is_flag=True, help="Stop at the first finding.")
+@click.option(
+    "--shrink/--no-shrink",
+    default=True,
+    show_default=True,
+    help="Look for a smaller program and a shorter schedule that show each finding.",
+)
+@click.option("--lanes", is_flag=True, help="Show the last steps of each finding in lanes.")
+@click.option(
+    "--save", type=FILE, metavar="FILE.py", help="Write the programs of the findings to a file."
+)
+@repair_option("all: every repair there is.")
+@check_option("all")
+@hang_option
+@run_dir_option
+@json_option
+def fuzz(**options: Any) -> int:
+    """Generate small programs of real operations, and explore them.
+
+    A finding says its program as one line of text; smpvm explore 'fuzz:TEXT' explores it further.
+    """
+    from smpvm.commands.fuzz import fuzz as run
+
+    return run(options, print)
+
+
+@cli.command(short_help="Say what of the C scenarios, a corpus or a run reach, and what not.")
+@click.argument("what", nargs=-1, metavar="[SCENARIO|all|CORPUS|RUN]...")
+@click.option(
+    "--schedules",
+    type=Whole(1),
+    default=4,
+    show_default=True,
+    help="Executions of each scenario or program.",
+)
+@seed_option
+@repair_option("all: every repair there is.")
+@json_option
+def coverage(**options: Any) -> int:
+    """Run some schedules of each scenario (default: all), and say what they reach.
+
+    C functions, lines of the model, branches of vm_pageout.c, interactions of threads.  CORPUS is
+    the directory of fuzz --corpus, RUN one of explore or fuzz --run-dir.
+    """
+    from smpvm.commands.coverage import coverage as run
+
+    return run(options, print)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.  Standard output and error cannot make it fail."""
     with printing():

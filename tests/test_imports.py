@@ -17,6 +17,7 @@ LEVELS = [
     ["explore", "conform"],
     ["workload"],
     ["scenarios"],
+    ["fuzz"],
     ["report"],
     ["commands"],
     ["cli", "pytest_plugin"],

@@ -225,7 +225,7 @@ class Execution:
             text = first_line(error) or ("assertion failed" if failed else "")
             words = text if failed else f"{kind}: {text}".rstrip(": ")
             site = site_of(td, "fails", raised_at(error))
-            self._add("assertion", Failure.raised(error, words), site)
+            self._add(getattr(error, "kind", "assertion"), Failure.raised(error, words), site)
         # A panic is a finding already (check/panics).
         if not (k.errors or carrier.errors or k.panics or carrier.stuck):
             try:

@@ -11,7 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 import smpvm
@@ -51,8 +51,16 @@ def builtin(package: ModuleType) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
+MAKERS: Final[Mapping[str, str]] = MappingProxyType({"fuzz": "smpvm.fuzz.scenario"})
+"""Prefix of a spec → the module whose ``scenario_of`` makes a class from the text behind it: data
+that is checked, never a program.  By name, as those modules stand above this one."""
+
+
 def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
     """The scenario that *spec* names.  Raises ScenarioError."""
+    if (maker := MAKERS.get(spec.partition(":")[0])) is not None:
+        made: ScenarioClass = importlib.import_module(maker).scenario_of(spec)
+        return made
     where, _, sizes = spec.partition("?")
     if file_of(spec) is not None:
         cls = _from_file(where)
@@ -81,7 +89,9 @@ def spec_of(scenario: ScenarioClass) -> str:
 
 
 def file_of(spec: str) -> Path | None:
-    """The file of a scenario that is the user's own; None for a built-in one."""
+    """The file of a scenario that is the user's own; None for a built-in or generated one."""
+    if spec.partition(":")[0] in MAKERS:
+        return None
     where = spec.partition("?")[0]
     return Path(where.partition(":")[0]) if ".py" in where else None
 

@@ -361,7 +361,7 @@ class Search:
 
     def _report_first(self, finding: Finding, outcome: Outcome) -> None:
         schedule = schedule_of(self.scenario, self.plan.settings, outcome)
-        first = _scheduled(replace(finding), schedule, self.plan.settings)
+        first = scheduled(replace(finding), schedule, self.plan.settings)
         self._as_found[finding.fingerprint] = first
         if self.on_first is not None:
             self.on_first(first)
@@ -376,7 +376,7 @@ class Search:
                 shrunk.finding.count = finding.count
                 finding, scenario, outcome = shrunk.finding, shrinker.scenario, shrunk.outcome
                 finding.evidence.append(shrunk.text())
-        return _scheduled(finding, schedule_of(scenario, settings, outcome), settings)
+        return scheduled(finding, schedule_of(scenario, settings, outcome), settings)
 
 
 Record = tuple[list[Run], list[Step], list[str], dict[Key, int]]
@@ -392,7 +392,8 @@ def _record(outcome: Outcome) -> Record:
     return runs_of(log), steps_of(log), marks, outcome.carrier.choices.kept()
 
 
-def _scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:
+def scheduled(finding: Finding, schedule: Schedule, settings: Settings) -> Finding:
+    """*finding* with its schedule, and the command that shows it again."""
     finding.schedule = schedule.text()
     finding.source_hash = source_hash(schedule.scenario)
     checks = checks_text(settings.checks)

@@ -73,6 +73,7 @@ class VmScenario(VmHelpers, Scenario):
     """Page colors: each has a queue of every kind (a power of 2)."""
     spin_pool: ClassVar[int] = 4
     wakeup_order: ClassVar[str] = "c"
+    swap_pages: ClassVar[int] = 32
     sysctls: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Sysctls with other values than their defaults."""
 
@@ -84,7 +85,7 @@ class VmScenario(VmHelpers, Scenario):
             raise Refused(f"sysctls: {self.sysctls!r}: a mapping is expected")
         config = SmallConfig(
             pages=self.pages,
-            swap_pages=32,
+            swap_pages=self.swap_pages,
             pq_l2_size=self.colors,
             swap_disk=DiskConfig(latency=0),
             file_disk=DiskConfig(latency=0),
