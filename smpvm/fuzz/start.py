@@ -103,7 +103,8 @@ class StartState(VmScenario):
             space.words[region.name, page, BASE] = word
         if region.state == "unmapped":
             return
-        if region.state not in ("empty", "swapped"):
+        chained = region.sharing in ("chain2", "chain3")  # a copies the file's page
+        if region.state != "empty" and (region.state != "swapped" or chained):
             for page, words in enumerate(blocks):  # so that the set-up waits for no disk
                 self.page(self.vnodes[region.name].v_object, page, "active", words=words)
         self.map_region(life.p, region)

@@ -57,6 +57,13 @@ def test_every_start_holds_what_it_says(kind, state):
     assert lost == []
 
 
+@pytest.mark.parametrize("state", [s for s in STATES if s not in ("unmapped", "touched")])
+@pytest.mark.parametrize("region", ["x anon", "f private"])
+def test_a_set_up_waits_for_nobody(region, state):
+    outcome = run(f"fuzz:start: {region} 2 {state} chain3 | kernel: ask syncer")
+    assert all(tid for tid, *_ in outcome.carrier.log), "the boot thread has slept"
+
+
 def test_a_chain_of_three():
     made = []
 
