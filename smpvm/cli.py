@@ -182,6 +182,17 @@ def profiles() -> int:
     return CLEAN
 
 
+@cli.command(short_help="List the built-in scenarios of `smpvm explore`.")
+def scenarios() -> int:
+    """List the built-in scenarios, each with its title."""
+    import smpvm.scenarios
+    from smpvm.explore.registry import builtin
+
+    for name, scenario in builtin(smpvm.scenarios).items():
+        print(f"{name:<20} {scenario.title}")
+    return CLEAN
+
+
 @cli.command(short_help="Check snapshots and describe them.")
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 def snapshot(files: tuple[Path, ...]) -> int:

@@ -214,8 +214,9 @@ def test_every_option_has_help_and_a_shared_one_has_the_same() -> None:
             if isinstance(param, click.Option):
                 assert param.help, f"{name} {param.name}"
                 seen.setdefault(param.opts[-1], set()).add(param.help)
-    # What differs says what the command's own run is limited to, or repairs.
-    assert {flag for flag, texts in seen.items() if len(texts) > 1} == {"--seconds", "--repair"}
+    # What differs says what is the command's own: its limits, its repairs, what it makes smaller.
+    own = {"--seconds", "--repair", "--schedules", "--jobs", "--shrink", "--lanes"}
+    assert {flag for flag, texts in seen.items() if len(texts) > 1} == own
 
 
 @pytest.mark.parametrize("number", ["٣", "1_000", "1e3", "0x", "", "9" * 5000])
@@ -277,7 +278,9 @@ def test_a_scenario_that_imports_what_there_is_not(
 ) -> None:
     own = tmp_path / "own.py"
     own.write_text("from smpvm import Nonesuch")
-    assert f"this is smpvm {smpvm.__version__}" in refused(capsys, "explore", str(own))
+    assert f"this version of smpvm, {smpvm.__version__}, does not have it" in refused(
+        capsys, "explore", str(own)
+    )
     own.write_text("import nonesuch.module")
     assert "python -m pip install nonesuch" in refused(capsys, "explore", str(own))
 

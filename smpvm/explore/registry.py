@@ -10,6 +10,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
@@ -67,7 +68,11 @@ def find(spec: str, package: ModuleType | None = None) -> ScenarioClass:
     else:
         known = {} if package is None else builtin(package)
         if where not in known:
-            raise ScenarioError(f"scenario {quoted(where)}: unknown; known are {', '.join(known)}")
+            near = get_close_matches(where[:60], known, 3)
+            hint = f"; similar: {', '.join(near)}" if near else ""
+            raise ScenarioError(
+                f"scenario {quoted(where)}: unknown{hint} (`smpvm scenarios` lists all)"
+            )
         cls = known[where]
     found = resized(cls, spec, _sizes(cls, spec, sizes))
     check_class(found, spec)

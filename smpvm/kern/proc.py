@@ -265,7 +265,7 @@ class Procs:
             if p is not None:
                 return
 
-    @c("pfind", "kern_proc.c:447-481", blocks=True, uncalled=True)
+    @c("pfind", "kern_proc.c:447-481", blocks=True)
     @holds("no spinlock", "the process returned held (PHOLD)")
     def pfind(self, pid: int) -> Proc | None:
         """pfind (kern_proc.c:447-481): find a process by number, held for the caller; no zombies.

@@ -371,7 +371,7 @@ class Fault(FaultWire):
             td.hit("ru_majflt" if fs.hardfault else "ru_minflt")
         self.vm.page.wakeup(m)
 
-    @c("vm_fault_object_page", "vm_fault.c:1005-1158", blocks=True, uncalled=True)
+    @c("vm_fault_object_page", "vm_fault.c:1005-1158", blocks=True)
     @holds("obj held (shared or not, as shared says)", "obj held; the page returned is held")
     def object_page(
         self, obj: VmObject, offset: int, fault_type: int, fault_flags: int, shared: bool

@@ -303,7 +303,7 @@ class PageAlloc(PageReclaim):
         self.vm.pageout.pagedaemon_wakeup()
         return result
 
-    @c("vm_page_grab", "vm_page.c:2709-2776", blocks=True, uncalled=True)
+    @c("vm_page_grab", "vm_page.c:2709-2776", blocks=True)
     @holds("something that keeps obj", "the page returned busied")
     def grab(self, obj: VmObject, pindex: int, allocflags: int) -> Page | None:
         """vm_page_grab, vm_page.c:2709-2776: find or allocate page *pindex*, hard-busied.

@@ -262,7 +262,7 @@ class Glue:
         start, end = _page_range(addr, size)
         return self.vm.map.wire(p.p_vmspace.vm_map, start, end, 0) if size else 0
 
-    @c("vsunlock", "vm_glue.c:212-221", blocks=True, uncalled=True)
+    @c("vsunlock", "vm_glue.c:212-221", blocks=True)
     @holds("no locks", "")
     def vsunlock(self, p: Proc, addr: int, size: int) -> int:
         """vsunlock (vm_glue.c:212-221): undo vslock."""
