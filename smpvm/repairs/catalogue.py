@@ -7,6 +7,7 @@ needs no registration.  Repairs are off by default: the default model is the ker
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
@@ -49,6 +50,9 @@ def choose(names: Iterable[str]) -> list[Repair]:
         elif name in REPAIRS:
             chosen[name] = REPAIRS[name]
         else:
-            known = ", ".join(["all", *REPAIRS])
-            raise ConfigError(f"repair {brief(name)}: unknown; known are {known}")
+            near = get_close_matches(name[:60], REPAIRS, 3)
+            hint = f"; similar: {', '.join(near)}" if near else ""
+            raise ConfigError(
+                f"repair {brief(name)}: unknown{hint} (`smpvm repairs` lists all; all means every one)"
+            )
     return list(chosen.values())

@@ -244,7 +244,7 @@ def _restore(roster: Roster, more: Mapping[str, Any]) -> None:
     for n, pindex, words in more.get("swap", []):
         _swap_in_place(vm, roster.objects[n], pindex, _numbers(words))
     for p in roster.procs:
-        vm.process.families[p] = k.new(Family, p.p_pid)
+        vm.process.families[p] = k.new(Family, k, p)
         p.p_lock = 0
         k.reserve_ids("pid", p.p_pid + 1)
     for p in [p for p in roster.procs if p.p_stat == SZOMB]:

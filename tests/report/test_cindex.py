@@ -158,7 +158,7 @@ def test_a_step_says_of_what_it_is_one(capsys):
 
 
 def test_a_function_without_a_caller_says_so(capsys):
-    _, out, _ = run(capsys, "vm_page_grab")
+    _, out, _ = run(capsys, "lockcount")
     assert ", not called yet\n" in out
 
 
@@ -168,10 +168,10 @@ def test_the_models_own_is_said_to_be_so(capsys):
 
 
 def test_as_json(capsys):
-    code, out, _ = run(capsys, "vm_page_grab", "--json")
+    code, out, _ = run(capsys, "lockcount", "--json")
     (entry,) = json.loads(out)["functions"]
     assert code == 0
-    assert entry["where"] == "vm_page.c:2709-2776"
+    assert entry["where"] == "kern_lock.c:819-823"
     assert entry["methods"][0]["uncalled"] is True
 
 
