@@ -53,6 +53,6 @@ def choose(names: Iterable[str]) -> list[Repair]:
             near = get_close_matches(name[:60], REPAIRS, 3)
             hint = f"; similar: {', '.join(near)}" if near else ""
             raise ConfigError(
-                f"repair {brief(name)}: unknown{hint} (`smpvm repairs` lists all; all means every one)"
+                f"repair {brief(name)}: unknown{hint} (`smpvm repairs` lists them; or all)"
             )
     return list(chosen.values())

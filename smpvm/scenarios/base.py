@@ -40,6 +40,7 @@ from smpvm.check.audit import Breach, breaches
 from smpvm.check.finding import Failure
 from smpvm.config import Config, DiskConfig
 from smpvm.explore.scenario import Refused, Scenario
+from smpvm.explore.scenario.base import failed_check
 from smpvm.explore.scenario.rules import number, runs
 from smpvm.host.carrier import Stopped
 from smpvm.kern.proc import Proc
@@ -167,7 +168,7 @@ class VmScenario(VmHelpers, Scenario):
                 if not found and (found := self.take_down()):
                     self.failure_kind = "audit"
             except AssertionError as failed:
-                found.append(Failure.raised(failed, str(failed) or "check failed"))
+                found.append(failed_check(failed))
             except Panic as panic:
                 found.append(Failure.of(f"at the end: {panic}", "at-end", panic.code))
             except Stopped:

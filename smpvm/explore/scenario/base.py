@@ -24,6 +24,11 @@ class Body(Protocol):
         """What is wrong when all threads have ended; preferably as ``Failure`` objects."""
 
 
+def failed_check(why: AssertionError) -> Failure:
+    """What an assertion of ``check`` says: its first line, without what tools add below."""
+    return Failure.raised(why, str(why).partition("\n")[0] or "check failed")
+
+
 class ScenarioClass(Protocol):
     """What the engine requires of a scenario class, which makes one ``Body`` per execution."""
 
@@ -293,8 +298,7 @@ class Scenario:
             try:
                 self.checked()
             except AssertionError as failed:
-                words = str(failed).partition("\n")[0] or "check failed"
-                return [Failure.raised(failed, words)]
+                return [failed_check(failed)]
         return []
 
     def checked(self) -> None:
