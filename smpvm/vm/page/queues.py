@@ -315,32 +315,6 @@ class PageLocks(PageBase):
             else:
                 q.insert_tail(m)
 
-    @c("vm_pageout_scan_inactive", "vm_pageout.c:854-860", part=True)
-    @holds("page and queue spinlocks")
-    @primitive
-    def requeue_locked(self, m: Page, queue: int) -> bool:
-        """Move *m* to the tail of *queue* if it is still on it.
-
-        Page and queue locked.  Returns whether it moved.
-        """
-        if m.queue != queue:
-            return False
-        self.queues[queue].requeue(m)
-        return True
-
-    @c("vm_pageout_scan_inactive", "vm_pageout.c:853-863", part=True)
-    @holds("no spinlock; m busied normally")
-    @primitive
-    def requeue(self, m: Page, queue: int) -> bool:
-        """Like ``requeue_locked``, but takes both locks.
-
-        The caller should have the page busied.
-        """
-        self.and_queue_spin_lock(m)
-        moved = self.requeue_locked(m, queue)
-        self.and_queue_spin_unlock(m)
-        return moved
-
     @c("vm_pageout_scan_inactive", "vm_pageout.c:779-783", part=True)
     @c("vm_pageout_scan_active", "vm_pageout.c:1215-1219", part=True)
     @c("vm_pageout_page_stats", "vm_pageout.c:1631-1635", part=True)

@@ -172,9 +172,11 @@ class PageMachine(RuleBasedStateMachine):
     def requeue(self, n):
         m = self.vm.page_array[self.take(n)]
         queue = m.queue
-        assert self.page.requeue(m, queue or self.pq.ACTIVE) == (queue != 0)
+        self.page.and_queue_spin_lock(m)
         if queue:
+            self.vm.queues[queue].requeue(m)
             assert self.vm.queues[queue].tail is m
+        self.page.and_queue_spin_unlock(m)
 
     @invariant()
     def counts(self):
