@@ -123,7 +123,7 @@ def check_option(default: str) -> Decorator:
         show_default=True,
         metavar="all|none|default|NAME,...",
         help="Which checkers watch: order, documented, waitfor, wakeup, race, marker, "
-        "discipline, policy, request, progress.  default: all but race.",
+        "discipline, policy, request, progress, lifetime, page, count.",
     )
     return lambda command: check(benign(command))
 

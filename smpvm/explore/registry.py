@@ -48,6 +48,8 @@ def builtin(package: ModuleType) -> dict[str, Any]:
     for info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         for cls in classes_of(module):
+            if cls.name in found:
+                raise ScenarioError(f"two scenarios are called {cls.name!r}")
             found[cls.name] = cls
     return dict(sorted(found.items()))
 

@@ -120,7 +120,7 @@ class StatsInterval(Pageout):
 class LaunderRecheck(Pageout):
     """Do not write a page that another thread cleaned while the daemon waited for its vnode.
 
-    By reading; costs an unnecessary write, nothing else.
+    Shown by fsync-pageout; costs an unnecessary write, nothing else.
     """
 
     def inactive_vnode_lock(self, s: InactiveScan, m: Page, obj: VmObject) -> Vnode | None:

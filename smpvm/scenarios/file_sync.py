@@ -27,7 +27,7 @@ from smpvm.scenarios.base import VA, VmScenario, fixed
 class FsyncStore(VmScenario):
     """See the module."""
 
-    name = "fsync-store"
+    name = "fsync-mapped"
     title = "fsync against stores through a mapping"
     pages_of_file = 1
     stores = 2

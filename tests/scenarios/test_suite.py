@@ -81,7 +81,7 @@ FIRST = ISSUE | {
 
 WISHED = {  # situation of issue 16 -> the scenario of its own
     "read fault, store, reclaim": "read-store",
-    "fsync beside stores": "fsync-store",
+    "fsync beside stores": "fsync-mapped",
     "the syncer beside stores": "syncer-store",
     "truncate beside page-out and msync": "truncate-pageout",
     "invalidate beside page-out": "invalidate-pageout",
