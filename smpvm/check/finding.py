@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smpvm.check import finding_v1
-from smpvm.check.stacks import Frame, RawStack, frames_from_json, place, resolve
+from smpvm.check.stacks import Frame, RawStack, frames_from_json, functions, place, resolve
 from smpvm.files import MIB, document, naming
 from smpvm.repairs.catalogue import REPAIRS, shown
 from smpvm.shape import (
@@ -249,6 +249,17 @@ def site_of(td: Any, what: str, raw: RawStack = ()) -> Site:
     if td is None:
         return Site("?", "", what, resolve(raw))
     return Site(str(td.name), str(getattr(td, "role", "")), what, resolve(raw))
+
+
+def rule_broken(kind: str, rule: str, title: str, why: str, td: Any, stack: RawStack) -> Finding:
+    """*td* broke *rule* at *stack*; *why*: the reason of the rule, with its line in the C."""
+    return Finding(
+        kind,
+        f"{rule}: {title}",
+        sites=[site_of(td, rule, stack)],
+        evidence=[why],
+        identity=(rule, *functions(stack, 1)),
+    )
 
 
 def fingerprint(kind: str, *parts: str) -> str:

@@ -17,8 +17,8 @@ import threading
 from typing import Any, Final
 
 from smpvm.check.checker import Checker, Context
-from smpvm.check.finding import Finding, site_of
-from smpvm.check.stacks import capture, functions
+from smpvm.check.finding import rule_broken
+from smpvm.check.stacks import capture
 from smpvm.kern.lockreq import LK_NOWAIT
 from smpvm.kern.proc import P_LOWMEMKILL, P_WEXIT
 from smpvm.kern.shared import peek
@@ -151,12 +151,4 @@ class Policy(Checker):
 
     def _tell(self, td: Any, rule: str, title: str, why: str) -> None:
         stack = capture(4)
-        self.log.add(
-            Finding(
-                KIND,
-                f"{rule}: {title}",
-                sites=[site_of(td, rule, stack)],
-                evidence=[why],
-                identity=(rule, *functions(stack, 1)),
-            )
-        )
+        self.log.add(rule_broken(KIND, rule, title, why, td, stack))

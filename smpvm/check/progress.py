@@ -17,8 +17,8 @@ from collections import Counter
 from typing import Any, Final
 
 from smpvm.check.checker import Checker, Context
-from smpvm.check.finding import Finding, site_of
-from smpvm.check.stacks import RawStack, capture, functions
+from smpvm.check.finding import rule_broken
+from smpvm.check.stacks import RawStack, capture
 from smpvm.kern.shared import peek
 
 KIND: Final = "progress"
@@ -110,12 +110,4 @@ class Progress(Checker):
         self, td: Any, rule: str, title: str, why: str, stack: RawStack | None = None
     ) -> None:
         stack = capture(3) if stack is None else stack
-        self.log.add(
-            Finding(
-                KIND,
-                f"{rule}: {title}",
-                sites=[site_of(td, rule, stack)],
-                evidence=[why],
-                identity=(rule, *functions(stack, 1)),
-            )
-        )
+        self.log.add(rule_broken(KIND, rule, title, why, td, stack))
